@@ -1,0 +1,1 @@
+"""Fine-tuning VideoMAE on the VCE and V2V datasets."""

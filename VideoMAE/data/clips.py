@@ -1,0 +1,118 @@
+"""From a video file to the clips a model sees: frames chosen, decoded once, transformed. T frames, H W pixels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from VideoMAE.data import clip_sampling
+from VideoMAE.data.video_reader import Video
+from VideoMAE.data.video_transforms import crop_views, resize_short_side
+
+
+@dataclass(frozen=True)
+class TrainClips:
+    """`num_sample` augmented copies of one random window, of consecutive frames at `train_fps` or, when None, of
+    stride `stride`."""
+
+    clip_len: int
+    stride: int
+    train_fps: float | None
+    num_sample: int
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        """-> (num_sample, 3, T, H, W) float32"""
+        with Video(path) as video:
+            if self.train_fps is None:
+                indices = clip_sampling.random_window(
+                    video.num_frames, clip_len=self.clip_len, stride=self.stride, rng=rng
+                )
+            else:
+                indices = clip_sampling.random_fps_window(
+                    video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
+                )
+            frames = video.frames_at(indices)
+        return torch.stack([self.transform(frames, rng) for _ in range(self.num_sample)])
+
+
+@dataclass(frozen=True)
+class ValidationClips:
+    """One window of the video, drawn by `rng`."""
+
+    clip_len: int
+    stride: int
+    transform: Callable[[np.ndarray], Tensor]
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        """-> (1, 3, T, H, W) float32"""
+        with Video(path) as video:
+            indices = clip_sampling.random_window(video.num_frames, clip_len=self.clip_len, stride=self.stride, rng=rng)
+            return self.transform(video.frames_at(indices)).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class EvenClips:
+    """Frames evenly over the whole video. With `decode_size` (height, width) the decoder squashes them to it, as the
+    reference's does."""
+
+    clip_len: int
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
+    decode_size: tuple[int, int] | None = None
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        """-> (1, 3, T, H, W) float32"""
+        with Video(path, size=self.decode_size) as video:
+            frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
+        return self.transform(frames, rng).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class WithoutChance:
+    """A transform without draws where one with draws is expected."""
+
+    transform: Callable[[np.ndarray], Tensor]
+
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> Tensor:
+        return self.transform(frames)
+
+
+@dataclass(frozen=True)
+class TestClips:
+    """Every view of a test video: segments along time, crops along the long side; only frames that some view shows
+    are decoded."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    clip_len: int
+    stride: int
+    num_segments: int
+    num_crops: int
+    short_side_size: int
+    crop_size: int
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        """-> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
+        with Video(path) as video:
+            strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
+            starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
+            windows = [strided[start : start + self.clip_len] for start in starts]
+            shown, positions = np.unique(np.concatenate(windows), return_inverse=True)
+            frames = resize_short_side(video.frames_at(shown), self.short_side_size)
+        geometry = clip_sampling.view_geometry(
+            len(strided),
+            height=frames.shape[1],
+            width=frames.shape[2],
+            num_segments=self.num_segments,
+            num_crops=self.num_crops,
+            clip_len=self.clip_len,
+            crop_size=self.crop_size,
+        )
+        crops, axis = [view.crop_start for view in geometry[: self.num_crops]], geometry[0].crop_axis
+        views = torch.empty(self.num_segments, self.num_crops, 3, self.clip_len, self.crop_size, self.crop_size)
+        for of_segment, out in zip(positions.reshape(self.num_segments, self.clip_len), views, strict=True):
+            crop_views(frames[of_segment], self.crop_size, starts=crops, axis=axis, out=out)
+        return views.flatten(0, 1)

@@ -1,0 +1,128 @@
+"""In which order videos come, which process gets which, and the workers that fetch them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from VideoMAE.data.vce import Sample, SampleKey
+
+
+class Batch(NamedTuple):
+    """What the loader yields. B = videos x views; `indices` are positions in the dataset, one per video."""
+
+    clips: Tensor  # (B, 3, T, H, W)
+    targets: Tensor  # (B, K)
+    indices: Tensor  # (videos,) int64
+    skipped: dict[str, str]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stacks samples, leaving out those without clips. -> Batch"""
+    whole = [sample for sample in samples if sample.clips is not None]
+    skipped = {key: reason for sample in samples for key, reason in sample.skipped.items()}
+    if not whole:
+        return Batch(torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64), skipped)
+    clips = torch.cat([sample.clips for sample in whole if sample.clips is not None])
+    views = len(clips) // len(whole)
+    targets = torch.stack([sample.targets for sample in whole]).repeat_interleave(views, dim=0)
+    return Batch(clips, targets, torch.tensor([sample.position for sample in whole]), skipped)
+
+
+class TrainSampler(Sampler[list[SampleKey]]):
+    """Batches of one process: a step's total batch is the same set of videos at every world size and accumulation.
+
+    Every epoch has its own permutation from (seed, epoch); what does not fill a last total batch is left out.
+    """
+
+    def __init__(
+        self,
+        num_videos: int,
+        *,
+        batch_size: int,
+        update_freq: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        noun: str = "videos",
+    ) -> None:
+        self.total_batch_size = batch_size * update_freq * world_size
+        self.steps_per_epoch = num_videos // self.total_batch_size
+        if not self.steps_per_epoch:
+            raise ValueError(
+                f"{num_videos} training {noun} do not fill one total batch of {self.total_batch_size} "
+                f"(--batch_size {batch_size} x --update_freq {update_freq} x {world_size} processes)"
+            )
+        self.num_videos = num_videos
+        self.batch_size = batch_size
+        self.update_freq = update_freq
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the permutation of the next iteration."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.update_freq
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
+        used = order[: self.steps_per_epoch * self.total_batch_size]
+        mine = used.reshape(-1, self.batch_size, self.world_size)[:, :, self.rank]
+        for batch in mine:
+            yield [SampleKey(int(index), self.epoch) for index in batch]
+
+
+class ShareSampler(Sampler[int]):
+    """Every world_size-th item, from rank on: all processes together see each item once."""
+
+    def __init__(self, num_items: int, *, rank: int, world_size: int) -> None:
+        self.items = range(rank, num_items, world_size)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.items)
+
+
+def limit_threads(worker_id: int = 0) -> None:
+    """One thread for torch and OpenCV: workers are the parallelism."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def make_loader(
+    dataset: Dataset[Any],
+    sampler: TrainSampler | ShareSampler,
+    *,
+    num_workers: int,
+    pin_memory: bool,
+    batch_size: int = 1,
+    collate_fn: Callable[[Any], Any] = collate,
+) -> DataLoader[Any]:
+    """A DataLoader of `Batch`es, or of what `collate_fn` makes.
+
+    A TrainSampler makes its own batches; `batch_size` is for a ShareSampler.
+    """
+    batching = (
+        {"batch_sampler": sampler}
+        if isinstance(sampler, TrainSampler)
+        else {"sampler": sampler, "batch_size": batch_size}
+    )
+    return DataLoader(
+        dataset,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        collate_fn=collate_fn,
+        worker_init_fn=limit_threads,
+        persistent_workers=num_workers > 0,
+        **batching,
+    )

@@ -1,0 +1,254 @@
+"""VCE: the annotations on disk, and datasets over them.
+
+N annotated videos, K emotions, T frames, H W pixels.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from VideoMAE.data.video_reader import UnreadableVideoError
+
+EMOTIONS: tuple[str, ...] = (
+    "Admiration", "Adoration", "Aesthetic Appreciation", "Amusement", "Anger", "Anxiety", "Awe (or Wonder)",
+    "Awkwardness", "Boredom", "Calmness", "Confusion", "Craving", "Disgust", "Empathic Pain", "Entrancement",
+    "Excitement", "Fear", "Horror", "Interest", "Joy", "Nostalgia", "Relief", "Romance", "Sadness", "Satisfaction",
+    "Sexual Desire", "Surprise",
+)  # fmt: skip
+"""The 27 emotion names in alphabetical order, which is the order of every target vector."""
+
+_POSITION = {name: position for position, name in enumerate(EMOTIONS)}
+
+
+class Annotations(NamedTuple):
+    """Videos and how intensely each evokes each emotion; one row a video.
+
+    `classes_only`: the labels name only the most intense emotion, so that rows are one-hot and intensities unknown.
+    """
+
+    ids: list[str]
+    paths: list[Path]
+    intensities: np.ndarray  # (N, K) float32 in [0, 1]
+    classes_only: bool = False
+
+    def select(self, keep: Sequence[int] | np.ndarray) -> "Annotations":
+        """The rows at these positions."""
+        return self._replace(
+            ids=[self.ids[i] for i in keep],
+            paths=[self.paths[i] for i in keep],
+            intensities=self.intensities[np.asarray(keep, dtype=np.int64)],
+        )
+
+
+def read_annotations(root: Path, split: str) -> Annotations:
+    """The labels of a split ("train" or "test") of a VCE folder. -> N rows
+
+    Raises:
+        ValueError: the file is missing, empty, not JSON or not of the published form; the sentence names file, id and
+        reason.
+    """
+    file = Path(root) / f"{split}_labels.json"
+    entries = load_json(file)
+    if not entries:
+        raise ValueError(f"{file}: holds no videos")
+    ids = list(entries)
+    root_path = Path(root)
+    paths = [video_path(root_path, entry, where=f"{file}: video {key}") for key, entry in entries.items()]
+    intensities = np.empty((len(ids), len(EMOTIONS)), dtype=np.float32)
+    for row, (key, entry) in enumerate(entries.items()):
+        intensities[row] = _as_vector(entry, where=f"{file}: video {key}")
+    outside = ~((intensities >= 0) & (intensities <= 1))  # NaN too
+    if outside.any():
+        row, emotion = np.argwhere(outside)[0]
+        raise ValueError(
+            f"{file}: video {ids[row]}: the intensity of {EMOTIONS[emotion]} is {intensities[row, emotion]:g}, "
+            "not in [0, 1]"
+        )
+    return Annotations(ids, paths, intensities)
+
+
+class _DuplicateKeyError(Exception):
+    """An object that has a key twice: valid JSON, but not to us."""
+
+
+def load_json(file: Path, *, of: str = "videos by id") -> dict[str, Any]:
+    """The object `of` something in a JSON file.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else; the sentence says where.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> Any:
+        """Objects as dicts; an emotions object at once as its compact vector, which keeps 61,000 of them small."""
+        entry = dict(pairs)
+        if len(entry) != len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise _DuplicateKeyError(f"the key {twice!r} stands twice in one object")
+        return _vector(entry) if entry.keys() == _POSITION.keys() else entry
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ValueError(f"{file}: no such file; is --data_path the folder of the dataset?") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read: {error}") from error
+    if not text.strip():
+        raise ValueError(f"{file}: the file is empty")
+    try:
+        entries = json.loads(text, object_pairs_hook=unique, parse_int=float)
+    except _DuplicateKeyError as error:
+        raise ValueError(f"{file}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not valid JSON (truncated?): {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{file}: expected an object of {of}, found {type(entries).__name__}")
+    return entries
+
+
+def _vector(emotions: dict[str, Any]) -> np.ndarray | dict[str, Any]:
+    values = [emotions[name] for name in EMOTIONS]
+    return np.array(values, dtype=np.float32) if set(map(type, values)) == {float} else emotions
+
+
+def _as_vector(entry: Any, *, where: str) -> np.ndarray:
+    emotions = entry.get("emotions") if isinstance(entry, dict) else None
+    if isinstance(emotions, np.ndarray):
+        return emotions
+    if not isinstance(emotions, dict):
+        raise ValueError(f"{where}: has no 'emotions' object")
+    if len(emotions) != len(EMOTIONS):
+        raise ValueError(f"{where}: has {len(emotions)} emotions, expected {len(EMOTIONS)}")
+    for name, value in emotions.items():
+        if name not in _POSITION:
+            raise ValueError(f"{where}: unknown emotion {name!r}")
+        if not isinstance(value, float):
+            raise ValueError(f"{where}: the intensity of {name} is {value!r}, not a number")
+    raise AssertionError("a well-formed emotions object was not taken as a vector")
+
+
+def video_path(root: Path, entry: Any, *, where: str) -> Path:
+    """The video file an entry names, inside `root`.
+
+    Raises:
+        ValueError: the entry names none, or one outside the dataset folder.
+    """
+    file = entry.get("file") if isinstance(entry, dict) else None
+    if not isinstance(file, str) or not file:
+        raise ValueError(f"{where}: has no 'file'")
+    if file.startswith(("/", "\\")) or ".." in file.split("/"):
+        raise ValueError(f"{where}: 'file' is {file!r}, which leads outside the dataset folder")
+    return root / file
+
+
+def read_class_list(file: Path) -> Annotations:
+    """The labels of a csv file with lines `PATH CLASS`. -> N one-hot rows
+
+    The id of a video is its file name without ending, or the whole path where two files have one name. Raises
+    ValueError with file, line number and reason.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read: {error}") from error
+    seen: dict[Path, int] = {}
+    classes = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if not path or not (label.isascii() and label.isdigit()) or int(label) >= len(EMOTIONS):
+            raise ValueError(
+                f"{file}, line {number}: expected 'PATH CLASS' with a class below {len(EMOTIONS)}: {line!r}"
+            )
+        if Path(path) in seen:
+            raise ValueError(f"{file}, line {number}: {path} stands on line {seen[Path(path)]} too")
+        seen[Path(path)] = number
+        classes.append(int(label))
+    if not seen:
+        raise ValueError(f"{file}: holds no videos")
+    paths = list(seen)
+    ids = [path.stem for path in paths]
+    if len(set(ids)) < len(ids):
+        ids = [str(path) for path in paths]
+    return Annotations(ids, paths, np.eye(len(EMOTIONS), dtype=np.float32)[classes], classes_only=True)
+
+
+class Sample(NamedTuple):
+    """One video's part of a batch.
+
+    `clips` is None for a video that could not be read in evaluation; `skipped` holds the reason of each video that
+    failed.
+    """
+
+    position: int
+    clips: Tensor | None  # (views, 3, T, H, W) float32
+    targets: Tensor  # intensities (K,) float32
+    skipped: dict[str, str]
+
+
+class SampleKey(NamedTuple):
+    """What a sampler hands to a training dataset: which video in which epoch, so that a draw depends on nothing
+    else."""
+
+    position: int
+    epoch: int
+
+
+MakeClips = Callable[[Path, np.random.Generator], Tensor]
+
+
+class TrainDataset(Dataset[Sample]):
+    """Random clips. `dataset[SampleKey(index, epoch)]` is the same at every call, in every worker, at every world size.
+
+    A video that fails although it passed the check is named in `skipped`, and the next one takes its place.
+    """
+
+    def __init__(self, annotations: Annotations, *, make_clips: MakeClips, seed: int) -> None:
+        self.annotations = annotations
+        self.make_clips = make_clips
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.annotations.ids)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        skipped: dict[str, str] = {}
+        for offset in range(len(self)):
+            index = (key.position + offset) % len(self)
+            try:
+                clips = self.make_clips(
+                    self.annotations.paths[index], np.random.default_rng((self.seed, key.epoch, index))
+                )
+            except UnreadableVideoError as error:
+                skipped[self.annotations.ids[index]] = error.reason
+                continue
+            return Sample(index, clips, torch.from_numpy(self.annotations.intensities[index]), skipped)
+        raise ValueError(f"none of the {len(self)} training videos can be read: {next(iter(skipped.values()))}")
+
+
+class EvaluationDataset(Dataset[Sample]):
+    """Clips of each video, the same at every call. An unreadable video gives none, and its reason; nothing takes its
+    place."""
+
+    def __init__(self, annotations: Annotations, *, make_clips: MakeClips, seed: int) -> None:
+        self.annotations = annotations
+        self.make_clips = make_clips
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.annotations.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        targets = torch.from_numpy(self.annotations.intensities[index])
+        try:
+            clips = self.make_clips(self.annotations.paths[index], np.random.default_rng((self.seed, index)))
+        except UnreadableVideoError as error:
+            return Sample(index, None, targets, {self.annotations.ids[index]: error.reason})
+        return Sample(index, clips, targets, {})

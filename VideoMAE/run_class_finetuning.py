@@ -1,0 +1,229 @@
+"""Fine-tune a VideoMAE ViT on VCE, or test one: `python -m VideoMAE.run_class_finetuning --help`."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # started as a file: let `import VideoMAE` find the repository
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from torch import nn
+
+from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
+from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
+from VideoMAE.data.loaders import TrainSampler, make_loader
+from VideoMAE.data.mixup import ClipMixup
+from VideoMAE.data.splits import check_bad_share, hold_out, long_enough, readable, unreadable
+from VideoMAE.data.vce import EMOTIONS, Annotations, EvaluationDataset, TrainDataset, read_annotations, read_class_list
+from VideoMAE.data.video_check import VideoCheck
+from VideoMAE.data.video_transforms import ValidationTransform
+from VideoMAE.engine_for_finetuning import final_test, write_results
+from VideoMAE.fitting import Fitting, Loaders, fit_and_test, scale_to_batch
+from VideoMAE.flags import parse_flags
+from VideoMAE.run_setup import (
+    check_all,
+    claim_output_dir,
+    count_parameters,
+    known_to_all,
+    loader_settings,
+    prepared,
+    say_machine,
+    share_sampler,
+    start_and_run,
+    start_model,
+    train_transform,
+)
+from VideoMAE.training import results
+from VideoMAE.training.backends import autocast, choose_precision
+from VideoMAE.training.distributed import World
+from VideoMAE.training.metric_logger import MetricLogger
+from VideoMAE.training.tasks import EmotionTask
+
+logger = logging.getLogger(__name__)
+
+RECIPE_TOTAL_BATCH = {"bce": 8, "ce": 32}  # loss -> the reference's total batch
+RECIPE_LR = 5e-4
+
+Labels = dict[str, Annotations]
+
+
+def read_labels(data: DataConfig) -> Labels:
+    """The training, validation and test videos with their labels: from the JSON files, or from --label_path's csv
+    files."""
+    if data.nb_classes != len(EMOTIONS):
+        raise ValueError(f"--nb_classes {data.nb_classes}: VCE has {len(EMOTIONS)} emotions")
+    if data.label_path is not None:
+        files = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
+        return {split: read_class_list(data.label_path / name) for split, name in files.items()}
+    everything = read_annotations(data.data_path, "train")
+    train, validation = hold_out(everything, fraction=data.val_fraction)
+    return {
+        "train": everything if data.train_on_all else train,
+        "validation": validation,
+        "test": read_annotations(data.data_path, "test"),
+    }
+
+
+def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> ClipMixup | None:
+    """Mixup and cutmix as the flags say; None when both are off."""
+    if augment.mixup <= 0 and augment.cutmix <= 0:
+        return None
+    return ClipMixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mixup_prob,
+        switch_prob=augment.mixup_switch_prob,
+        mode=augment.mixup_mode,
+        label_smoothing=0.0,  # the task smooths
+        num_classes=nb_classes,
+    )
+
+
+def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world: World) -> Loaders:
+    """The loaders of training and, unless switched off, validation clips."""
+    data, augment, optim = config.data, config.augment, config.optim
+    max_bad = check_bad_share(labels["train"], check, max_share=data.max_bad_videos)
+    train = long_enough(labels["train"], check, clip_len=data.num_frames, clip_fps=data.train_fps)
+    transform = train_transform(augment, input_size=data.input_size)
+    clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform)
+    sampler = TrainSampler(
+        len(train.ids),
+        batch_size=optim.batch_size,
+        update_freq=optim.update_freq,
+        rank=world.rank,
+        world_size=world.size,
+        seed=config.run.seed,
+    )
+    loader = make_loader(
+        TrainDataset(train, make_clips=clips, seed=config.run.seed), sampler, **loader_settings(config, world)
+    )
+    validation = None if config.run.disable_eval_during_finetuning else validation_loader(labels, check, config, world)
+    return Loaders(loader, sampler, validation, train.ids, max_bad)
+
+
+def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, world: World) -> Any:
+    """One clip of every readable validation video, 1.5 times as many in a batch as in training."""
+    data = config.data
+    videos = readable(labels["validation"], check)
+    transform = ValidationTransform(data.short_side_size, data.input_size)
+    clips = ValidationClips(data.num_frames, data.sampling_rate, transform)
+    return make_loader(
+        EvaluationDataset(videos, make_clips=clips, seed=config.run.seed),
+        share_sampler(len(videos.ids), config, world),
+        batch_size=max(int(1.5 * config.optim.batch_size), 1),
+        **loader_settings(config, world),
+    )
+
+
+def say_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
+    """What is about to run, and a warning where it leaves the recipe."""
+    say_machine(config, world=world, precision=precision, num_parameters=num_parameters)
+    optim, total = config.optim, loaders.sampler.total_batch_size
+    logger.info(
+        "total batch %d (batch_size %d x update_freq %d x %d processes), base lr %g, "
+        "scaled lr %.3g (base x total batch / 256)",
+        total, optim.batch_size, optim.update_freq, world.size, optim.lr, scale_to_batch(optim.lr, total),
+    )  # fmt: skip
+    logger.info(
+        "%d training videos, %d steps per epoch, %d epochs",
+        len(loaders.ids), loaders.sampler.steps_per_epoch, optim.epochs,
+    )  # fmt: skip
+    recipe = RECIPE_TOTAL_BATCH.get(config.loss)
+    if recipe and (total != recipe or optim.lr != RECIPE_LR):
+        logger.warning(
+            "this leaves the recipe of --loss %s: total batch %d and base lr %g there, %d and %g here",
+            config.loss, recipe, RECIPE_LR, total, optim.lr,
+        )  # fmt: skip
+
+
+def test(
+    model: nn.Module,
+    labels: Labels,
+    check: VideoCheck,
+    config: VCEConfig,
+    *,
+    task: EmotionTask,
+    world: World,
+    precision: str,
+    log: MetricLogger,
+) -> None:
+    """Tests a model on every view of every test video; the main process writes results.json and predictions.jsonl."""
+    data, run = config.data, config.run
+    videos = readable(labels["test"], check)
+    clips = TestClips(
+        data.num_frames,
+        data.sampling_rate,
+        data.test_num_segment,
+        data.test_num_crop,
+        data.short_side_size,
+        data.input_size,
+    )
+    loader = make_loader(
+        EvaluationDataset(videos, make_clips=clips, seed=run.seed),
+        share_sampler(len(videos.ids), config, world),
+        **loader_settings(config, world),
+    )
+    outcome = final_test(
+        model, loader, device=world.device, autocast=partial(autocast, world.device, precision), logger=log
+    )
+    if not world.is_main:
+        return
+    measured = results.emotion_results(
+        task, outcome.logits, outcome.targets, training=labels["train"].intensities, average=data.test_average
+    )
+    reasons = {**unreadable(labels["test"], check), **outcome.skipped}
+    measured |= {"num_videos": len(labels["test"].ids), "num_unreadable": len(reasons), "unreadable": reasons}
+    ids = [videos.ids[position] for position in outcome.indices]
+    lines = results.prediction_lines(
+        task, outcome.logits, outcome.targets, ids=ids, emotions=EMOTIONS, average=data.test_average
+    )
+    lines.extend({"id": key, "unreadable": reason} for key, reason in reasons.items())
+    write_results(run.output_dir, measured, lines)
+    log.say(results.table(measured))
+
+
+def run(config: VCEConfig, world: World) -> None:
+    """Trains and tests, or with --eval only tests."""
+    with known_to_all():
+        config = prepared(config)
+        precision = choose_precision(config.run.precision, world.device)
+        labels = read_labels(config.data)
+        claim_output_dir(config, world=world)
+        model = start_model(
+            config,
+            num_outputs=config.data.nb_classes,
+            num_frames=config.data.num_frames,
+            input_size=config.data.input_size,
+        )
+        task = EmotionTask(
+            loss=config.loss,
+            smoothing=config.smoothing,
+            mixup=make_mixup(config.augment, nb_classes=config.data.nb_classes),
+            classes_only=labels["train"].classes_only,
+        )
+        splits = ["test"] if config.run.eval else ["train", "validation", "test"]
+        check = check_all((path for split in splits for path in labels[split].paths), config, world=world)
+        fitting = None
+        if not config.run.eval:
+            loaders = make_loaders(labels, check, config, world=world)
+            say_plan(config, loaders, world=world, precision=precision, num_parameters=count_parameters(model))
+            fitting = Fitting(model, task, loaders, config=config, world=world, precision=precision)
+            fitting.resume()
+
+    def test_model(model: nn.Module, log: MetricLogger) -> None:
+        test(model, labels, check, config, task=task, world=world, precision=precision, log=log)
+
+    fit_and_test(model, fitting, test_model, run=config.run, world=world)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: see --help."""
+    config = parse_flags(VCEConfig, sys.argv[1:] if argv is None else argv)
+    start_and_run(run, config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""How every run begins and ends: joining the other processes, claiming the output folder, the start weights."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from VideoMAE import flags
+from VideoMAE.config import ClipAugmentConfig, ModelConfig, OptimConfig, RunConfig
+from VideoMAE.data.loaders import ShareSampler
+from VideoMAE.data.video_check import VideoCheck, check_videos
+from VideoMAE.data.video_transforms import TrainTransform
+from VideoMAE.engine_for_finetuning import SharedError
+from VideoMAE.modeling_finetune import MODELS, VisionTransformer
+from VideoMAE.training import checkpoint, distributed, results
+from VideoMAE.training.distributed import World
+from VideoMAE.training.pretrained import load_pretrained
+
+logger = logging.getLogger(__name__)
+
+
+class LoaderSettings(Protocol):
+    """What every task's data settings have."""
+
+    @property
+    def num_workers(self) -> int: ...
+
+    @property
+    def pin_mem(self) -> bool: ...
+
+
+class RunSettings(Protocol):
+    """What every task's configuration has; see config.py."""
+
+    @property
+    def data(self) -> LoaderSettings: ...
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def optim(self) -> OptimConfig: ...
+
+    @property
+    def run(self) -> RunConfig: ...
+
+
+Settings = TypeVar("Settings", bound=RunSettings)
+
+
+def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> None:
+    """Joins the other processes and runs; a reason to stop becomes one sentence and status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        world = distributed.start(config.run.device)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if not world.is_main:
+        logging.getLogger().setLevel(logging.ERROR)
+    if world.device.type == "cpu" and world.size > 1:
+        torch.set_num_threads(max((os.cpu_count() or 1) // world.size, 1))
+    try:
+        run(config, world)
+        distributed.wait_for_all()  # a process that left while others still talked would take them down
+    except SharedError as error:
+        sys.exit(f"error: {error}" if world.is_main else 1)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error (process {world.rank}): {error}")
+    finally:
+        distributed.stop()
+
+
+@contextlib.contextmanager
+def known_to_all() -> Iterator[None]:
+    """Marks the ValueErrors of steps that every process takes alike, so that one of them says the reason."""
+    try:
+        yield
+    except ValueError as error:
+        raise SharedError(str(error)) from error
+
+
+def prepared(config: Settings) -> Settings:
+    """The settings, found possible, with absolute paths."""
+    flags.check_settings(config)
+    return flags.with_absolute_paths(config)
+
+
+def claim_output_dir(config: RunSettings, *, world: World) -> None:
+    """Writes config.json into a new output folder, or checks that the folder holds this very run.
+
+    Raises:
+        ValueError: the folder holds something else, a run of another configuration, or a run that is not to go on.
+    """
+    run = config.run
+    if run.eval and config.model.finetune is None:
+        raise ValueError("--eval needs --finetune FILE, the checkpoint to test")
+    going_on = run.eval or run.auto_resume or run.resume is not None
+    distributed.on_main(world, lambda: _claim(run.output_dir, flags.to_json(config), going_on=going_on))
+
+
+def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> None:
+    file = output_dir / "config.json"
+    before_the_first_step = {"config.json", "video_check.json"}
+    if output_dir.is_dir() and not {path.name for path in output_dir.iterdir()} <= before_the_first_step:
+        if not file.is_file():
+            raise ValueError(f"{output_dir}: not empty and not the output of a run; choose another --output_dir")
+        try:
+            saved = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file}: damaged: {error}; choose another --output_dir") from error
+        differs = flags.differences(saved, settings)
+        if differs:
+            raise ValueError(
+                f"{output_dir}: holds a run of another configuration ({'; '.join(differs)}); "
+                "choose another --output_dir"
+            )
+        if not going_on:
+            raise ValueError(
+                f"{output_dir}: holds this run already; go on with --auto_resume or choose another --output_dir"
+            )
+    checkpoint.write_text(file, json.dumps(settings, indent=2) + "\n")
+
+
+def start_model(
+    config: RunSettings, *, num_outputs: int, num_frames: int, input_size: int, head_bias: bool = True
+) -> VisionTransformer:
+    """The network with the weights of --finetune; what those lack is random from the seed.
+
+    Raises:
+        ValueError: the checkpoint does not fit; with --eval it must be whole, head included.
+    """
+    settings = config.model
+    torch.manual_seed(config.run.seed)
+    model = MODELS[settings.model](
+        num_classes=num_outputs,
+        all_frames=num_frames,
+        img_size=input_size,
+        tubelet_size=settings.tubelet_size,
+        fc_drop_rate=settings.fc_drop_rate,
+        drop_rate=settings.drop,
+        attn_drop_rate=settings.attn_drop_rate,
+        drop_path_rate=settings.drop_path,
+        init_scale=settings.init_scale,
+        use_mean_pooling=settings.use_mean_pooling,
+        head_bias=head_bias,
+        use_checkpoint=settings.use_checkpoint,
+    )
+    if settings.finetune is None:
+        logger.warning("no --finetune checkpoint: training starts from random weights")
+    else:
+        load_pretrained(
+            model,
+            settings.finetune,
+            model_key=settings.model_key,
+            model_prefix=settings.model_prefix,
+            must_be_whole=config.run.eval,
+        )
+    return model
+
+
+def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> VideoCheck:
+    """Opens every one of these videos once, in children of the main process, and names the unreadable ones. Keys are
+    paths."""
+    videos = {str(path): path for path in paths}
+    cache = config.run.output_dir / "video_check.json"
+    check = distributed.on_main(
+        world, lambda: check_videos(videos, num_processes=max(config.data.num_workers, 1), cache=cache)
+    )
+    for path, reason in check.unreadable.items():
+        logger.warning("unreadable: %s: %s", path, reason)
+    return check
+
+
+def train_transform(augment: ClipAugmentConfig, *, input_size: int) -> TrainTransform:
+    """The augmentation of training clips as the flags say."""
+    return TrainTransform(
+        input_size,
+        auto_augment=augment.aa,
+        interpolation=augment.train_interpolation,
+        scale=(augment.min_crop_area, 1.0),
+        erase_probability=augment.reprob,
+        erase_mode=augment.remode,
+        erase_count=augment.recount,
+    )
+
+
+def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
+    """What all loaders share."""
+    return {
+        "num_workers": config.data.num_workers,
+        "pin_memory": config.data.pin_mem and world.device.type == "cuda",
+    }
+
+
+def share_sampler(num_videos: int, config: RunSettings, world: World) -> ShareSampler:
+    """This process's share of an evaluation; without --dist_eval the main process has all of it."""
+    if config.run.dist_eval:
+        return ShareSampler(num_videos, rank=world.rank, world_size=world.size)
+    return ShareSampler(num_videos if world.is_main else 0, rank=0, world_size=1)
+
+
+def say_machine(config: RunSettings, *, world: World, precision: str, num_parameters: int) -> None:
+    """The network and what it runs on, in one line."""
+    backend = f"DeepSpeed ZeRO {config.run.zero_stage}" if config.run.enable_deepspeed else "DDP"
+    device = f"{world.size} x {world.device.type}"
+    logger.info(
+        "%s, %.1fM parameters, %s, %s, %s", config.model.model, num_parameters / 1e6, precision, device, backend
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def say_where(run: RunConfig, *, world: World) -> None:
+    """Names what the run has left for the user."""
+    if world.is_main:
+        logger.info("%s", results.describe_files(run.output_dir))

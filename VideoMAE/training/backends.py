@@ -1,0 +1,231 @@
+"""Two ways to train on one or many processes, behind the same verbs: forward, backward, state.
+
+`forward(clips, update=...)` computes in the chosen precision; `backward(loss, update=...)` adds gradients up and, on
+an update, averages them over processes, steps the optimizer and returns the gradient's norm. An accumulated step
+equals one large batch.
+"""
+
+import contextlib
+import math
+import os
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from VideoMAE.training.distributed import World, gather
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class BackendSettings(NamedTuple):
+    """What every backend is told."""
+
+    world: World
+    precision: str  # fp32, bf16 or fp16
+    update_freq: int
+    clip_grad: float | None
+
+
+class Backend(Protocol):
+    """What the engine knows of a backend. `model` is the bare network, `optimizer` has the parameter groups."""
+
+    model: nn.Module
+    optimizer: Any
+
+    def forward(self, clips: Tensor, *, update: bool) -> Tensor: ...
+
+    def backward(self, loss: Tensor, *, update: bool) -> float | None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Resolves `auto`; refuses fp16 on a CPU."""
+    if precision == "auto":
+        if device.type == "cpu":
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("--precision fp16 needs a GPU; on a CPU use fp32 or bf16")
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision for a forward pass; nothing in fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+class NonFiniteGradientError(ValueError):
+    """The gradient of a step is not finite; the weights are as they were before the step."""
+
+
+def checked_norm(norm: Tensor, settings: BackendSettings) -> float:
+    """The gradient's norm; not finite, it is an error except in fp16, whose scaler skips such steps."""
+    value = float(norm)
+    if settings.precision != "fp16" and not math.isfinite(value):
+        raise NonFiniteGradientError(f"the gradient's norm became {value}")
+    return value
+
+
+class DDPBackend:
+    """Plain torch on one process, DistributedDataParallel on several."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        settings: BackendSettings,
+    ) -> None:
+        world, precision = settings.world, settings.precision
+        self.model = model
+        self.optimizer = optimizer
+        self.settings = settings
+        self.scaler = torch.amp.GradScaler(
+            world.device.type, init_scale=2.0**7, growth_interval=128, enabled=precision == "fp16"
+        )
+        self.wrapped: nn.Module = model
+        if world.size > 1:
+            self.wrapped = DistributedDataParallel(
+                model, device_ids=[world.local_rank] if world.device.type == "cuda" else None
+            )
+
+    def forward(self, clips: Tensor, *, update: bool) -> Tensor:
+        if isinstance(self.wrapped, DistributedDataParallel):
+            self.wrapped.require_backward_grad_sync = update
+        with autocast(self.settings.world.device, self.settings.precision):
+            return self.wrapped(clips).float()
+
+    def backward(self, loss: Tensor, *, update: bool) -> float | None:
+        self.scaler.scale(loss / self.settings.update_freq).backward()
+        if not update:
+            return None
+        self.scaler.unscale_(self.optimizer)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_grad or float("inf"))
+        value = checked_norm(norm, self.settings)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kind": "ddp", "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+class _WithAutocast(nn.Module):
+    """A network that enters mixed precision by itself: DeepSpeed switches off autocast that it finds around it."""
+
+    def __init__(self, model: nn.Module, settings: BackendSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+
+    def forward(self, clips: Tensor) -> Tensor:
+        if self.settings.precision == "fp16":  # DeepSpeed has halved the weights
+            return self.model(clips)
+        with autocast(self.settings.world.device, self.settings.precision):
+            return self.model(clips)
+
+
+def _on_cpu(value: Any) -> Any:
+    """The same nested lists and dicts with their tensors in host memory."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(entry) for key, entry in value.items()}
+    return [_on_cpu(entry) for entry in value] if isinstance(value, list) else value
+
+
+class DeepSpeedBackend:
+    """DeepSpeed with ZeRO 0, 1 or 2 around the same optimizer. bf16 is autocast over fp32 weights, fp16 is
+    DeepSpeed's own."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        settings: BackendSettings,
+        *,
+        batch_size: int,
+        zero_stage: int,
+    ) -> None:
+        os.environ.setdefault("DS_ACCELERATOR", settings.world.device.type)
+        import deepspeed
+
+        self.settings = settings
+        self.zero_stage = zero_stage
+        deepspeed_settings = {
+            "train_micro_batch_size_per_gpu": batch_size,
+            "gradient_accumulation_steps": settings.update_freq,
+            "gradient_clipping": settings.clip_grad or 0.0,
+            "zero_optimization": {"stage": zero_stage},
+            "zero_allow_untested_optimizer": True,
+            "fp16": {"enabled": settings.precision == "fp16", "initial_scale_power": 7, "loss_scale_window": 128},
+            "steps_per_print": 10**9,
+        }
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=_WithAutocast(model, settings),
+            optimizer=optimizer,
+            config=deepspeed_settings,
+            dist_init_required=False,
+        )
+        self.model = model
+
+    def forward(self, clips: Tensor, *, update: bool) -> Tensor:
+        if self.settings.precision == "fp16":
+            clips = clips.half()
+        return self.engine(clips).float()
+
+    def backward(self, loss: Tensor, *, update: bool) -> float | None:
+        assert self.engine.is_gradient_accumulation_boundary() == update, (
+            "DeepSpeed counts other updates than the engine"
+        )
+        self.engine.backward(loss)
+        norm = self._norm_before_step() if update else None
+        self.engine.step()
+        if norm is None and update and (after := self.engine.get_global_grad_norm()) is not None:
+            norm = checked_norm(after, self.settings)
+        return norm
+
+    def _norm_before_step(self) -> float | None:
+        """The norm where DeepSpeed itself keeps none: without ZeRO in fp32 and bf16."""
+        if self.zero_stage or self.settings.precision == "fp16":
+            return None
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return checked_norm(nn.utils.get_total_norm(gradients), self.settings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors and values only: without ZeRO the optimizer's own state, with it every process's part."""
+        if not self.zero_stage:
+            return {"kind": "deepspeed", "shards": [self.optimizer.state_dict()]}
+        part = {
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "weights": [weights.detach().cpu() for weights in self.optimizer.single_partition_of_fp32_groups],
+            "loss_scale": float(self.optimizer.loss_scaler.cur_scale),
+        }
+        return {"kind": "deepspeed", "shards": gather(_on_cpu(part))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a saved state; the weights themselves have been loaded into `model` before."""
+        if not self.zero_stage:
+            self.optimizer.load_state_dict(state["shards"][0])
+            return
+        world, shards = self.settings.world, state["shards"]
+        if len(shards) != world.size:
+            raise ValueError(f"the checkpoint holds ZeRO's state of {len(shards)} processes, this run has {world.size}")
+        part = shards[world.rank]
+        self.optimizer.optimizer.load_state_dict(part["optimizer"])
+        for weights, saved in zip(self.optimizer.single_partition_of_fp32_groups, part["weights"], strict=True):
+            weights.data.copy_(saved)
+        self.optimizer.loss_scaler.cur_scale = part["loss_scale"]

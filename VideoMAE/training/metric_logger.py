@@ -1,0 +1,156 @@
+"""What a run says while it runs: log.txt, steps.jsonl, tensorboard events, a progress bar, curves."""
+
+import json
+import math
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from VideoMAE.training.checkpoint import write_text
+
+Item = TypeVar("Item")
+
+
+class MetricLogger:
+    """Writes one line per optimizer step to steps.jsonl and one per epoch to log.txt; silent on all but the main
+    process."""
+
+    def __init__(self, output_dir: Path, *, enabled: bool, num_processes: int = 1, show_progress: bool = True) -> None:
+        self.enabled = enabled
+        self.num_processes = num_processes
+        self.show_progress = show_progress
+        self.output_dir = output_dir
+        self.writer: SummaryWriter | None = None
+
+    def open(self, log_dir: Path | None, *, start_epoch: int) -> None:
+        """Begins the files of a training; lines of `start_epoch` and later, left by an interrupted run, are dropped."""
+        if not self.enabled:
+            return
+        for name in ("log.txt", "steps.jsonl"):
+            kept = [line for line in read_lines(self.output_dir / name) if line["epoch"] < start_epoch]
+            write_text(self.output_dir / name, "".join(json.dumps(line) + "\n" for line in kept))
+        self.steps = (self.output_dir / "steps.jsonl").open("a", encoding="utf-8", buffering=1)
+        self.writer = SummaryWriter(str(log_dir or self.output_dir / "tensorboard"))
+
+    def step(self, *, epoch: int, step: int, values: Mapping[str, float | None]) -> None:
+        """One optimizer step."""
+        if self.writer is not None:
+            finite = {
+                name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
+            }
+            self.steps.write(json.dumps({"epoch": epoch, "step": step, **finite}) + "\n")
+            self._scalars("step", values, step)
+
+    def epoch(self, epoch: int, values: Mapping[str, Any]) -> None:
+        """One epoch: a JSON line in log.txt."""
+        if self.writer is not None:
+            with (self.output_dir / "log.txt").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"epoch": epoch, **values}) + "\n")
+            self._scalars("epoch", values, epoch)
+            self.writer.flush()
+
+    def _scalars(self, group: str, values: Mapping[str, Any], position: int) -> None:
+        assert self.writer is not None
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self.writer.add_scalar(f"{group}/{name}", value, position)
+
+    def progress(self, items: Iterable[Item], *, describe: str, total: int) -> Iterator[Item]:
+        """The items under a progress bar with clips/s, time left and memory; the consumer's clips are counted by
+        `Batch.clips`."""
+        if not (self.enabled and self.show_progress):
+            yield from items
+            return
+        every, delay = (0.5, 0.0) if sys.stderr.isatty() else (30.0, 30.0)
+        clips = 0
+        with tqdm(
+            items,
+            desc=describe,
+            total=total,
+            mininterval=every,
+            delay=delay,
+            unit="batch",
+            leave=False,
+            dynamic_ncols=True,
+        ) as bar:
+            for item in bar:
+                yield item
+                clips += len(item.clips) * self.num_processes
+                elapsed = max(bar.format_dict["elapsed"], 1e-9)
+                bar.set_postfix_str(f"{clips / elapsed:.1f} clips/s, {memory_gib():.1f} GiB", refresh=False)
+
+    def say(self, text: str) -> None:
+        """A line for the person at the terminal."""
+        if self.enabled:
+            tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Ends files and draws the curves."""
+        if self.writer is not None:
+            self.steps.close()
+            self.writer.close()
+            draw_curves(self.output_dir)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole JSON lines of a log; a last one that an interruption cut off is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def memory_gib() -> float:
+    """Peak memory of this process: of the GPU where one is used, else of the host."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 2**30
+
+
+def draw_curves(output_dir: Path) -> None:
+    """Draws log.txt and steps.jsonl of a run as curves.png; nothing before the first epoch has ended."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps, epochs = read_lines(output_dir / "steps.jsonl"), read_lines(output_dir / "log.txt")
+    if not epochs:
+        return
+    figure, (loss, accuracy, rate) = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    per_epoch = max(len(steps) / len(epochs), 1)
+    loss.plot(
+        [(line["step"] + 1) / per_epoch for line in steps],
+        [line["loss"] for line in steps],
+        lw=0.6,
+        alpha=0.4,
+        color="tab:blue",
+    )
+    ends = [line["epoch"] + 1 for line in epochs]
+    loss.plot(ends, [line["train_loss"] for line in epochs], color="tab:blue", label="training, mean of the epoch")
+    for name, color in (("val_bce", "tab:orange"),):
+        if any(line.get(name) is not None for line in epochs):
+            loss.plot(ends, [line.get(name) for line in epochs], color=color, label="validation")
+    shown = [
+        name for name in ("val_acc1", "val_acc3", "val_acc5", "val_pair_accuracy") if epochs[-1].get(name) is not None
+    ]
+    for name in shown:
+        accuracy.plot(ends, [line.get(name) for line in epochs], marker=".", label=name.removeprefix("val_"))
+    rate.plot([(line["step"] + 1) / per_epoch for line in steps], [line["lr"] for line in steps], color="tab:green")
+    for axis, title in ((loss, "loss"), (accuracy, "validation accuracy, %"), (rate, "learning rate of the head")):
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
+    figure.savefig(output_dir / "curves.png", dpi=110)
+    pyplot.close(figure)

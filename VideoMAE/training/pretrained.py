@@ -1,0 +1,149 @@
+"""Weights from elsewhere into our ViT: published pre-training and fine-tuned checkpoints, and our own."""
+
+import argparse
+import logging
+import pickle
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+NEW_AFTER_PRETRAINING = frozenset({"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias", "head.0.weight"})
+ENCODER_PREFIXES = ("encoder.", "backbone.")
+
+
+class LoadReport(NamedTuple):
+    """What became of a checkpoint's names: taken, renamed among them, left aside; and the model's names that stay
+    new."""
+
+    taken: list[str]
+    renamed: list[str]
+    left: list[str]
+    new: list[str]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a .pth file, without executing anything in it.
+
+    Raises:
+        ValueError: the file is missing, truncated, or a pickle that holds more than tensors, plain values and
+        `argparse.Namespace`.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign:
+            raise ValueError(f"{path}: refused: the pickle holds {foreign[1]}, a foreign object") from error
+        raise ValueError(f"{path}: not a checkpoint, or a damaged one") from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), "it ends too early")
+        raise ValueError(f"{path}: truncated or damaged: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a dict of weights, found {type(content).__name__}")
+    return content
+
+
+def select_weights(content: dict[str, Any], *, model_key: str, model_prefix: str, path: Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint: under the first of the keys `a|b` that is there, else the content itself."""
+    weights: Any = content
+    for key in model_key.split("|"):
+        if isinstance(content.get(key), dict):
+            weights = content[key]
+            break
+    weights = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    if model_prefix:
+        weights = {name[len(model_prefix) :]: value for name, value in weights.items() if name.startswith(model_prefix)}
+    if not weights:
+        raise ValueError(f"{path}: holds no weights under --model_key {model_key} with --model_prefix {model_prefix!r}")
+    return weights
+
+
+def load_pretrained(
+    model: nn.Module,
+    path: Path,
+    *,
+    model_key: str = "model|module",
+    model_prefix: str = "",
+    must_be_whole: bool = False,
+) -> LoadReport:
+    """Loads a checkpoint into `model` and logs what was taken, renamed and left.
+
+    Encoder names lose `encoder.` or `backbone.`; a head of another shape is dropped; a learned `pos_embed` of another
+    grid is interpolated. After a pre-training checkpoint exactly `fc_norm.*` and `head.*` may stay new; with
+    `must_be_whole` nothing may.
+
+    Raises:
+        ValueError: any other name is missing, a shape differs, or `read_checkpoint` refuses the file.
+    """
+    weights = select_weights(read_checkpoint(path), model_key=model_key, model_prefix=model_prefix, path=path)
+    own = model.state_dict()
+    state: dict[str, Tensor] = {}
+    renamed, left = [], []
+    for name, value in weights.items():
+        ours = next((name[len(prefix) :] for prefix in ENCODER_PREFIXES if name.startswith(prefix)), name)
+        if ours == "pos_embed" and ours in own and value.shape != own[ours].shape:
+            value = interpolate_positions(value, model)
+        head_differs = ours.startswith("head.") and ours in own and value.shape != own[ours].shape
+        if ours not in own or (head_differs and not must_be_whole):
+            left.append(name)
+            continue
+        if value.shape != own[ours].shape:
+            raise ValueError(
+                f"{path}: {name} has shape {tuple(value.shape)}, the model's has {tuple(own[ours].shape)}; "
+                "is --model another one?"
+            )
+        renamed.extend([name] if ours != name else [])
+        state[ours] = value
+    new = [name for name in own if name not in state]
+    unexpected = [name for name in new if must_be_whole or name not in NEW_AFTER_PRETRAINING]
+    if unexpected:
+        shown = ", ".join(unexpected[:5]) + (", ..." if len(unexpected) > 5 else "")
+        raise ValueError(f"{path}: lacks {len(unexpected)} of the model's {len(own)} weights: {shown}")
+    dropped_head = [name for name in left if name.startswith("head.")]
+    if dropped_head:
+        shapes = ", ".join(f"{name} {tuple(weights[name].shape)}" for name in dropped_head)
+        logger.info("%s: the head is another task's and dropped (%s); ours starts anew", path, shapes)
+    model.load_state_dict(state, strict=False)
+    report = LoadReport(taken=list(state), renamed=renamed, left=left, new=new)
+    logger.info(
+        "%s: took %d weights (%d of them renamed), left %d aside%s; new: %s",
+        path,
+        len(report.taken),
+        len(report.renamed),
+        len(report.left),
+        f" ({', '.join(_families(left))})" if left else "",
+        ", ".join(new) or "none",
+    )
+    return report
+
+
+def _families(names: list[str]) -> list[str]:
+    """The distinct first parts of names: decoder.blocks.0... -> decoder.*"""
+    return list(dict.fromkeys(f"{name.split('.')[0]}.*" if "." in name else name for name in names))
+
+
+def interpolate_positions(pos_embed: Tensor, model: nn.Module) -> Tensor:
+    """A learned position table for another patch grid, bicubically per frame. (1, N, D) -> (1, N', D)
+
+    The number of frames is the model's; the old grid is taken to be square.
+
+    Raises:
+        ValueError: the table does not divide into square frames.
+    """
+    frames, height, width = model.patch_embed.grid  # type: ignore[union-attr,misc]
+    _, num_positions, dim = pos_embed.shape
+    side = round((num_positions / frames) ** 0.5)
+    if frames * side * side != num_positions:
+        raise ValueError(f"pos_embed has {num_positions} positions, which are not {frames} square frames")
+    grid = pos_embed.reshape(frames, side, side, dim).permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+    return grid.permute(0, 2, 3, 1).reshape(1, frames * height * width, dim).to(pos_embed.dtype)

@@ -1,0 +1,167 @@
+"""Test results as people and programs read them: metrics beside guesses that need no model, and one line per video.
+
+V videos, K emotions.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from VideoMAE.training import metrics
+from VideoMAE.training.tasks import EmotionTask
+
+METRIC_TITLES = {
+    "acc1": "top-1 accuracy, %",
+    "acc3": "top-3 accuracy (truth among 3 predictions), %",
+    "acc5": "top-5 accuracy, %",
+    "predicted_in_true_top3": "prediction among the true top 3, %",
+    "bce": "binary cross-entropy, nats",
+    "mean_absolute_error": "mean absolute error of intensities",
+    "mean_correlation": "mean correlation over emotions",
+}
+PREFERENCE_TITLES = {
+    "pair_accuracy": "pair accuracy, %",
+    "list_accuracy": "list accuracy (whole order), %",
+    "pair_accuracy_in_lists": "pair accuracy inside lists, %",
+    "mean_kendall_tau": "mean Kendall tau of lists",
+}
+
+
+def emotion_results(
+    task: EmotionTask, logits: np.ndarray, targets: np.ndarray, *, training: np.ndarray, average: str
+) -> dict[str, Any]:
+    """The metrics of a test: ranked by the mean of `average` over views, by both means, and of two guesses without a
+    model.
+
+    logits (V, views, K), targets (V, K), training (N, K) -> the content of results.json
+    """
+    both = {f"average_of_{name}": task.metrics(logits, targets, average=name) for name in ("logits", "softmax")}
+    ranking = ("acc1", "acc3", "acc5", "predicted_in_true_top3")
+    return {
+        **both[f"average_of_{average}"],
+        **{name: {metric: measured[metric] for metric in ranking} for name, measured in both.items()},
+        "majority_guess": majority_guess(task, training, targets),
+        "chance": chance(task, targets),
+    }
+
+
+def majority_guess(task: EmotionTask, training: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+    """Metrics of the best answer without looking: emotions in order of how often each is the most intense in training.
+
+    Cross-entropy and error are those of always answering the training videos' mean intensities. (N, K), (V, K) ->
+    metrics
+    """
+    counts = np.bincount(training.argmax(axis=1), minlength=training.shape[1])
+    ranked = task.metrics(np.broadcast_to(counts[None, None], (len(targets), 1, len(counts))), targets)
+    mean = np.clip(training.astype(np.float64).mean(axis=0), 1e-6, 1 - 1e-6)
+    constant = np.broadcast_to(np.log(mean / (1 - mean)), (len(targets), 1, len(mean)))
+    fitted = task.metrics(constant, targets)
+    return {**ranked, **{name: fitted[name] for name in ("bce", "mean_absolute_error")}, "mean_correlation": None}
+
+
+def chance(task: EmotionTask, targets: np.ndarray) -> dict[str, Any]:
+    """Expected metrics of a random ranking, and of the intensity 0.5 everywhere. (V, K) -> metrics"""
+    num_classes = targets.shape[1]
+    flat = task.metrics(np.zeros((len(targets), 1, num_classes)), targets)
+    hits = {f"acc{k}": 100.0 * k / num_classes for k in (1, 3, 5)}
+    in_top3 = None if flat["predicted_in_true_top3"] is None else 300.0 / num_classes
+    return {**flat, **hits, "predicted_in_true_top3": in_top3, "mean_correlation": None}
+
+
+def prediction_lines(
+    task: EmotionTask,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    ids: Sequence[str],
+    emotions: Sequence[str],
+    average: str = "logits",
+) -> list[dict[str, Any]]:
+    """One entry a video: its id, most intense emotions predicted and true, every emotion's prediction, each view's
+    logits."""
+    ranked = metrics.average_views(logits, average=average)
+    probabilities = task.probabilities(metrics.average_views(logits, average="logits"))
+    lines = []
+    for key, views, ranking, predicted, target in zip(ids, logits, ranked, probabilities, targets, strict=True):
+        lines.append(
+            {
+                "id": key,
+                "predicted_top3": [emotions[i] for i in np.argsort(-ranking, kind="stable")[:3]],
+                "true_top3": [emotions[i] for i in np.argsort(-target, kind="stable")[: 1 if task.classes_only else 3]],
+                "predicted": {name: round(float(value), 5) for name, value in zip(emotions, predicted, strict=True)},
+                "view_logits": np.round(views.astype(np.float64), 5).tolist(),
+            }
+        )
+    return lines
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The metrics of VCE's `results` beside its "majority_guess" and "chance", as aligned text."""
+    columns = {"model": results, "majority guess": results["majority_guess"], "chance": results["chance"]}
+    counted = f"{results['num_videos']} test videos, {results['num_unreadable']} of them unreadable"
+    return "\n".join([*_aligned(METRIC_TITLES, columns), counted])
+
+
+def preference_results(
+    scores: Mapping[str, float], pairs: Sequence[tuple[str, str]], lists: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """The metrics of V2V's pairs and lists, from the scores of the videos that could be read, and those of chance.
+
+    `lost_pairs` and `lost_lists` name the comparisons with a video that has no score.
+    """
+    chance = {
+        "pair_accuracy": 50.0,
+        "list_accuracy": 100.0 * float(np.mean([1 / math.factorial(len(entry)) for entry in lists])),
+        "pair_accuracy_in_lists": 50.0,
+        "mean_kendall_tau": 0.0,
+    }
+    lost = {
+        f"lost_{name}": [list(entry) for entry in entries if any(key not in scores for key in entry)]
+        for name, entries in (("pairs", pairs), ("lists", lists))
+    }
+    return {**metrics.judge_pairs(scores, pairs), **metrics.judge_lists(scores, lists), "chance": chance, **lost}
+
+
+def preference_table(results: Mapping[str, Any]) -> str:
+    """The metrics of V2V's `results` beside its "chance", as aligned text."""
+    counted = (
+        f"{results['num_pairs']} test pairs ({results['num_pairs_lost']} lost, {results['num_ties']} tied), "
+        f"{results['num_lists']} lists ({results['num_lists_lost']} lost), over {results['num_videos']} videos, "
+        f"{results['num_unreadable']} of them unreadable"
+    )
+    return "\n".join([*_aligned(PREFERENCE_TITLES, {"model": results, "chance": results["chance"]}), counted])
+
+
+FILES = {
+    "checkpoint-best.pth": "weights of the best epoch",
+    "results.json": "test metrics",
+    "predictions.jsonl": "every test video's prediction",
+    "scores.jsonl": "every test video's score",
+    "curves.png": "loss and accuracy over the epochs",
+    "log.txt": "one line per epoch",
+    "steps.jsonl": "one line per step",
+    "config.json": "every flag",
+}
+
+
+def describe_files(output_dir: Path) -> str:
+    """What a run has left in its folder, one line a file."""
+    lines = [f"  {name:<20} {content}" for name, content in FILES.items() if (output_dir / name).exists()]
+    return "\n".join([f"{output_dir}:", *lines])
+
+
+def _aligned(titles: Mapping[str, str], columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line per metric that the first column has."""
+    width = max(len(title) for title in titles.values())
+    lines = [" " * width + "".join(f"{name:>16}" for name in columns)]
+    for metric, title in titles.items():
+        cells = [column.get(metric) for column in columns.values()]
+        if cells[0] is None:
+            continue
+        digits = 1 if title.endswith("%") else 4
+        shown = ["-" if cell is None else f"{cell:.{digits}f}" for cell in cells]
+        lines.append(f"{title:<{width}}" + "".join(f"{cell:>16}" for cell in shown))
+    return lines

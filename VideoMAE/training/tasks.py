@@ -1,0 +1,103 @@
+"""What a dataset's problem is to the engine: a batch -> a loss, and predictions -> metrics."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from VideoMAE.data.loaders import Batch
+from VideoMAE.data.mixup import ClipMixup
+from VideoMAE.data.v2v import Comparison, ComparisonBatch, pairs_in
+from VideoMAE.training import metrics
+from VideoMAE.training.losses import LOSSES, preference_loss
+
+
+class Evaluation(NamedTuple):
+    """Outputs for every readable video once, in dataset order, and the reasons for the unreadable ones."""
+
+    indices: np.ndarray  # (V,)
+    logits: np.ndarray  # (V, views, K) float32
+    targets: np.ndarray  # (V, K) float32
+    skipped: dict[str, str]
+
+
+class EmotionTask:
+    """VCE: predict the intensities of K emotions, or the most intense one. The loss mode decides targets and loss."""
+
+    select_by = "acc1"  # the metric, higher is better, that chooses the best epoch
+    instead = "another video took its place"  # what training does about an unreadable video
+
+    def __init__(self, *, loss: str, smoothing: float, mixup: ClipMixup | None, classes_only: bool) -> None:
+        self.make_targets, self.loss = LOSSES[loss]
+        self.predicts_intensities = loss in ("bce", "mse")
+        self.smoothing = smoothing
+        self.mixup = mixup
+        self.classes_only = classes_only
+
+    def training_loss(self, forward: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
+        """Mean loss over the clips of a batch. -> ()"""
+        clips, targets = batch.clips, self.make_targets(batch.targets, smoothing=self.smoothing)
+        if self.mixup is not None:
+            clips, targets = self.mixup(clips, targets)
+        return self.loss(forward(clips), targets)
+
+    def validation_metrics(self, outcome: Evaluation) -> dict[str, Any]:
+        """The metrics of an evaluation."""
+        return self.metrics(outcome.logits, outcome.targets)
+
+    def metrics(self, logits: np.ndarray, intensities: np.ndarray, *, average: str = "logits") -> dict[str, Any]:
+        """Every metric of views' logits (V, views, K) against intensities (V, K), ranked by the mean of `average`
+        over views.
+
+        A metric that the labels or the loss do not define is None.
+        """
+        predictions = metrics.average_views(logits, average=average)
+        results: dict[str, Any] = dict(metrics.ranking_metrics(predictions, intensities))
+        results["predicted_in_true_top3"] = (
+            None if self.classes_only else metrics.predicted_in_true_top_k(predictions, intensities)
+        )
+        measured = metrics.intensity_metrics(metrics.average_views(logits, average="logits"), intensities)
+        defined = self.predicts_intensities and not self.classes_only
+        return {**results, **{name: value if defined else None for name, value in measured.items()}}
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """What the model says of each emotion: its intensity, or its chance to be the most intense one. (..., K) ->
+        (..., K)"""
+        return expit(logits) if self.predicts_intensities else softmax(logits, axis=-1)
+
+
+class PreferenceTask:
+    """V2V: score videos so that of two the preferred one has the higher score.
+
+    Args:
+        held_out: the comparisons that choose the best epoch.
+        ids: what the positions of the validation dataset are called.
+    """
+
+    select_by = "pair_accuracy"
+    instead = "its comparisons are lost"
+
+    def __init__(self, *, loss: str, margin: float, held_out: Sequence[Comparison], ids: Sequence[str]) -> None:
+        self.loss = preference_loss(loss, margin=margin)
+        self.held_out = held_out
+        self.ids = ids
+
+    def training_loss(self, forward: Callable[[Tensor], Tensor], batch: ComparisonBatch) -> Tensor:
+        """Mean loss over the comparisons of a batch; those that are lost add nothing. -> ()"""
+        scores = forward(batch.clips)[:, 0]
+        ranked = pad_sequence(list(scores.split(batch.lengths)), batch_first=True)
+        lengths = torch.tensor(batch.lengths, device=scores.device)
+        return (self.loss(ranked, lengths) * batch.weights).mean()
+
+    def validation_metrics(self, outcome: Evaluation) -> dict[str, Any]:
+        """Judges the held-out pairs by the videos' scores."""
+        return metrics.judge_pairs(scores_by_id(outcome, self.ids), pairs_in(self.held_out))
+
+
+def scores_by_id(outcome: Evaluation, ids: Sequence[str]) -> dict[str, float]:
+    """The score of every video that could be read; `ids` names the dataset's positions."""
+    return {ids[index]: float(score) for index, score in zip(outcome.indices, outcome.logits[:, 0, 0], strict=True)}

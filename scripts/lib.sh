@@ -1,0 +1,77 @@
+# shellcheck shell=bash
+# What the scripts share: sourced, never run. Expects `set -euo pipefail`; sets REPO_PATH and VENV.
+
+REPO_PATH="${REPO_PATH:-$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}" # -P: VideoMAE/scripts is a link
+VENV="${VENV:-$REPO_PATH/.venv}"
+
+# DeepSpeed compiles an extension at its first start: kept per environment, since another one's would be compiled anew.
+if [ -d "$VENV" ]; then export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$VENV/torch_extensions}"; fi
+
+# fail MESSAGE: says why and ends with status 1.
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# show_help FILE: prints the comment at the top of a script.
+show_help() {
+    sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$1" | sed '/^shellcheck /d'
+}
+
+# require_path NAME VALUE: the setting must have been edited and exist.
+require_path() {
+    case "$2" in
+        "" | /path/to/*) fail "$1 is not set: edit it at the top of $0, or run '$1=... bash $0'" ;;
+    esac
+    [ -e "$2" ] || fail "$1=$2: there is no such file or folder"
+}
+
+# find_python: the interpreter to run: $PYTHON, else the virtual environment's, else python3.
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        echo "$PYTHON"
+    elif [ -x "$VENV/bin/python" ]; then
+        echo "$VENV/bin/python"
+    else
+        echo python3
+    fi
+}
+
+# require_count NAME VALUE: a whole number from 1 on.
+require_count() {
+    case "$2" in
+        "" | 0* | *[!0-9]*) fail "$1=$2: it is a whole number from 1 on" ;;
+    esac
+}
+
+# count_processes: how many processes train: the launcher's number, $NUM_PROCESSES, every GPU, or one.
+count_processes() {
+    if [ -n "${WORLD_SIZE:-}" ]; then
+        echo "$WORLD_SIZE"
+    elif [ -n "${NUM_PROCESSES:-}" ]; then
+        echo "$NUM_PROCESSES"
+    elif [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then # set and empty hides every GPU
+        awk -F, '{ print (NF > 0 ? NF : 1) }' <<<"$CUDA_VISIBLE_DEVICES"
+    elif command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
+        nvidia-smi -L | grep -c GPU
+    else
+        echo 1
+    fi
+}
+
+# run_module MODULE NUM_PROCESSES FLAGS...: runs a module on that many processes; starts torchrun only when no launcher did.
+run_module() {
+    local module="$1" num_processes="$2" python cores
+    shift 2
+    python="$(find_python)"
+    "$python" -c 'import torch' 2>/dev/null ||
+        fail "$python cannot import torch: run 'bash $REPO_PATH/scripts/quickstart.sh --setup_only' first, or set PYTHON"
+    export PYTHONPATH="$REPO_PATH${PYTHONPATH:+:$PYTHONPATH}"
+    case "$python" in */*) PATH="$(dirname "$python"):$PATH" && export PATH ;; esac # ninja for DeepSpeed
+    cores="$(nproc 2>/dev/null || echo 1)"
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > num_processes ? cores / num_processes : 1))}"
+    if [ -n "${RANK:-}" ] || [ "$num_processes" -eq 1 ]; then
+        exec "$python" -m "$module" "$@"
+    fi
+    exec "$python" -m VideoMAE.launch --standalone --nproc_per_node="$num_processes" -m "$module" "$@"
+}

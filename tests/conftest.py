@@ -1,0 +1,33 @@
+"""What all tests share: the repository on the path, and the golden values."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+torch.set_num_threads(1)  # as the golden values were made; on small tensors it is faster too
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Any]:
+    """Loads a file of tests/golden: a .json as plain values, an .npz as arrays by name."""
+
+    def load(name: str) -> Any:
+        path = GOLDEN / name
+        if path.suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    return load

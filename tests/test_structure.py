@@ -1,0 +1,150 @@
+"""The house rules, checked: which way dependencies point, who imports what, and the checks of style."""
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "VideoMAE"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "scripts" not in path.parts and "models" not in path.parts)
+ENTRIES = ("run_class_finetuning", "run_v2v_finetuning", "launch", "show_results")
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of everything a module imports, wherever in the module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(*prefixes: str) -> set[str]:
+    """Modules of the package that import one of these or something inside."""
+    return {
+        module_name(path)
+        for path in MODULES
+        if any(name == prefix or name.startswith(prefix + ".") for name in imports(path) for prefix in prefixes)
+    }
+
+
+def test_only_video_reader_imports_a_decoder() -> None:
+    assert importers("decord", "av", "torchcodec", "torchvision.io") == {"VideoMAE.data.video_reader"}
+
+
+def test_only_backends_imports_deepspeed_and_only_when_asked() -> None:
+    assert importers("deepspeed") == {"VideoMAE.training.backends"}
+    tree = ast.parse((PACKAGE / "training/backends.py").read_text())
+    assert not [node for node in tree.body if isinstance(node, ast.Import) and node.names[0].name == "deepspeed"]
+
+
+def test_only_metric_logger_imports_tensorboardx() -> None:
+    assert importers("tensorboardX", "tensorboard") == {"VideoMAE.training.metric_logger"}
+
+
+def test_data_never_imports_training_and_the_model_imports_neither() -> None:
+    outer = ("VideoMAE.training", "VideoMAE.config", "VideoMAE.fitting", "VideoMAE.run_setup", "VideoMAE.optim_factory")
+    assert not {name for name in importers(*outer) if name.startswith("VideoMAE.data")}
+    assert "VideoMAE.modeling_finetune" not in importers(*outer, "VideoMAE.data", "VideoMAE.engine_for_finetuning")
+
+
+def test_training_imports_no_entry_no_engine_and_no_configuration() -> None:
+    inner = importers("VideoMAE.config", "VideoMAE.engine_for_finetuning", "VideoMAE.fitting", "VideoMAE.run_setup")
+    assert not {name for name in inner if name.startswith(("VideoMAE.training", "VideoMAE.data"))}
+
+
+def test_nothing_imports_an_entry_point() -> None:
+    assert not importers(*(f"VideoMAE.{name}" for name in ENTRIES))
+
+
+def test_only_entry_points_read_argv() -> None:
+    reading = {path.stem for path in MODULES if "sys.argv" in path.read_text(encoding="utf-8")}
+    assert reading <= set(ENTRIES)
+
+
+def test_only_distributed_reads_rank_variables() -> None:
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    reading = {
+        module_name(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and (node.value in names or str(node.value).startswith("SLURM_"))
+    }
+    assert reading == {"VideoMAE.training.distributed"}
+
+
+def test_importing_a_module_has_no_side_effect_on_random_states_or_threads() -> None:
+    code = (
+        "import torch, numpy, random; before = torch.get_rng_state(), numpy.random.get_state()[1].tolist(), "
+        "random.getstate(), torch.get_num_threads(), torch.distributed.is_initialized()\n"
+        f"for name in {[module_name(path) for path in MODULES]!r}: __import__(name)\n"
+        "after = torch.get_rng_state(), numpy.random.get_state()[1].tolist(), random.getstate(), "
+        "torch.get_num_threads(), torch.distributed.is_initialized()\n"
+        "assert torch.equal(before[0], after[0]) and before[1:] == after[1:]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def code_lines(path: Path) -> list[tuple[int, str]]:
+    """Lines that are neither blank, comments, imports nor lone punctuation."""
+    kept = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.strip()
+        if len(text) > 3 and not text.startswith(("#", "import ", "from ", '"""')):
+            kept.append((number, text))
+    return kept
+
+
+def test_no_block_of_8_lines_stands_twice() -> None:
+    places = defaultdict(list)
+    for path in [*MODULES, *sorted((REPOSITORY / "data_prep").glob("*.py"))]:
+        lines = code_lines(path)
+        for start in range(len(lines) - 7):
+            block = tuple(text for _, text in lines[start : start + 8])
+            places[block].append(f"{path.relative_to(REPOSITORY)}:{lines[start][0]}")
+    assert not [found for found in places.values() if len(found) > 1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
+    ids=["ruff check", "ruff format", "mypy"],
+)
+def test_style_and_types_are_clean(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+def test_shell_scripts_are_clean_and_strict() -> None:
+    scripts = [*sorted((REPOSITORY / "scripts").glob("*.s*")), REPOSITORY / ".ci/run"]
+    assert len(scripts) > 4
+    done = subprocess.run(
+        ["shellcheck", "--external-sources", *map(str, scripts)], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        assert "set -euo pipefail" in text or "sourced" in text, script
+
+
+def test_the_repository_tracks_no_large_file_and_no_weights() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    files = [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+    assert not [file for file in files if file.is_file() and file.stat().st_size > 3_000_000]
+    assert not [file for file in files if file.suffix in (".pth", ".pt", ".mp4", ".safetensors")]
+
+
+def test_the_original_paths_lead_to_scripts_and_models() -> None:
+    assert (PACKAGE / "scripts").resolve() == REPOSITORY / "scripts"
+    assert (PACKAGE / "models").resolve() == REPOSITORY / "models"
