@@ -122,10 +122,11 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path, read: type[Video]
 
 def test_damage_after_the_first_frame_is_an_error_and_sound_frames_stay_readable(tmp_path: Path) -> None:
     path = video_files.write_grey_video(tmp_path / "grey.mp4", 24)
-    with av.open(str(path)) as container:
-        damaged = container.streams.video[0].index_entries[18]
+    with av.open(str(path)) as container:  # the entry lives as long as the container is open
+        entry = container.streams.video[0].index_entries[18]
+        start, size = entry.pos, entry.size
     content = bytearray(path.read_bytes())
-    content[damaged.pos : damaged.pos + damaged.size] = bytes(damaged.size)
+    content[start : start + size] = bytes(size)
     path.write_bytes(content)
     for _ in range(10):  # decord alone fails on the sound frames now and then
         with Video(path) as video:

@@ -27,6 +27,8 @@ from av.video.stream import VideoStream
 DEMUXER_OPTIONS = {"protocol_whitelist": "file"}
 # decord keeps time stamps in 32 bits and may never return when one is larger (its issue 269, pull request 341).
 MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
+# The share of frames that decord may replace by their neighbours before it fails: less than one frame.
+FAULT_TOLERANCE_OF_DECORD = 1e-9
 
 
 class UnreadableVideoError(ValueError):
@@ -133,14 +135,16 @@ class _DecordSource:
     def _open(self) -> Any:
         height, width = self._size or (-1, -1)
         try:
-            return decord.VideoReader(str(self._path), width=width, height=height, num_threads=1)
+            return decord.VideoReader(
+                str(self._path), width=width, height=height, num_threads=1, fault_tol=FAULT_TOLERANCE_OF_DECORD
+            )
         except (decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
             raise UnreadableVideoError(self._path, f"decord cannot open it ({_cause(error)})") from error
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         try:
             return self._reader.get_batch(indices).asnumpy()
-        except (decord.DECORDError, RuntimeError):
+        except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError):
             # It reads ahead in a thread, so that damage after the frames asked for makes it fail now and then, also
             # in later calls. PyAV, which stops at the last of them, decides.
             self._reader = self._open()
