@@ -50,6 +50,8 @@ class DataConfig:
     """Last part of the training labels that is held out for validation (JSON labels)."""
     train_on_all: bool = False
     """Train on the validation part too, as the original did; the best epoch is then chosen on seen videos."""
+    decode_seconds: float = 120.0
+    """A worker that is at one video for longer is ended, and the video counts as unreadable."""
     max_bad_videos: float = 0.01
     """Largest share of unreadable training videos that may be skipped."""
     num_workers: int = 10
@@ -192,11 +194,15 @@ class RunConfig:
     resume: Path | None = None
     """Checkpoint of this very run to go on from."""
     auto_resume: bool = True
-    """Go on from the last whole checkpoint in the output folder, if there is one."""
+    """Go on from the newest whole checkpoint in the output folder, if there is one."""
     save_ckpt: bool = True
     """Write checkpoints."""
     save_ckpt_freq: int = 10
     """Keep the checkpoint of every n-th epoch besides the best and the last."""
+    save_ckpt_steps: int = 0
+    """Save the run's state after every n-th optimizer step too; 0: not."""
+    save_ckpt_minutes: float = 30.0
+    """Save the run's state when so many minutes have passed since it was last saved; 0: only between epochs."""
     start_epoch: int = 0
     """First epoch when not resuming, for going on with weights from elsewhere."""
 
@@ -241,6 +247,8 @@ class V2VDataConfig:
     val_fraction: float = 0.1
     """Share of the training comparisons that is held out for choosing the best epoch, at most; whole connected
     components, so that no video is on both sides."""
+    decode_seconds: float = 120.0
+    """A worker that is at one video for longer is ended, and the video counts as unreadable."""
     max_bad_videos: float = 0.01
     """Largest share of unreadable training videos whose comparisons may be left out."""
     num_workers: int = 2

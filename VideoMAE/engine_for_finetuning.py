@@ -1,6 +1,7 @@
 """The loop: train an epoch, evaluate, test. Knows no task and no backend."""
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -11,15 +12,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from VideoMAE.data.loaders import Batch
+from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.optim_factory import set_step_values
 from VideoMAE.training import checkpoint, distributed
 from VideoMAE.training.backends import Backend, NonFiniteGradientError
 from VideoMAE.training.ema import WeightAverage
 from VideoMAE.training.metric_logger import MetricLogger
+from VideoMAE.training.stop_request import InterruptedRunError, stop_request
 from VideoMAE.training.tasks import Evaluation
+
+MAX_OVERFLOWS_IN_A_ROW = 32
 
 
 class Task(Protocol):
@@ -38,6 +42,29 @@ class Schedule(NamedTuple):
 
     lr: np.ndarray
     weight_decay: np.ndarray
+
+
+@dataclasses.dataclass
+class EpochState:
+    """How far training has come: in `epoch`, `steps` optimizer steps are done.
+
+    `losses` has one value per step, NaN where fp16's scaler left the step out; `overflows` counts such steps in a row.
+    """
+
+    epoch: int = 0
+    steps: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)
+    overflows: int = 0
+
+
+class StepControl(Protocol):
+    """Who decides after each optimizer step whether to save and whether to stop."""
+
+    def wishes(self) -> tuple[bool, bool]:
+        """Whether this process wants to save after the present step, and whether to stop."""
+
+    def after_step(self, *, save: bool, stop: bool) -> None:
+        """Hears, alike at every process, whether any of them wants to."""
 
 
 class SharedError(ValueError):
@@ -61,62 +88,89 @@ def seed_step(seed: int, position: int, rank: int) -> None:
 
 def train_one_epoch(
     backend: Backend,
-    loader: DataLoader[Any],
+    loader: WatchedLoader,
     task: Task,
     *,
     schedule: Schedule,
-    epoch: int,
+    state: EpochState,
+    steps_per_epoch: int,
     update_freq: int,
     ids: Sequence[str],
+    skipped: dict[str, str],
     device: torch.device,
     seed: int,
     rank: int,
     average: WeightAverage | None,
     logger: MetricLogger,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """One pass over the training videos. Returns the epoch's means, and the videos that could not be read with reasons.
+    control: StepControl,
+) -> dict[str, float]:
+    """The steps of an epoch that `state` says are left; `loader` begins with the first of them.
+
+    Moves `state` on, adds videos that could not be read to `skipped`, with reasons, and returns the epoch's means.
 
     Raises:
-        SharedError: the loss is not finite; nothing of that step reached the weights.
+        SharedError: the loss or the gradient is not finite, and not for fp16's scaler to deal with; nothing of that
+        step reached the weights.
     """
     backend.model.train()
-    num_batches = len(loader)
-    losses: list[float] = []
-    skipped: dict[str, str] = {}
     pending, shown = torch.zeros((), device=device), []
-    bar = logger.progress(loader, describe=f"epoch {epoch}", total=num_batches)
-    for number, batch in enumerate(bar):
+    bar = logger.progress(
+        loader, describe=f"epoch {state.epoch}", total=steps_per_epoch * update_freq, done=state.steps * update_freq
+    )
+    for number, batch in enumerate(bar, start=(state.epoch * steps_per_epoch + state.steps) * update_freq):
         update = (number + 1) % update_freq == 0
-        step = (epoch * num_batches + number) // update_freq
+        step = number // update_freq
         skipped.update(batch.skipped)
         shown.extend(batch.indices.tolist())
         batch = to_device(batch, device)
-        seed_step(seed, epoch * num_batches + number, rank)
+        seed_step(seed, number, rank)
         set_step_values(backend.optimizer, lr=schedule.lr[step], weight_decay=schedule.weight_decay[step])
         loss = task.training_loss(partial(backend.forward, update=update), batch)
         pending += loss.detach() / update_freq
-        if update:
-            losses.append(_finite_mean(pending, epoch=epoch, step=step, ids=ids, shown=shown))
-        try:
-            norm = backend.backward(loss, update=update)
-        except NonFiniteGradientError as error:
-            raise SharedError(f"{error} in epoch {epoch}, step {step}, on {name_videos(ids, shown)}") from error
-        if update:
-            pending, shown = torch.zeros((), device=device), []
-            if average is not None:
-                average.update(backend.model)
-            logger.step(
-                epoch=epoch, step=step, values={"loss": losses[-1], "lr": float(schedule.lr[step]), "grad_norm": norm}
-            )
-    return {"train_loss": float(np.mean(losses)), "lr": float(schedule.lr[step])}, skipped
+        if not update:
+            backend.backward(loss, update=False)
+            continue
+        mean, save, stop = _agree(pending, control)
+        norm = _step(backend, loss, mean, state=state, ids=ids, shown=shown)
+        pending, shown = torch.zeros((), device=device), []
+        if average is not None and not state.overflows:
+            average.update(backend.model)
+        logger.step(
+            epoch=state.epoch, step=step, values={"loss": mean, "lr": float(schedule.lr[step]), "grad_norm": norm}
+        )
+        control.after_step(save=save, stop=stop)
+    return {"train_loss": float(np.nanmean(state.losses)), "lr": float(schedule.lr[step])}
 
 
-def _finite_mean(loss: Tensor, *, epoch: int, step: int, ids: Sequence[str], shown: Sequence[int]) -> float:
-    """The loss of a step over all processes, or a SharedError that names the step's videos."""
-    mean = distributed.mean_over_processes(loss)
-    if not math.isfinite(mean):
-        raise SharedError(f"the loss became {mean} in epoch {epoch}, step {step}, on {name_videos(ids, shown)}")
-    return mean
+def _agree(loss: Tensor, control: StepControl) -> tuple[float, bool, bool]:
+    """A step's loss over all processes, and whether any of them wishes to save or to stop after it."""
+    save, stop = control.wishes()
+    wishes = torch.tensor([save, stop], dtype=torch.float32, device=loss.device)
+    mean, any_save, any_stop = distributed.mean_over_processes(torch.cat([loss.float().reshape(1), wishes]))
+    return mean, any_save > 0, any_stop > 0
+
+
+def _step(
+    backend: Backend, loss: Tensor, mean: float, *, state: EpochState, ids: Sequence[str], shown: Sequence[int]
+) -> float | None:
+    """Backward and the optimizer's step; moves `state` on and returns the gradient's norm."""
+    in_fp16 = backend.settings.precision == "fp16"
+    where = f"in epoch {state.epoch}, step {state.steps} of it, on"
+    if not math.isfinite(mean) and not in_fp16:
+        raise SharedError(f"the loss became {mean} {where} {name_videos(ids, shown)}")
+    try:
+        norm = backend.backward(loss, update=True)
+    except NonFiniteGradientError as error:
+        raise SharedError(f"{error} {where} {name_videos(ids, shown)}") from error
+    overflowed = not math.isfinite(mean) or (norm is not None and not math.isfinite(norm))
+    state.steps += 1
+    state.losses.append(math.nan if overflowed else mean)
+    state.overflows = state.overflows + 1 if overflowed else 0
+    if state.overflows > MAX_OVERFLOWS_IN_A_ROW:
+        raise SharedError(
+            f"{state.overflows} steps in a row were not finite in fp16, {where} {name_videos(ids, shown)}"
+        )
+    return norm
 
 
 def name_videos(ids: Sequence[str], shown: Sequence[int]) -> str:
@@ -127,14 +181,19 @@ def name_videos(ids: Sequence[str], shown: Sequence[int]) -> str:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    loader: DataLoader[Any],
+    loader: WatchedLoader,
     *,
     device: torch.device,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]],
     logger: MetricLogger,
     describe: str,
 ) -> Evaluation:
-    """Runs the model over this process's share and puts all shares together; the same at every process."""
+    """Runs the model over this process's share and puts all shares together; the same at every process.
+
+    Raises:
+        SharedError: the outputs are not finite.
+        InterruptedRunError: a process was asked to stop.
+    """
     model.eval()
     dtype = next(model.parameters()).dtype
     indices: list[int] = []
@@ -143,6 +202,8 @@ def evaluate(
     skipped: dict[str, str] = {}
     batch: Batch
     for batch in logger.progress(loader, describe=describe, total=len(loader)):
+        if stop_request:
+            break
         skipped.update(batch.skipped)
         videos = len(batch.indices)
         if not videos:
@@ -153,6 +214,8 @@ def evaluate(
         views = len(output) // videos
         logits.append(output.reshape(videos, views, -1))
         targets.append(batch.targets.numpy()[::views])
+    if any(distributed.gather(bool(stop_request))):
+        raise InterruptedRunError(f"stopped in {describe}")
     empty = np.empty((0, 1, 1), dtype=np.float32)
     order, all_logits = distributed.gather_by_index(indices, np.concatenate(logits) if logits else empty)
     _, all_targets = distributed.gather_by_index(indices, np.concatenate(targets) if targets else empty[:, 0])
@@ -164,7 +227,7 @@ def evaluate(
 
 def validation_one_epoch(
     model: nn.Module,
-    loader: DataLoader[Any],
+    loader: WatchedLoader,
     task: Task,
     *,
     device: torch.device,
@@ -184,7 +247,7 @@ def validation_one_epoch(
 
 def final_test(
     model: nn.Module,
-    loader: DataLoader[Any],
+    loader: WatchedLoader,
     *,
     device: torch.device,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]],

@@ -1,95 +1,54 @@
-"""Training from the first epoch to the last, for any task: optimizer, schedule, validation, checkpoints, resuming."""
+"""Training from the first step to the last, for any task: validation, checkpoints, stopping and going on exactly."""
 
+import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from VideoMAE import flags
-from VideoMAE.config import OptimConfig, RunConfig
+from VideoMAE.config import RunConfig
 from VideoMAE.data.loaders import TrainSampler
-from VideoMAE.engine_for_finetuning import Schedule, SharedError, Task, train_one_epoch, validation_one_epoch
+from VideoMAE.data.watched_loader import WatchedLoader
+from VideoMAE.engine_for_finetuning import EpochState, SharedError, Task, train_one_epoch, validation_one_epoch
 from VideoMAE.modeling_finetune import VisionTransformer
-from VideoMAE.optim_factory import create_optimizer, parameter_groups
+from VideoMAE.optimization import ScaleRule, make_backend, make_schedule, scale_to_batch
 from VideoMAE.run_setup import RunSettings, known_to_all, say_where
 from VideoMAE.training import checkpoint, distributed
-from VideoMAE.training.backends import Backend, BackendSettings, DDPBackend, DeepSpeedBackend, autocast
+from VideoMAE.training.backends import autocast
 from VideoMAE.training.distributed import World
 from VideoMAE.training.ema import WeightAverage
 from VideoMAE.training.metric_logger import MetricLogger
-from VideoMAE.training.pretrained import load_pretrained, read_checkpoint
-from VideoMAE.training.schedules import cosine_schedule
+from VideoMAE.training.pretrained import load_pretrained
+from VideoMAE.training.stop_request import InterruptedRunError, stop_request
 
 logger = logging.getLogger(__name__)
 
 
-def scale_to_batch(base: float, total_batch_size: int) -> float:
-    """The linear scaling rule: base x total batch / 256. Source: Goyal et al. 2017, section 2.1."""
-    return base * total_batch_size / 256
-
-
-def keep_base(base: float, total_batch_size: int) -> float:
-    """The base itself, whatever the total batch."""
-    return base
-
-
-ScaleRule = Callable[[float, int], float]
-
-
-def make_schedule(optim: OptimConfig, sampler: TrainSampler, *, scale: ScaleRule = scale_to_batch) -> Schedule:
-    """Learning rate (scaled to the total batch by `scale`) and weight decay of every optimizer step."""
-    values = partial(cosine_schedule, epochs=optim.epochs, steps_per_epoch=sampler.steps_per_epoch)
-    end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
-    return Schedule(
-        lr=values(
-            scale(optim.lr, sampler.total_batch_size),
-            scale(optim.min_lr, sampler.total_batch_size),
-            warmup_epochs=optim.warmup_epochs,
-            warmup_steps=optim.warmup_steps,
-        ),
-        weight_decay=values(optim.weight_decay, end),
-    )
-
-
-def make_backend(
-    model: VisionTransformer, optim: OptimConfig, run: RunConfig, *, world: World, precision: str
-) -> Backend:
-    """The optimizer over layer-decayed groups, and DDP or DeepSpeed around it."""
-    groups = parameter_groups(
-        model,
-        num_layers=model.get_num_layers(),
-        weight_decay=optim.weight_decay,
-        layer_decay=optim.layer_decay,
-        no_weight_decay=model.no_weight_decay(),
-    )
-    optimizer = create_optimizer(
-        groups, opt=optim.opt, lr=optim.lr, betas=optim.opt_betas, eps=optim.opt_eps, momentum=optim.momentum
-    )
-    settings = BackendSettings(world, precision, optim.update_freq, optim.clip_grad)
-    if run.enable_deepspeed:
-        return DeepSpeedBackend(model, optimizer, settings, batch_size=optim.batch_size, zero_stage=run.zero_stage)
-    if run.zero_stage:
-        raise ValueError(f"--zero_stage {run.zero_stage} needs --enable_deepspeed")
-    return DDPBackend(model, optimizer, settings)
-
-
 class Loaders(NamedTuple):
     """Where batches come from; `ids` names the training dataset's positions, `max_bad` bounds the unreadable among
-    them."""
+    them, and `labels` is the fingerprint of what is to be learned."""
 
-    train: DataLoader[Any]
+    train: WatchedLoader
     sampler: TrainSampler
-    validation: DataLoader[Any] | None
+    validation: WatchedLoader | None
     ids: Sequence[str]
     max_bad: int
+    labels: str
 
 
 class Fitting:
-    """Training in progress: the state that a checkpoint holds, and the epochs that move it."""
+    """Training in progress: the state that a checkpoint holds, and the steps that move it.
+
+    What happens in a step depends on its number, the rank and the seed only, never on what the process did before, so
+    that a checkpoint needs no random states: see engine_for_finetuning.seed_step and vce.SampleKey.
+    """
 
     def __init__(
         self,
@@ -113,141 +72,228 @@ class Fitting:
             device = torch.device("cpu") if self.optim.model_ema_force_cpu else world.device
             self.average = WeightAverage(model, decay=self.optim.model_ema_decay, device=device)
         self.backend = make_backend(model, self.optim, self.run, world=world, precision=precision)
-        self.epoch = self.run.start_epoch
+        self.state = EpochState(epoch=self.run.start_epoch)
         self.best: float | None = None
-        self.skipped: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}  # unreadable videos that every process knows of
+        self.found: dict[str, str] = {}  # those that this process found since
+        self.saved_at = time.monotonic()
 
     @property
     def tested_model(self) -> nn.Module:
         """The network that validation and testing see: the average where one is kept."""
         return self.backend.model if self.average is None else self.average.on(self.world.device)
 
+    @property
+    def step(self) -> int:
+        """How many optimizer steps are done, as steps are numbered."""
+        return self.state.epoch * self.loaders.sampler.steps_per_epoch + self.state.steps
+
     def resume(self) -> None:
         """Goes on from --resume, or with --auto_resume from the newest whole checkpoint of the output folder."""
         if self.run.resume is not None:
-            path, content = self.run.resume, read_checkpoint(self.run.resume)
+            path, content = self.run.resume, checkpoint.read_whole(self.run.resume)
         elif self.run.auto_resume and (found := checkpoint.newest(self.run.output_dir)):
             path, content = found
         else:
             return
         if "backend" not in content:
             raise ValueError(f"{path}: holds weights but no state of a run to resume; give it to --finetune instead")
-        differs = flags.differences(content["config"], self.settings)
-        if differs:
-            raise ValueError(f"{path}: comes from a run of another configuration ({'; '.join(differs)})")
-        total = self.loaders.sampler.total_batch_size
-        if content["total_batch_size"] != total:
-            raise ValueError(
-                f"{path}: comes from a run with a total batch of {content['total_batch_size']}, this one has {total}; "
-                "set --batch_size or --update_freq so that x processes they give the same"
-            )
+        self._check_same_run(path, content)
         self.backend.model.load_state_dict(content["model"])
         self.backend.load_state_dict(content["backend"])
         if self.average is not None:
             self.average.module.load_state_dict(content["model_ema"])
-        self.epoch, self.best, self.skipped = content["epoch"] + 1, content["best"], content["skipped"]
-        logger.info("resumed from %s: epoch %d of %d", path, self.epoch, self.optim.epochs)
+        self.state, self.best, self.skipped = EpochState(**content["state"]), content["best"], content["skipped"]
+        self._fit_to_processes(content)
+        logger.info(
+            "resumed from %s: epoch %d of %d, step %d of %d", path, self.state.epoch, self.optim.epochs,
+            self.state.steps, self.loaders.sampler.steps_per_epoch,
+        )  # fmt: skip
+
+    def _check_same_run(self, path: Path, content: dict[str, Any]) -> None:
+        differs = flags.differences(content["config"], self.settings)
+        if differs:
+            raise ValueError(f"{path}: comes from a run of another configuration ({'; '.join(differs)})")
+        if content["labels"] != self.loaders.labels:
+            raise ValueError(
+                f"{path}: was trained on other videos or labels than there are now; bring them back to what they were, "
+                "or choose another --output_dir"
+            )
+        sampler, total = self.loaders.sampler, content["total_batch_size"]
+        if total != sampler.total_batch_size and content["share"] != [sampler.batch_size, sampler.update_freq]:
+            raise ValueError(
+                f"{path}: comes from a run with a total batch of {total}, this one has {sampler.total_batch_size}; "
+                "set --batch_size or --update_freq so that x processes they give the same"
+            )
+
+    def _fit_to_processes(self, content: dict[str, Any]) -> None:
+        """Says what another number of processes changes, and finds the step to go on with."""
+        sampler, before, total = self.loaders.sampler, content["world_size"], content["total_batch_size"]
+        if before == self.world.size and total == sampler.total_batch_size:
+            return
+        logger.warning(
+            "this run had %d processes and now has %d: every process draws its random numbers anew, "
+            "so that from here on the numbers are close to those of an unbroken run but not the same",
+            before, self.world.size,
+        )  # fmt: skip
+        if total != sampler.total_batch_size:
+            self.state.steps = self.state.steps * total // sampler.total_batch_size
+            logger.warning(
+                "the total batch was %d and is now %d, and the learning rate with it; "
+                "the epoch goes on at the same share of its videos",
+                total, sampler.total_batch_size,
+            )  # fmt: skip
 
     def fit(self, log: MetricLogger) -> None:
         """Trains the epochs that are left, validating, logging and saving after each.
 
         Raises:
             SharedError: a loss is not finite, too many videos are unreadable, or a checkpoint cannot be written.
+            InterruptedRunError: a process was asked to stop; the state is saved.
         """
-        for epoch in range(self.epoch, self.optim.epochs):
-            self.loaders.sampler.set_epoch(epoch)
-            try:
-                values = self._train_and_validate(epoch, log)
-            except SharedError as error:
-                raise SharedError(f"{error}; {self._what_is_saved()}") from error
-            self.epoch = epoch
+        self.log = log
+        while self.state.epoch < self.optim.epochs:
+            epoch = self.state.epoch
+            with self._says_what_is_saved():
+                values = self._train_and_validate()
             log.epoch(epoch, values)
-            self._save(values)
+            score = values.get(f"val_{self.task.select_by}")
+            is_best = score is None or self.best is None or score >= self.best  # of equals the later
+            self.best = score if is_best else self.best
+            self.state = EpochState(epoch + 1)
+            self._save(values, of_epoch=epoch, is_best=is_best)
             log.say(describe_epoch(epoch, self.optim.epochs, values))
 
-    def _train_and_validate(self, epoch: int, log: MetricLogger) -> dict[str, Any]:
-        """One epoch. Returns its line of log.txt."""
-        means, skipped = train_one_epoch(
+    @contextmanager
+    def _says_what_is_saved(self) -> Iterator[None]:
+        try:
+            yield
+        except SharedError as error:
+            last = self.run.output_dir / checkpoint.LAST
+            saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint had been written yet"
+            raise SharedError(f"{error}; {saved}") from error
+
+    def _train_and_validate(self) -> dict[str, Any]:
+        """What is left of an epoch. Returns its line of log.txt."""
+        sampler = self.loaders.sampler
+        sampler.set_position(self.state.epoch, self.state.steps)
+        means = train_one_epoch(
             self.backend,
             self.loaders.train,
             self.task,
             schedule=self.schedule,
-            epoch=epoch,
+            state=self.state,
+            steps_per_epoch=sampler.steps_per_epoch,
             update_freq=self.optim.update_freq,
             ids=self.loaders.ids,
+            skipped=self.found,
             device=self.world.device,
             seed=self.run.seed,
             rank=self.world.rank,
             average=self.average,
-            logger=log,
+            logger=self.log,
+            control=self,
         )
-        self._count_skipped(skipped, log)
+        self._share_found()
         if self.loaders.validation is None:
             return dict(means)
-        measured = validation_one_epoch(
-            self.tested_model,
-            self.loaders.validation,
-            self.task,
-            device=self.world.device,
-            autocast=self.autocast,
-            logger=log,
-        )
+        try:
+            measured = validation_one_epoch(
+                self.tested_model,
+                self.loaders.validation,
+                self.task,
+                device=self.world.device,
+                autocast=self.autocast,
+                logger=self.log,
+            )
+        except InterruptedRunError:
+            self._save_and_stop()
         return {**means, **{f"val_{name}": value for name, value in measured.items()}}
+
+    def wishes(self) -> tuple[bool, bool]:
+        """Whether this process wants to save after the present step, and whether to stop; see StepControl."""
+        run = self.run
+        steps_due = run.save_ckpt_steps > 0 and (self.step + 1) % run.save_ckpt_steps == 0
+        minutes_due = run.save_ckpt_minutes > 0 and time.monotonic() - self.saved_at >= 60 * run.save_ckpt_minutes
+        return steps_due or (minutes_due and self.world.is_main), bool(stop_request)
+
+    def after_step(self, *, save: bool, stop: bool) -> None:
+        """Saves, or saves and stops, as the processes agreed; see StepControl."""
+        if stop:
+            self._save_and_stop()
+        elif save:
+            self._share_found()
+            self._save({}, of_epoch=self.state.epoch)
+
+    def _save_and_stop(self) -> NoReturn:
+        self._share_found()
+        self._save({}, of_epoch=self.state.epoch)
+        asked = max(distributed.gather((stop_request.seconds_ago(), stop_request.signal_name)))
+        where = f"after step {self.state.steps} of epoch {self.state.epoch}"
+        if not self.run.save_ckpt:
+            raise InterruptedRunError(f"{asked[1]}: stopped {where}; nothing is saved, as --no_save_ckpt asks")
+        raise InterruptedRunError(
+            f"{asked[1]}: saved {self.run.output_dir / checkpoint.LAST} {where}, {asked[0]:.1f} s after the signal; "
+            "the same command goes on from there"
+        )
 
     def best_model(self) -> nn.Module:
         """The network of the best epoch; of the last one where no checkpoints are written."""
         if self.run.save_ckpt:
+            best = self.run.output_dir / checkpoint.BEST
             with known_to_all():
-                load_pretrained(self.backend.model, self.run.output_dir / checkpoint.BEST, must_be_whole=True)
+                checkpoint.check_whole(best)
+                load_pretrained(self.backend.model, best, must_be_whole=True)
             return self.backend.model
         return self.tested_model
 
-    def _what_is_saved(self) -> str:
-        last = self.run.output_dir / checkpoint.LAST
-        return f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint had been written yet"
-
-    def _count_skipped(self, skipped: dict[str, str], log: MetricLogger) -> None:
+    def _share_found(self) -> None:
         """Names newly unreadable videos and stops when there are too many."""
-        for part in distributed.gather(skipped):
+        for part in distributed.gather(self.found):
             for key in part.keys() - self.skipped.keys():
-                log.say(f"unreadable in training, {self.task.instead}: {key}: {part[key]}")
+                self.log.say(f"unreadable in training, {self.task.instead}: {key}: {part[key]}")
             self.skipped.update(part)
+        self.found.clear()
         if len(self.skipped) > self.loaders.max_bad:
             named = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
             raise SharedError(
                 f"{len(self.skipped)} training videos turned out unreadable, more than --max_bad_videos allows: {named}"
             )
 
-    def _save(self, values: dict[str, Any]) -> None:
-        score = values.get(f"val_{self.task.select_by}")
-        is_best = score is None or self.best is None or score >= self.best  # of equals the later
-        self.best = score if is_best else self.best
+    def _save(self, values: dict[str, Any], *, of_epoch: int, is_best: bool = False) -> None:
+        """Writes the present state; with the metrics `values` at the end of an epoch, with none within."""
         if not self.run.save_ckpt:
             return
-        weights = {name: value.float().cpu() for name, value in self.backend.model.state_dict().items()}
+        self.log.sync()
+        sampler = self.loaders.sampler
         content = {
-            "model": weights,
+            "model": {name: value.float().cpu() for name, value in self.backend.model.state_dict().items()},
             "model_ema": None if self.average is None else self.average.module.state_dict(),
             "backend": self.backend.state_dict(),
-            "epoch": self.epoch,
+            "epoch": of_epoch,
+            "state": dataclasses.asdict(self.state),
             "best": self.best,
             "skipped": self.skipped,
-            "total_batch_size": self.loaders.sampler.total_batch_size,
+            "labels": self.loaders.labels,
+            "world_size": self.world.size,
+            "total_batch_size": sampler.total_batch_size,
+            "share": [sampler.batch_size, sampler.update_freq],
             "metrics": values,
             "config": self.settings,
         }
         with known_to_all():
             distributed.on_main(self.world, lambda: self._write(content, is_best=is_best))
+        self.saved_at = time.monotonic()
 
     def _write(self, content: dict[str, Any], *, is_best: bool) -> None:
-        folder = self.run.output_dir
+        folder, epoch = self.run.output_dir, content["epoch"]
         if is_best:
             tested = content["model"] if self.average is None else content["model_ema"]
             best = {"model": tested, **{key: content[key] for key in ("epoch", "metrics", "config")}}
             checkpoint.save(folder / checkpoint.BEST, best)
-        if (self.epoch + 1) % self.run.save_ckpt_freq == 0:
-            checkpoint.save(folder / checkpoint.epoch_name(self.epoch), content)
-        checkpoint.save(folder / checkpoint.LAST, content)
+        if self.state.epoch > epoch and self.state.epoch % self.run.save_ckpt_freq == 0:
+            checkpoint.save(folder / checkpoint.epoch_name(epoch), content)
+        checkpoint.save_last(folder, content)
 
 
 def fit_and_test(
@@ -263,12 +309,13 @@ def fit_and_test(
     results are."""
     log = MetricLogger(run.output_dir, enabled=world.is_main, num_processes=world.size, show_progress=show_progress)
     tested = model.to(world.device)
-    if fitting is not None:
-        log.open(run.log_dir, start_epoch=fitting.epoch)
-        fitting.fit(log)
-        tested = fitting.best_model()
-    test(tested, log)
-    log.close()
+    with stop_request.deferred():
+        if fitting is not None:
+            log.open(run.log_dir, epoch=fitting.state.epoch, steps=fitting.state.steps, first_step=fitting.step)
+            fitting.fit(log)
+            tested = fitting.best_model()
+        test(tested, log)
+        log.close()
     say_where(run, world=world)
 
 

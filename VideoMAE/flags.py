@@ -93,6 +93,11 @@ NOT_THE_RUN = frozenset(
         "auto_resume",
         "save_ckpt",
         "save_ckpt_freq",
+        "save_ckpt_steps",
+        "save_ckpt_minutes",
+        "batch_size",  # resuming looks at the total batch
+        "update_freq",
+        "decode_seconds",
         "max_bad_videos",
         "dist_eval",
         "results_prefix",
@@ -109,11 +114,15 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return flags
 
 
+def _named(key: str) -> str:
+    return "the labels' checksum" if key == "labels" else f"--{key}"
+
+
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """The flags in which two configurations describe different runs, each as '--flag: old there, new here'."""
     old, new = flat(saved), flat(current)
     return [
-        f"--{key}: {old.get(key)} there, {new.get(key)} here"
+        f"{_named(key)}: {old.get(key)} there, {new.get(key)} here"
         for key in sorted(old.keys() | new.keys())
         if key not in NOT_THE_RUN and old.get(key) != new.get(key)
     ]
@@ -138,10 +147,11 @@ RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda value: value >= 1,
         "at least 1",
     ),
+    ("decode_seconds", lambda value: value > 0, "above 0"),
     ("train_fps clip_grad", lambda value: value > 0, "above 0, or None"),
     (
         "num_workers start_epoch seed lr min_lr opt_eps weight_decay weight_decay_end warmup_epochs mixup cutmix "
-        "margin",
+        "margin save_ckpt_steps save_ckpt_minutes",
         lambda value: value >= 0,
         "at least 0",
     ),

@@ -21,12 +21,14 @@ from VideoMAE.data.vce import EMOTIONS, Annotations, EvaluationDataset, TrainDat
 from VideoMAE.data.video_check import VideoCheck
 from VideoMAE.data.video_transforms import ValidationTransform
 from VideoMAE.engine_for_finetuning import final_test, write_results
-from VideoMAE.fitting import Fitting, Loaders, fit_and_test, scale_to_batch
+from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
+from VideoMAE.optimization import scale_to_batch
 from VideoMAE.run_setup import (
     check_all,
     claim_output_dir,
     count_parameters,
+    fingerprint,
     known_to_all,
     loader_settings,
     prepared,
@@ -67,6 +69,11 @@ def read_labels(data: DataConfig) -> Labels:
     }
 
 
+def fingerprint_of(labels: Labels) -> str:
+    """A checksum of which videos there are and what is said of them."""
+    return fingerprint(*(part for split in labels.values() for part in (split.ids, split.intensities)))
+
+
 def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> ClipMixup | None:
     """Mixup and cutmix as the flags say; None when both are off."""
     if augment.mixup <= 0 and augment.cutmix <= 0:
@@ -101,7 +108,7 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
         TrainDataset(train, make_clips=clips, seed=config.run.seed), sampler, **loader_settings(config, world)
     )
     validation = None if config.run.disable_eval_during_finetuning else validation_loader(labels, check, config, world)
-    return Loaders(loader, sampler, validation, train.ids, max_bad)
+    return Loaders(loader, sampler, validation, train.ids, max_bad, fingerprint(train.ids, train.intensities))
 
 
 def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, world: World) -> Any:
@@ -191,7 +198,7 @@ def run(config: VCEConfig, world: World) -> None:
         config = prepared(config)
         precision = choose_precision(config.run.precision, world.device)
         labels = read_labels(config.data)
-        claim_output_dir(config, world=world)
+        claim_output_dir(config, world=world, labels=fingerprint_of(labels))
         model = start_model(
             config,
             num_outputs=config.data.nb_classes,

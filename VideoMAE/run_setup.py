@@ -1,14 +1,16 @@
 """How every run begins and ends: joining the other processes, claiming the output folder, the start weights."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,7 +23,9 @@ from VideoMAE.engine_for_finetuning import SharedError
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.training import checkpoint, distributed, results
 from VideoMAE.training.distributed import World
+from VideoMAE.training.folder_lock import LOCK_NAME, hold_folder, release_folders
 from VideoMAE.training.pretrained import load_pretrained
+from VideoMAE.training.stop_request import REQUEUE_STATUS, InterruptedRunError, end_with_launcher, stop_request
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,9 @@ class LoaderSettings(Protocol):
 
     @property
     def pin_mem(self) -> bool: ...
+
+    @property
+    def decode_seconds(self) -> float: ...
 
 
 class RunSettings(Protocol):
@@ -56,12 +63,25 @@ Settings = TypeVar("Settings", bound=RunSettings)
 
 
 def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> None:
-    """Joins the other processes and runs; a reason to stop becomes one sentence and status 1."""
+    """Joins the other processes and runs; a reason to stop becomes one sentence and a status.
+
+    The status is 0 when the run is done, REQUEUE_STATUS when it was asked to stop and would go on if started again, and
+    1 otherwise.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        world = distributed.start(config.run.device)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    with stop_request.listening():
+        end_with_launcher()
+        try:
+            world = distributed.start(config.run.device)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        except InterruptedRunError as error:
+            logger.info("%s", error)
+            sys.exit(REQUEUE_STATUS)
+        _run_in(world, run, config)
+
+
+def _run_in(world: World, run: Callable[[Settings, World], None], config: Settings) -> None:
     if not world.is_main:
         logging.getLogger().setLevel(logging.ERROR)
     if world.device.type == "cpu" and world.size > 1:
@@ -69,11 +89,20 @@ def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> N
     try:
         run(config, world)
         distributed.wait_for_all()  # a process that left while others still talked would take them down
+    except InterruptedRunError as error:
+        if world.is_main:
+            logger.info("%s", error)
+        sys.exit(REQUEUE_STATUS)
     except SharedError as error:
         sys.exit(f"error: {error}" if world.is_main else 1)
     except (ValueError, OSError) as error:
         sys.exit(f"error (process {world.rank}): {error}")
+    except RuntimeError as error:
+        if not distributed.is_lost_peer(error):
+            raise
+        sys.exit(REQUEUE_STATUS if stop_request else f"error (process {world.rank}): another process of this run ended")
     finally:
+        release_folders()
         distributed.stop()
 
 
@@ -92,22 +121,34 @@ def prepared(config: Settings) -> Settings:
     return flags.with_absolute_paths(config)
 
 
-def claim_output_dir(config: RunSettings, *, world: World) -> None:
-    """Writes config.json into a new output folder, or checks that the folder holds this very run.
+def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:
+    """A checksum of names and numbers, the same as long as they are."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(list(part)).encode())
+    return digest.hexdigest()
+
+
+def claim_output_dir(config: RunSettings, *, world: World, labels: str) -> None:
+    """Writes config.json into a new output folder, or checks that the folder holds this very run; keeps other runs out.
+
+    `labels` is the fingerprint of the dataset's labels.
 
     Raises:
-        ValueError: the folder holds something else, a run of another configuration, or a run that is not to go on.
+        ValueError: the folder holds something else, a run of another configuration or on other labels, a run that is
+        not to go on, or another process works in it.
     """
     run = config.run
     if run.eval and config.model.finetune is None:
         raise ValueError("--eval needs --finetune FILE, the checkpoint to test")
     going_on = run.eval or run.auto_resume or run.resume is not None
-    distributed.on_main(world, lambda: _claim(run.output_dir, flags.to_json(config), going_on=going_on))
+    settings = {**flags.to_json(config), "labels": labels}
+    distributed.on_main(world, lambda: _claim(run.output_dir, settings, going_on=going_on))
 
 
 def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> None:
     file = output_dir / "config.json"
-    before_the_first_step = {"config.json", "video_check.json"}
+    before_the_first_step = {"config.json", "video_check.json", LOCK_NAME}
     if output_dir.is_dir() and not {path.name for path in output_dir.iterdir()} <= before_the_first_step:
         if not file.is_file():
             raise ValueError(f"{output_dir}: not empty and not the output of a run; choose another --output_dir")
@@ -125,6 +166,7 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
             raise ValueError(
                 f"{output_dir}: holds this run already; go on with --auto_resume or choose another --output_dir"
             )
+    hold_folder(output_dir)
     checkpoint.write_text(file, json.dumps(settings, indent=2) + "\n")
 
 
@@ -170,8 +212,9 @@ def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> Vi
     paths."""
     videos = {str(path): path for path in paths}
     cache = config.run.output_dir / "video_check.json"
+    frozen = not config.run.eval and checkpoint.has_any(config.run.output_dir)
     check = distributed.on_main(
-        world, lambda: check_videos(videos, num_processes=max(config.data.num_workers, 1), cache=cache)
+        world, lambda: check_videos(videos, num_processes=max(config.data.num_workers, 1), cache=cache, frozen=frozen)
     )
     for path, reason in check.unreadable.items():
         logger.warning("unreadable: %s: %s", path, reason)
@@ -194,6 +237,7 @@ def train_transform(augment: ClipAugmentConfig, *, input_size: int) -> TrainTran
 def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
     """What all loaders share."""
     return {
+        "decode_seconds": config.data.decode_seconds,
         "num_workers": config.data.num_workers,
         "pin_memory": config.data.pin_mem and world.device.type == "cuda",
     }

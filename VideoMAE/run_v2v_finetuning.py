@@ -35,8 +35,9 @@ from VideoMAE.data.vce import Annotations, EvaluationDataset
 from VideoMAE.data.video_check import VideoCheck
 from VideoMAE.data.video_transforms import SquashTransform, ValidationTransform
 from VideoMAE.engine_for_finetuning import final_test, write_results
-from VideoMAE.fitting import Fitting, Loaders, fit_and_test, keep_base
+from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
+from VideoMAE.optimization import keep_base
 from VideoMAE.training import results
 from VideoMAE.training.backends import autocast, choose_precision
 from VideoMAE.training.distributed import World
@@ -156,7 +157,8 @@ def make_loaders(
     )
     loader = make_loader(dataset, sampler, collate_fn=collate_comparisons, **run_setup.loader_settings(config, world))
     validation = evaluation_loader(held_out, config, world) if labels.held_out else None
-    return Loaders(loader, sampler, validation, [named(entry) for entry in train], max_bad)
+    ids = [named(entry) for entry in train]
+    return Loaders(loader, sampler, validation, ids, max_bad, run_setup.fingerprint(ids))
 
 
 def _named(comparisons: Sequence[Comparison]) -> str:
@@ -225,7 +227,8 @@ def run(config: V2VConfig, world: World) -> None:
         config = run_setup.prepared(config)
         precision = choose_precision(config.run.precision, world.device)
         labels = read_labels(config)
-        run_setup.claim_output_dir(config, world=world)
+        everything = [named(entry) for part in labels for entry in part]
+        run_setup.claim_output_dir(config, world=world, labels=run_setup.fingerprint(everything))
         data = config.data
         model = run_setup.start_model(
             config, num_outputs=1, num_frames=data.num_frames, input_size=data.input_size, head_bias=False

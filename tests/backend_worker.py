@@ -49,7 +49,7 @@ def train(backend: Backend, world: distributed.World, update_freq: int, first: i
             loss = bce_loss(partial(backend.forward, update=update)(clips[mine]), targets[mine])
             backend.backward(loss, update=update)
             total += loss.detach() / update_freq
-        losses.append(distributed.mean_over_processes(total))
+        losses.append(distributed.mean_over_processes(total.reshape(1))[0])
     return losses
 
 

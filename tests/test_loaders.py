@@ -26,7 +26,7 @@ def total_batches(
         sampler = TrainSampler(
             num_videos, batch_size=batch_size, update_freq=update_freq, rank=rank, world_size=world_size, seed=seed
         )
-        sampler.set_epoch(epoch)
+        sampler.set_position(epoch)
         batches = list(sampler)
         assert len(batches) == len(sampler)
         assert all(len(batch) == batch_size for batch in batches)
@@ -141,10 +141,10 @@ def make_annotations(num_videos: int) -> Annotations:
 def train_batches(num_workers: int, *, num_sample: int = 1, epochs: tuple[int, ...] = (0, 1)) -> list[Batch]:
     dataset = TrainDataset(make_annotations(11), make_clips=NoisyClips(num_sample), seed=0)
     sampler = TrainSampler(11, batch_size=2, update_freq=1, rank=0, world_size=1, seed=0)
-    loader = make_loader(dataset, sampler, num_workers=num_workers, pin_memory=False)
+    loader = make_loader(dataset, sampler, num_workers=num_workers, pin_memory=False, decode_seconds=60)
     batches = []
     for epoch in epochs:
-        sampler.set_epoch(epoch)
+        sampler.set_position(epoch)
         batches.extend(loader)
     return batches
 
@@ -181,7 +181,9 @@ def test_two_workers_give_the_evaluation_batches_that_none_gives() -> None:
     def batches(num_workers: int) -> list[Batch]:
         dataset = EvaluationDataset(make_annotations(7), make_clips=NoisyClips(2), seed=0)
         sampler = ShareSampler(7, rank=1, world_size=2)
-        return list(make_loader(dataset, sampler, num_workers=num_workers, pin_memory=False, batch_size=2))
+        return list(
+            make_loader(dataset, sampler, num_workers=num_workers, pin_memory=False, decode_seconds=60, batch_size=2)
+        )
 
     expected = batches(0)
     assert [batch.indices.tolist() for batch in expected] == [[1], [5]]

@@ -27,7 +27,7 @@ class OneBatch(NamedTuple):
 def write_run(folder: Path, *, first: int = 0, epochs: int = 2, log_dir: Path | None = None) -> MetricLogger:
     """Two steps an epoch; the run has not ended."""
     log = MetricLogger(folder, enabled=True)
-    log.open(log_dir, start_epoch=first)
+    log.open(log_dir, epoch=first, steps=0, first_step=0)
     for epoch in range(first, epochs):
         for step in (2 * epoch, 2 * epoch + 1):
             log.step(epoch=epoch, step=step, values={"loss": 1.0 / (step + 1), "lr": 1e-3, "grad_norm": None})
@@ -134,7 +134,7 @@ def test_curves_are_drawn_without_validation_and_not_before_the_first_epoch(tmp_
 
 def test_another_process_writes_and_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = MetricLogger(tmp_path, enabled=False)
-    log.open(tmp_path / "logs", start_epoch=0)
+    log.open(tmp_path / "logs", epoch=0, steps=0, first_step=0)
     log.step(epoch=0, step=0, values={"loss": 1.0})
     log.epoch(0, {"train_loss": 1.0})
     batches = [OneBatch(zeros(2, 3))] * 3

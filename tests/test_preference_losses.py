@@ -11,9 +11,9 @@ from scipy.special import log_expit
 from VideoMAE.config import OptimConfig, V2VOptimConfig, V2VRunConfig
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.data.v2v import ComparisonBatch
-from VideoMAE.fitting import keep_base, make_backend, make_schedule, scale_to_batch
 from VideoMAE.modeling_finetune import VisionTransformer
 from VideoMAE.optim_factory import set_step_values
+from VideoMAE.optimization import keep_base, make_backend, make_schedule, scale_to_batch
 from VideoMAE.training.distributed import World
 from VideoMAE.training.losses import hinge_loss, logistic_loss, plackett_luce_loss, preference_loss
 from VideoMAE.training.tasks import PreferenceTask

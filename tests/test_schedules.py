@@ -9,7 +9,7 @@ import pytest
 
 from VideoMAE.config import OptimConfig
 from VideoMAE.data.loaders import TrainSampler
-from VideoMAE.fitting import make_schedule
+from VideoMAE.optimization import make_schedule
 from VideoMAE.training.schedules import cosine_schedule
 
 

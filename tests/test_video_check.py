@@ -127,7 +127,18 @@ def test_a_file_that_hung_is_tried_again_in_spite_of_the_cache(tmp_path: Path) -
     path.write_bytes(b"x")
     check = check_videos({"a": path}, num_processes=1, limit_seconds=0.1, cache=cache, probe_function=probe_by_name)
     assert list(check.unreadable) == ["a"]
-    assert json.loads(cache.read_text())["videos"] == {}
+    assert check_videos({"a": path}, num_processes=0, cache=cache, probe_function=probe_that_counts).infos.keys() == {
+        "a"
+    }
+
+
+def test_a_run_that_goes_on_has_the_videos_that_it_began_with(videos: dict[str, Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache.json"
+    began_with = check_videos(videos, num_processes=0, cache=cache)
+    videos["a"].unlink()
+    video_files.write_grey_video(videos["absent"], 3)
+    assert check_videos(videos, num_processes=0, cache=cache, frozen=True) == began_with
+    assert check_videos(videos, num_processes=0, cache=cache).infos.keys() == {"b", "absent"}
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 1}', '{"version": 1, "videos": {"a": [1, 2]}}'])
@@ -139,7 +150,7 @@ def test_a_damaged_cache_is_ignored_with_a_warning_and_replaced(
     with caplog.at_level(logging.WARNING):
         assert len(check_videos(videos, num_processes=0, cache=cache).infos) == 2
     assert str(cache) in caplog.text
-    assert set(json.loads(cache.read_text())["videos"]) == {"a", "b", "empty"}
+    assert set(json.loads(cache.read_text())["videos"]) == {"a", "b", "empty", "absent"}
 
 
 def test_an_interrupted_check_keeps_the_answers_it_had(videos: dict[str, Path], tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
-"""In which order videos come, which process gets which, and the workers that fetch them."""
+"""In which order videos come, which process gets which, and what a batch is."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from VideoMAE.data.vce import Sample, SampleKey
+from VideoMAE.data.watched_loader import WatchedLoader
 
 
 class Batch(NamedTuple):
@@ -64,19 +64,20 @@ class TrainSampler(Sampler[list[SampleKey]]):
         self.world_size = world_size
         self.seed = seed
         self.epoch = 0
+        self.first_step = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the permutation of the next iteration."""
-        self.epoch = epoch
+    def set_position(self, epoch: int, step: int = 0) -> None:
+        """Chooses the permutation of the next iteration, and with which of its steps it begins."""
+        self.epoch, self.first_step = epoch, step
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * self.update_freq
+        return (self.steps_per_epoch - self.first_step) * self.update_freq
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
         used = order[: self.steps_per_epoch * self.total_batch_size]
         mine = used.reshape(-1, self.batch_size, self.world_size)[:, :, self.rank]
-        for batch in mine:
+        for batch in mine[self.first_step * self.update_freq :]:
             yield [SampleKey(int(index), self.epoch) for index in batch]
 
 
@@ -93,36 +94,25 @@ class ShareSampler(Sampler[int]):
         return iter(self.items)
 
 
-def limit_threads(worker_id: int = 0) -> None:
-    """One thread for torch and OpenCV: workers are the parallelism."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
 def make_loader(
     dataset: Dataset[Any],
     sampler: TrainSampler | ShareSampler,
     *,
     num_workers: int,
     pin_memory: bool,
+    decode_seconds: float,
     batch_size: int = 1,
     collate_fn: Callable[[Any], Any] = collate,
-) -> DataLoader[Any]:
-    """A DataLoader of `Batch`es, or of what `collate_fn` makes.
+) -> WatchedLoader:
+    """A loader of `Batch`es, or of what `collate_fn` makes.
 
     A TrainSampler makes its own batches; `batch_size` is for a ShareSampler.
     """
-    batching = (
-        {"batch_sampler": sampler}
-        if isinstance(sampler, TrainSampler)
-        else {"sampler": sampler, "batch_size": batch_size}
-    )
-    return DataLoader(
+    return WatchedLoader(
         dataset,
+        sampler if isinstance(sampler, TrainSampler) else BatchSampler(sampler, batch_size, drop_last=False),
         num_workers=num_workers,
         pin_memory=pin_memory,
         collate_fn=collate_fn,
-        worker_init_fn=limit_threads,
-        persistent_workers=num_workers > 0,
-        **batching,
+        decode_seconds=decode_seconds,
     )

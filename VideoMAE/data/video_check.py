@@ -45,7 +45,9 @@ class _Stamp(NamedTuple):
 
 
 class _Remembered(NamedTuple):
-    stamp: _Stamp
+    """`stamp` is None where the answer says nothing of the file itself: it was missing, or its reader hung or died."""
+
+    stamp: _Stamp | None
     result: VideoInfo | str
 
 
@@ -63,6 +65,7 @@ def check_videos(
     num_processes: int,
     limit_seconds: float = 30.0,
     cache: Path | None = None,
+    frozen: bool = False,
     describe: str = "checking videos",
     probe_function: Probe = probe,
 ) -> VideoCheck:
@@ -70,12 +73,15 @@ def check_videos(
 
     A process that gives no answer within `limit_seconds`, or dies, is replaced and its file counted as unreadable.
     `num_processes=0` probes in this process, without that protection. `cache` is a JSON file that remembers answers for
-    files of unchanged path, size and modification time. `probe_function` must be importable by name.
+    files of unchanged path, size and modification time; `frozen` takes its answers whatever has become of the files,
+    so that a run that goes on has the videos that it began with. `probe_function` must be importable by name.
     """
     stamps = {video_id: _stamp(path) for video_id, path in videos.items()}
     remembered = _read_cache(cache)
     answers = {
-        i: remembered[i].result for i, stamp in stamps.items() if i in remembered and remembered[i].stamp == stamp
+        i: remembered[i].result
+        for i, stamp in stamps.items()
+        if i in remembered and (frozen or (stamp is not None and remembered[i].stamp == stamp))
     }
     tasks = [(video_id, Path(path)) for video_id, path in videos.items() if video_id not in answers]
     if num_processes:
@@ -86,9 +92,8 @@ def check_videos(
     try:
         for answer in tqdm(stream, desc=describe, total=len(tasks), unit="video", disable=is_hidden):
             answers[answer.video_id] = answer.result
-            stamp = stamps[answer.video_id]
-            if answer.is_final and stamp is not None:
-                remembered[answer.video_id] = _Remembered(stamp, answer.result)
+            stamp = stamps[answer.video_id] if answer.is_final else None
+            remembered[answer.video_id] = _Remembered(stamp, answer.result)
     finally:
         if cache is not None and tasks:
             _write_cache(cache, remembered)
@@ -218,7 +223,9 @@ def _read_cache(cache: Path | None) -> dict[str, _Remembered]:
         if content["version"] != CACHE_VERSION:
             return {}
         return {
-            video_id: _Remembered(_Stamp(*stamp), result if isinstance(result, str) else VideoInfo(*result))
+            video_id: _Remembered(
+                _Stamp(*stamp) if stamp else None, result if isinstance(result, str) else VideoInfo(*result)
+            )
             for video_id, (stamp, result) in content["videos"].items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

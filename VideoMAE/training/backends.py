@@ -11,12 +11,14 @@ import os
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from VideoMAE.training.distributed import World, gather
 
+SCALER_STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -34,6 +36,7 @@ class Backend(Protocol):
 
     model: nn.Module
     optimizer: Any
+    settings: BackendSettings
 
     def forward(self, clips: Tensor, *, update: bool) -> Tensor: ...
 
@@ -194,6 +197,8 @@ class DeepSpeedBackend:
         self.engine.backward(loss)
         norm = self._norm_before_step() if update else None
         self.engine.step()
+        if update and getattr(self.optimizer, "overflow", False):
+            return math.inf
         if norm is None and update and (after := self.engine.get_global_grad_norm()) is not None:
             norm = checked_norm(after, self.settings)
         return norm
@@ -212,7 +217,7 @@ class DeepSpeedBackend:
         part = {
             "optimizer": self.optimizer.optimizer.state_dict(),
             "weights": [weights.detach().cpu() for weights in self.optimizer.single_partition_of_fp32_groups],
-            "loss_scale": float(self.optimizer.loss_scaler.cur_scale),
+            "scaler": {name: value for name, value in vars(self.optimizer.loss_scaler).items() if name in SCALER_STATE},
         }
         return {"kind": "deepspeed", "shards": gather(_on_cpu(part))}
 
@@ -221,11 +226,36 @@ class DeepSpeedBackend:
         if not self.zero_stage:
             self.optimizer.load_state_dict(state["shards"][0])
             return
-        world, shards = self.settings.world, state["shards"]
-        if len(shards) != world.size:
-            raise ValueError(f"the checkpoint holds ZeRO's state of {len(shards)} processes, this run has {world.size}")
-        part = shards[world.rank]
+        parts = self.optimizer.single_partition_of_fp32_groups
+        part = _own_part(state["shards"], world=self.settings.world, sizes=[len(weights) for weights in parts])
         self.optimizer.optimizer.load_state_dict(part["optimizer"])
-        for weights, saved in zip(self.optimizer.single_partition_of_fp32_groups, part["weights"], strict=True):
+        for weights, saved in zip(parts, part["weights"], strict=True):
             weights.data.copy_(saved)
-        self.optimizer.loss_scaler.cur_scale = part["loss_scale"]
+        vars(self.optimizer.loss_scaler).update(part["scaler"])
+
+
+def _own_part(shards: list[dict[str, Any]], *, world: World, sizes: list[int]) -> dict[str, Any]:
+    """This process's part of ZeRO's state, cut anew when it was saved by another number of processes.
+
+    Each group's weights lie in one flat row, padded with zeros to a multiple of the number of processes and cut into
+    equal parts of `sizes[group]` numbers.
+    """
+    if len(shards) == world.size:
+        return shards[world.rank]
+
+    def recut(parts: list[Tensor], size: int) -> Tensor:
+        row, start = torch.cat(parts), world.rank * size
+        return F.pad(row, (0, max(start + size - len(row), 0)))[start : start + size].clone()
+
+    first = shards[0]
+    states = {
+        group: {
+            name: recut([shard["optimizer"]["state"][group][name] for shard in shards], sizes[group])
+            if isinstance(value, Tensor) and value.ndim
+            else value
+            for name, value in values.items()
+        }
+        for group, values in first["optimizer"]["state"].items()
+    }
+    weights = [recut([shard["weights"][group] for shard in shards], size) for group, size in enumerate(sizes)]
+    return {**first, "optimizer": {**first["optimizer"], "state": states}, "weights": weights}

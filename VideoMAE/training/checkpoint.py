@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ logger = logging.getLogger(__name__)
 
 BEST = "checkpoint-best.pth"
 LAST = "checkpoint-last.pth"
+PREVIOUS = "checkpoint-previous.pth"
 
 
-def write_atomically(path: Path, write: Any) -> None:
+def write_atomically(path: Path, write: Any, *, keep_old_as: Path | None = None) -> None:
     """Lets `write(temporary_path)` make a file, then gives it its name; a failure leaves the old file whole.
+
+    The old file is kept under another name where one is given.
 
     Raises:
         ValueError: the file cannot be written (disk full, no permission).
@@ -29,6 +33,8 @@ def write_atomically(path: Path, write: Any) -> None:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if keep_old_as is not None and path.is_file():
+            os.replace(path, keep_old_as)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -50,9 +56,42 @@ def save(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
+def save_last(folder: Path, content: dict[str, Any]) -> None:
+    """Writes the newest checkpoint; the one before stays beside it, should the newest be damaged later."""
+    write_atomically(folder / LAST, lambda temporary: torch.save(content, temporary), keep_old_as=folder / PREVIOUS)
+
+
 def epoch_name(epoch: int) -> str:
     """File name of an epoch's checkpoint."""
     return f"checkpoint-{epoch}.pth"
+
+
+def has_any(output_dir: Path) -> bool:
+    """Whether a run has saved anything there, whole or damaged."""
+    return any(output_dir.glob("checkpoint-*.pth"))
+
+
+def check_whole(path: Path) -> None:
+    """Compares a checkpoint's checksums, which torch.load passes over: a flipped bit would become a wrong weight.
+
+    Raises:
+        ValueError: the file is missing, truncated or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such checkpoint") from error
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{path}: truncated or damaged: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"{path}: damaged: the checksum of its part {damaged} is wrong")
+
+
+def read_whole(path: Path) -> dict[str, Any]:
+    """The content of a run's checkpoint, found whole. Raises ValueError as `check_whole` and `read_checkpoint` do."""
+    check_whole(path)
+    return read_checkpoint(path)
 
 
 def newest(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -67,10 +106,10 @@ def newest(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
         key=lambda path: int(path.stem.split("-")[1]),
         reverse=True,
     )
-    candidates = [path for path in (output_dir / LAST, *numbered) if path.is_file()]
+    candidates = [path for path in (output_dir / LAST, output_dir / PREVIOUS, *numbered) if path.is_file()]
     for path in candidates:
         try:
-            return path, read_checkpoint(path)
+            return path, read_whole(path)
         except ValueError as error:
             logger.warning("passed over a checkpoint: %s", error)
     if candidates:

@@ -73,6 +73,12 @@ def stop() -> None:
         os.environ.pop(_set_here.pop(), None)
 
 
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process has ended."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+
+
 def wait_for_all() -> None:
     """Returns when every process has come here."""
     if dist.is_initialized() and dist.get_world_size() > 1:
@@ -85,13 +91,13 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def mean_over_processes(value: torch.Tensor) -> float:
-    """The mean of a scalar over all processes; not finite when it is so anywhere. () -> float"""
-    value = value.detach().float().clone()
+def mean_over_processes(values: torch.Tensor) -> list[float]:
+    """The means of some numbers over all processes; not finite where one is so anywhere. (n,) -> n floats"""
+    values = values.detach().float().clone()
     if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(value)
-        value /= dist.get_world_size()
-    return float(value)
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return [float(value) for value in values]
 
 
 def gather(value: Any) -> list[Any]:

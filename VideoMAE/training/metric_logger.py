@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,15 +29,24 @@ class MetricLogger:
         self.output_dir = output_dir
         self.writer: SummaryWriter | None = None
 
-    def open(self, log_dir: Path | None, *, start_epoch: int) -> None:
-        """Begins the files of a training; lines of `start_epoch` and later, left by an interrupted run, are dropped."""
+    def open(self, log_dir: Path | None, *, epoch: int, steps: int, first_step: int) -> None:
+        """Begins the files of a training that goes on after `steps` steps of `epoch`; what an interrupted run said of
+        later ones is dropped. `first_step` is the number of the next step."""
         if not self.enabled:
             return
-        for name in ("log.txt", "steps.jsonl"):
-            kept = [line for line in read_lines(self.output_dir / name) if line["epoch"] < start_epoch]
+        for name, kept_of_epoch in (("log.txt", 0), ("steps.jsonl", steps)):
+            lines = read_lines(self.output_dir / name)
+            kept = [line for line in lines if line["epoch"] < epoch]
+            kept += [line for line in lines if line["epoch"] == epoch][:kept_of_epoch]
             write_text(self.output_dir / name, "".join(json.dumps(line) + "\n" for line in kept))
         self.steps = (self.output_dir / "steps.jsonl").open("a", encoding="utf-8", buffering=1)
-        self.writer = SummaryWriter(str(log_dir or self.output_dir / "tensorboard"))
+        folder = str(log_dir or self.output_dir / "tensorboard")
+        self.writer = SummaryWriter(folder, purge_step=first_step if first_step else None)
+
+    def sync(self) -> None:
+        """Puts the lines of all steps on disk, so that a checkpoint never knows of more steps than the log."""
+        if self.writer is not None:
+            os.fsync(self.steps.fileno())
 
     def step(self, *, epoch: int, step: int, values: Mapping[str, float | None]) -> None:
         """One optimizer step."""
@@ -61,7 +71,7 @@ class MetricLogger:
             if isinstance(value, (int, float)):
                 self.writer.add_scalar(f"{group}/{name}", value, position)
 
-    def progress(self, items: Iterable[Item], *, describe: str, total: int) -> Iterator[Item]:
+    def progress(self, items: Iterable[Item], *, describe: str, total: int, done: int = 0) -> Iterator[Item]:
         """The items under a progress bar with clips/s, time left and memory; the consumer's clips are counted by
         `Batch.clips`."""
         if not (self.enabled and self.show_progress):
@@ -73,6 +83,7 @@ class MetricLogger:
             items,
             desc=describe,
             total=total,
+            initial=done,
             mininterval=every,
             delay=delay,
             unit="batch",

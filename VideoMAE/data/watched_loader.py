@@ -1,0 +1,229 @@
+"""A DataLoader that a hanging decoder or a dying worker cannot stop: it names the video and the worker, and goes on.
+
+Samples depend on their key alone (see vce.SampleKey), so that batches fetched anew after a restart are the same.
+"""
+
+import ctypes
+import logging
+import multiprocessing
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from VideoMAE.data.video_reader import UnreadableVideoError
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_SECONDS = 5.0
+MAX_DEATHS_IN_A_ROW = 3
+PATH_BYTES = 4096  # the longest path that Linux opens
+
+
+class _Desk(ctypes.Structure):
+    """What one worker does now; it writes, the main process reads."""
+
+    _fields_ = (("since", ctypes.c_double), ("path", ctypes.c_char * PATH_BYTES))
+
+
+class WatchedClips:
+    """Makes clips as `make_clips` does, telling the main process which video this worker is at.
+
+    A video in `given_up` (path -> reason) is unreadable without being touched again.
+    """
+
+    def __init__(self, make_clips: Callable[[Path, np.random.Generator], Tensor], num_workers: int) -> None:
+        self.make_clips = make_clips
+        self.desks = multiprocessing.RawArray(_Desk, num_workers)
+        self.given_up: dict[str, str] = {}
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        if str(path) in self.given_up:
+            raise UnreadableVideoError(path, self.given_up[str(path)])
+        worker = get_worker_info()
+        assert worker is not None, "watched clips are made by the loader's workers"
+        desk = self.desks[worker.id]
+        desk.path = str(path).encode()[: PATH_BYTES - 1]
+        desk.since = time.monotonic()
+        try:
+            return self.make_clips(path, rng)
+        finally:
+            desk.since = 0.0
+
+    def at(self, worker: int) -> tuple[str, float]:
+        """The video that a worker is at, and for how many seconds; "" and 0 between videos."""
+        desk = self.desks[worker]
+        since = desk.since
+        return (desk.path.decode(errors="replace"), time.monotonic() - since) if since else ("", 0.0)
+
+
+class Failure(NamedTuple):
+    """A worker that hung or died: at which video ("" for none), and what happened in words."""
+
+    worker: int
+    video: str
+    reason: str
+    hung: bool
+
+
+class _Rest(Sampler[Any]):
+    """The batches that are still to come."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class WatchedLoader:
+    """Batches of `dataset[key] for key in batch`, for each batch of keys that `sampler` yields, in that order.
+
+    A worker that is at one video for more than `decode_seconds` is ended and the video counts as unreadable; so does a
+    video at which a worker dies for the second time. Both are said, and the loader starts anew at the batch that is
+    due. Without workers videos are read in this process, and nothing watches over it. The dataset has `make_clips`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: Sampler[Any],
+        *,
+        num_workers: int,
+        pin_memory: bool,
+        collate_fn: Callable[[Any], Any],
+        decode_seconds: float,
+    ) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self.num_workers, self.pin_memory, self.collate_fn = num_workers, pin_memory, collate_fn
+        self.decode_seconds = decode_seconds
+        self._rest = _Rest()
+        self._died_at: set[str] = set()
+        self._deaths_in_a_row = 0
+        if num_workers:
+            self._clips = dataset.make_clips = WatchedClips(dataset.make_clips, num_workers)  # type: ignore[attr-defined]
+        self._loader = self._make()
+
+    def _make(self) -> DataLoader[Any]:
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self._rest,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            collate_fn=self.collate_fn,
+            worker_init_fn=settle_worker,
+            persistent_workers=self.num_workers > 0,
+            timeout=min(LOOK_EVERY_SECONDS, self.decode_seconds / 2) if self.num_workers else 0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Raises ValueError when workers keep dying, or shared memory is full."""
+        batches, done = list(self.sampler), 0
+        while done < len(batches):
+            self._rest.batches = batches[done:]
+            for batch in self._until_failure():
+                done += 1
+                self._deaths_in_a_row = 0
+                yield batch
+
+    def _until_failure(self) -> Iterator[Any]:
+        """The remaining batches; ends early when a worker had to be given up, with a loader that can start anew."""
+        iterator = iter(self._loader)
+        if self.num_workers:
+            # torch's handler would raise in the middle of whatever the main process does when a worker dies.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not self.num_workers:
+                    raise
+                failures = self._failures(iterator)
+                if not failures and "timed out" in str(error):
+                    continue
+                if not failures:
+                    _raise_if_memory_is_full(error)
+                    raise
+                self._start_anew(iterator, failures)
+                return
+            yield batch
+
+    def _failures(self, iterator: Any) -> list[Failure]:
+        """The workers that died or are at one video for too long."""
+        found = []
+        for number, process in enumerate(iterator._workers):
+            video, seconds = self._clips.at(number)
+            if not process.is_alive():
+                found.append(Failure(number, video, f"died ({_describe_exit(process.exitcode)})", hung=False))
+            elif seconds > self.decode_seconds:
+                found.append(Failure(number, video, f"did not answer within {self.decode_seconds:g} s", hung=True))
+        return found
+
+    def _start_anew(self, iterator: Any, failures: Sequence[Failure]) -> None:
+        """Ends the workers, gives up what is to be given up, and makes a new loader."""
+        for failure in failures:
+            where = f" at {failure.video}" if failure.video else ""
+            logger.warning(
+                "data loader: worker %d%s: %s; the loader starts anew", failure.worker, where, failure.reason
+            )
+            if failure.video and (failure.hung or failure.video in self._died_at):
+                self._clips.given_up[failure.video] = f"the reader {failure.reason}"
+            self._died_at.add(failure.video)
+            iterator._workers[failure.worker].kill()
+        self._deaths_in_a_row += any(not failure.hung for failure in failures)
+        if self._deaths_in_a_row > MAX_DEATHS_IN_A_ROW:
+            raise ValueError(
+                f"the data loader's workers died {self._deaths_in_a_row} times without a batch in between; the last "
+                f"{failures[-1].reason}, with {_free_shared_memory()}"
+            )
+        iterator._shutdown_workers()
+        for number in range(self.num_workers):
+            self._clips.desks[number].since = 0.0
+        self._loader = self._make()
+
+
+def settle_worker(worker_id: int = 0) -> None:
+    """One thread for torch and OpenCV, since workers are the parallelism; signals are the main process's business."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    hint = {signal.SIGKILL: ", out of memory?", signal.SIGBUS: ", no room in /dev/shm?"}.get(signal.Signals(-code), "")
+    return f"signal {-code}{hint}"
+
+
+def _free_shared_memory() -> str:
+    try:
+        return f"{shutil.disk_usage('/dev/shm').free / 2**20:.0f} MiB free in /dev/shm"
+    except OSError:
+        return "no /dev/shm"
+
+
+def _raise_if_memory_is_full(error: RuntimeError) -> None:
+    """A worker that finds no room for a batch says so in a traceback; this says it in a sentence."""
+    if "No space left on device" in str(error) or "insufficient shared memory" in str(error):
+        raise ValueError(
+            f"no room for a batch in shared memory ({_free_shared_memory()}); "
+            "enlarge /dev/shm or pass a smaller --num_workers or --batch_size"
+        ) from error
