@@ -57,7 +57,7 @@ class Settings:
     kind: Literal["vce", "v2v"] | None = None
     """Form of its labels; None: found from the files."""
     decode: Literal["none", "first", "ends", "all"] = "none"
-    """Frames of each video that are really decoded as in training; none: its index and first packets are read."""
+    """Frames of each video that are really decoded as in training; none: its index and first frame are read."""
     decode_seconds: float = 30.0
     """A video that takes longer is given up, and its process killed."""
     num_workers: int = field(default_factory=num_cores)
@@ -105,9 +105,8 @@ def check_dataset(
     for key, file in files.items():
         if file in check.unreadable:
             report.add("unreadable", f"{key} ({file}): {check.unreadable[file]}", key)
-        else:
-            for text in oddities(check.infos[file]):
-                report.add("unusual_video", f"{key}: {text}", key)
+        elif oddities(check.infos[file]):
+            report.add("unusual_video", f"{key}: {'; '.join(oddities(check.infos[file]))}", key)
     check_metadata(root, files, check.infos, report, needed=kind == "v2v")
     find_unlabelled(root, set(files.values()), report)
     return report

@@ -56,12 +56,17 @@ def read_object(file: Path, report: Report) -> dict[str, Any] | None:
     return content
 
 
+def is_id(key: str) -> bool:
+    """Whether a text can be an id: part of a file name, fit for a line of an --exclude file."""
+    is_plain = key.isprintable() and not set(key) & set("/\\#") and key == key.strip() and not key.startswith(".")
+    return is_plain and 0 < len(key) <= LONGEST_ID
+
+
 def check_id(key: str, where: str, report: Report) -> bool:
-    """Whether an id can be one: part of a file name, of one word, fit for a line of an --exclude file."""
-    is_fine = key.isprintable() and 0 < len(key) <= LONGEST_ID and not set(key) & set(" /\\#") and key.strip(".")
-    if not is_fine:
-        report.add("bad_id", f"{where}: {key!r} is no id: expected one word, without / and #", excluded=False)
-    return bool(is_fine)
+    """Whether an id can be one; reported if not."""
+    if not is_id(key):
+        report.add("bad_id", f"{where}: {key!r} is no id: expected a part of a file name without / and #")
+    return is_id(key)
 
 
 def check_vce(root: Path, report: Report) -> Files:

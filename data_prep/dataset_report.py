@@ -21,7 +21,7 @@ KINDS = {
     "missing_file": Kind("files of the dataset that are missing", excluded=False),
     "malformed_file": Kind("files of the dataset that cannot be used", excluded=False),
     "duplicate_key": Kind("ids or names that stand twice in one object", excluded=False),
-    "bad_id": Kind("ids that cannot be"),
+    "bad_id": Kind("ids that cannot be", excluded=False),
     "several_splits": Kind("videos in several splits"),
     "same_video": Kind("videos under several ids"),
     "bad_file_name": Kind("labels that name no usable video file"),

@@ -24,8 +24,8 @@ METADATA_FIELDS = {
     "file": str,
     "frame_rate": str,
     "height": int,
-    "width": int,
     "number_of_frames": str,
+    "width": int,
 }
 
 
@@ -72,8 +72,8 @@ def describe(info: VideoInfo, file: str) -> dict[str, str | int]:
         "file": file,
         "frame_rate": f"{rate.numerator}/{rate.denominator}",
         "height": info.height,
-        "width": info.width,
         "number_of_frames": str(info.num_frames),
+        "width": info.width,
     }
 
 

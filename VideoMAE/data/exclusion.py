@@ -16,7 +16,7 @@ def read_excluded(file: Path) -> dict[str, str]:
     reason
 
     Raises:
-        ValueError: the file cannot be read, or a line holds more than an id; the sentence names file, line and reason.
+        ValueError: the file cannot be read; the sentence names file and reason.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -25,10 +25,8 @@ def read_excluded(file: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--exclude {file}: cannot be read: {error}") from error
     excluded: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
+    for line in lines:
         key, _, reason = (part.strip() for part in re.sub(r"(^|\s)#", "\n", line, count=1).partition("\n"))
-        if len(key.split()) > 1:
-            raise ValueError(f"--exclude {file}, line {number}: expected one id and '# reason', found {line[:80]!r}")
         if key:
             excluded[key] = reason
     return excluded
