@@ -133,6 +133,6 @@ def find_unlabelled(root: Path, labelled: set[str], report: Report) -> None:
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
-        for name in sorted(entry.name for entry in entries):
+        for name in sorted(entry.name for entry in entries if not entry.name.startswith(".")):
             if f"videos/{name}" not in labelled:
                 report.add("unlabelled", f"videos/{name}", Path(name).stem)
