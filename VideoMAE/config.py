@@ -25,8 +25,8 @@ class DataConfig:
     """Kind of dataset."""
     label_path: Path | None = None
     """Folder of train.csv, val.csv, test.csv (lines 'PATH CLASS') that replace the JSON labels."""
-    nb_classes: int = 27
-    """Outputs of the model; as many as the dataset has emotions."""
+    nb_classes: int | None = None
+    """Outputs of the model; None: as many as the dataset has emotions. Another number is refused."""
     num_frames: int = 16
     """Frames in a clip."""
     sampling_rate: int = 4
@@ -54,6 +54,10 @@ class DataConfig:
     """A worker that is at one video for longer is ended, and the video counts as unreadable."""
     max_bad_videos: float = 0.01
     """Largest share of unreadable training videos that may be skipped."""
+    exclude: Path | None = None
+    """File of video ids, one a line, that neither train nor test (data_prep/check_dataset.py --write_exclude)."""
+    exclude_content: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
+    """Not a flag: what the run found in that file, so that config.json tells two lists apart."""
     num_workers: int = 10
     """Loader processes of each training process."""
     pin_mem: bool = True
@@ -251,6 +255,11 @@ class V2VDataConfig:
     """A worker that is at one video for longer is ended, and the video counts as unreadable."""
     max_bad_videos: float = 0.01
     """Largest share of unreadable training videos whose comparisons may be left out."""
+    exclude: Path | None = None
+    """File of video ids, one a line; every comparison with one of them goes, in training and testing
+    (data_prep/check_dataset.py --write_exclude)."""
+    exclude_content: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
+    """Not a flag: what the run found in that file, so that config.json tells two lists apart."""
     num_workers: int = 2
     """Loader processes of each training process."""
     pin_mem: bool = True

@@ -85,6 +85,8 @@ def to_json(config: Any) -> dict[str, Any]:
 NOT_THE_RUN = frozenset(
     [
         "num_workers",
+        "nb_classes",  # the dataset's, or refused
+        "exclude",  # exclude_content counts
         "pin_mem",
         "output_dir",
         "log_dir",

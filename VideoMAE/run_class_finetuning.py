@@ -14,10 +14,18 @@ from torch import nn
 
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
+from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.mixup import ClipMixup
 from VideoMAE.data.splits import check_bad_share, hold_out, long_enough, readable, unreadable
-from VideoMAE.data.vce import EMOTIONS, Annotations, EvaluationDataset, TrainDataset, read_annotations, read_class_list
+from VideoMAE.data.vce import (
+    Annotations,
+    EvaluationDataset,
+    TrainDataset,
+    read_annotations,
+    read_class_list,
+    read_emotions,
+)
 from VideoMAE.data.video_check import VideoCheck
 from VideoMAE.data.video_transforms import ValidationTransform
 from VideoMAE.engine_for_finetuning import final_test, write_results
@@ -52,20 +60,24 @@ RECIPE_LR = 5e-4
 Labels = dict[str, Annotations]
 
 
-def read_labels(data: DataConfig) -> Labels:
-    """The training, validation and test videos with their labels: from the JSON files, or from --label_path's csv
-    files."""
-    if data.nb_classes != len(EMOTIONS):
-        raise ValueError(f"--nb_classes {data.nb_classes}: VCE has {len(EMOTIONS)} emotions")
+def read_labels(data: DataConfig, exclusion: Exclusion) -> Labels:
+    """The training, validation and test videos with their labels, without the excluded ones: from the JSON files, or
+    from --label_path's csv files."""
+    emotions = read_emotions(data.data_path)
+    if data.nb_classes not in (None, len(emotions)):
+        raise ValueError(f"--nb_classes {data.nb_classes}: the dataset {data.data_path} has {len(emotions)} emotions")
     if data.label_path is not None:
         files = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
-        return {split: read_class_list(data.label_path / name) for split, name in files.items()}
-    everything = read_annotations(data.data_path, "train")
+        return {
+            split: read_class_list(data.label_path / name, emotions=emotions, exclusion=exclusion)
+            for split, name in files.items()
+        }
+    everything = read_annotations(data.data_path, "train", exclusion=exclusion)
     train, validation = hold_out(everything, fraction=data.val_fraction)
     return {
         "train": everything if data.train_on_all else train,
         "validation": validation,
-        "test": read_annotations(data.data_path, "test"),
+        "test": read_annotations(data.data_path, "test", exclusion=exclusion),
     }
 
 
@@ -152,6 +164,7 @@ def test(
     check: VideoCheck,
     config: VCEConfig,
     *,
+    exclusion: Exclusion,
     task: EmotionTask,
     world: World,
     precision: str,
@@ -183,9 +196,10 @@ def test(
     )
     reasons = {**unreadable(labels["test"], check), **outcome.skipped}
     measured |= {"num_videos": len(labels["test"].ids), "num_unreadable": len(reasons), "unreadable": reasons}
+    measured |= {"emotions": labels["test"].emotions, **exclusion.results()}
     ids = [videos.ids[position] for position in outcome.indices]
     lines = results.prediction_lines(
-        task, outcome.logits, outcome.targets, ids=ids, emotions=EMOTIONS, average=data.test_average
+        task, outcome.logits, outcome.targets, ids=ids, emotions=labels["test"].emotions, average=data.test_average
     )
     lines.extend({"id": key, "unreadable": reason} for key, reason in reasons.items())
     write_results(run.output_dir, measured, lines)
@@ -197,18 +211,21 @@ def run(config: VCEConfig, world: World) -> None:
     with known_to_all():
         config = prepared(config)
         precision = choose_precision(config.run.precision, world.device)
-        labels = read_labels(config.data)
+        exclusion = Exclusion(config.data.exclude)
+        labels = read_labels(config.data, exclusion)
+        exclusion.say("videos")
+        nb_classes = len(labels["train"].emotions)
         claim_output_dir(config, world=world, labels=fingerprint_of(labels))
         model = start_model(
             config,
-            num_outputs=config.data.nb_classes,
+            num_outputs=nb_classes,
             num_frames=config.data.num_frames,
             input_size=config.data.input_size,
         )
         task = EmotionTask(
             loss=config.loss,
             smoothing=config.smoothing,
-            mixup=make_mixup(config.augment, nb_classes=config.data.nb_classes),
+            mixup=make_mixup(config.augment, nb_classes=nb_classes),
             classes_only=labels["train"].classes_only,
         )
         splits = ["test"] if config.run.eval else ["train", "validation", "test"]
@@ -221,7 +238,7 @@ def run(config: VCEConfig, world: World) -> None:
             fitting.resume()
 
     def test_model(model: nn.Module, log: MetricLogger) -> None:
-        test(model, labels, check, config, task=task, world=world, precision=precision, log=log)
+        test(model, labels, check, config, exclusion=exclusion, task=task, world=world, precision=precision, log=log)
 
     fit_and_test(model, fitting, test_model, run=config.run, world=world)
 

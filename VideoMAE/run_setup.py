@@ -1,6 +1,7 @@
 """How every run begins and ends: joining the other processes, claiming the output folder, the start weights."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ from torch import nn
 
 from VideoMAE import flags
 from VideoMAE.config import ClipAugmentConfig, ModelConfig, OptimConfig, RunConfig
+from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import ShareSampler
 from VideoMAE.data.video_check import VideoCheck, check_videos
 from VideoMAE.data.video_transforms import TrainTransform
@@ -41,6 +43,9 @@ class LoaderSettings(Protocol):
 
     @property
     def decode_seconds(self) -> float: ...
+
+    @property
+    def exclude(self) -> Path | None: ...
 
 
 class RunSettings(Protocol):
@@ -116,9 +121,11 @@ def known_to_all() -> Iterator[None]:
 
 
 def prepared(config: Settings) -> Settings:
-    """The settings, found possible, with absolute paths."""
+    """The settings, found possible, with absolute paths and what the --exclude file holds."""
     flags.check_settings(config)
-    return flags.with_absolute_paths(config)
+    config = flags.with_absolute_paths(config)
+    found = Exclusion(config.data.exclude).fingerprint()
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_content=found))  # type: ignore[type-var]
 
 
 def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:

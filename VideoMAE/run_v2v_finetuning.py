@@ -16,6 +16,7 @@ from torch import nn
 from VideoMAE import run_setup
 from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, WithoutChance
+from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import check_bad_share, readable, unreadable
 from VideoMAE.data.v2v import (
@@ -58,8 +59,9 @@ class Labels(NamedTuple):
     lists: list[Comparison]
 
 
-def read_labels(config: V2VConfig) -> Labels:
-    """All comparisons that this run needs; contradictions and shared videos are counted and warned of."""
+def read_labels(config: V2VConfig, exclusion: Exclusion) -> Labels:
+    """All comparisons that this run needs, without those of excluded videos; contradictions and shared videos are
+    counted and warned of. A listwise_labels.json may say that there are no lists."""
     data, run = config.data, config.run
     train_file = data.train_labels or data.data_dir / "train_labels.json"
     files = {"train": train_file, "test": data.data_dir / "test_labels.json"}
@@ -69,7 +71,9 @@ def read_labels(config: V2VConfig) -> Labels:
     found: dict[str, list[Comparison]] = {"train": []}
     for split, file in files.items():
         only_pairs = split == "test" or (split == "train" and config.loss != "listwise")
-        found[split] = read_comparisons(file, only_pairs=only_pairs)
+        found[split] = read_comparisons(
+            file, only_pairs=only_pairs, may_be_empty=split == "listwise", split=split, exclusion=exclusion
+        )
         check_metadata(data.data_dir, found[split], file=file)
         contradictory = num_contradictions(found[split])
         if contradictory:
@@ -190,6 +194,7 @@ def test(
     check: VideoCheck,
     config: V2VConfig,
     *,
+    exclusion: Exclusion,
     world: World,
     precision: str,
     log: MetricLogger,
@@ -211,6 +216,7 @@ def test(
     reasons = {**unreadable(every, check), **outcome.skipped}
     measured = results.preference_results(scores, pairs_in(labels.test), labels.lists)
     measured |= {"num_videos": len(every.ids), "num_unreadable": len(reasons), "unreadable": reasons}
+    measured |= exclusion.results()
     lines: list[dict[str, Any]] = [{"id": key, "score": score} for key, score in scores.items()]
     lines.extend({"id": key, "unreadable": reason} for key, reason in reasons.items())
     prefix = f"{config.run.results_prefix}_" if config.run.results_prefix else ""
@@ -226,7 +232,9 @@ def run(config: V2VConfig, world: World) -> None:
     with run_setup.known_to_all():
         config = run_setup.prepared(config)
         precision = choose_precision(config.run.precision, world.device)
-        labels = read_labels(config)
+        exclusion = Exclusion(config.data.exclude)
+        labels = read_labels(config, exclusion)
+        exclusion.say("comparisons")
         everything = [named(entry) for part in labels for entry in part]
         run_setup.claim_output_dir(config, world=world, labels=run_setup.fingerprint(everything))
         data = config.data
@@ -246,7 +254,7 @@ def run(config: V2VConfig, world: World) -> None:
             fitting.resume()
 
     def test_model(model: nn.Module, log: MetricLogger) -> None:
-        test(model, labels, check, config, world=world, precision=precision, log=log)
+        test(model, labels, check, config, exclusion=exclusion, world=world, precision=precision, log=log)
 
     fit_and_test(model, fitting, test_model, run=config.run, world=world, show_progress=not config.run.disable_tqdm)
 

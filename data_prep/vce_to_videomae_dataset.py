@@ -3,8 +3,9 @@
     python data_prep/vce_to_videomae_dataset.py -d vce_dataset -o vce_lists
 
 writes `train.csv`, `val.csv` and `test.csv` with one line `ABSOLUTE_PATH CLASS` per video. The class is the index, in
-alphabetical order, of the video's most intense emotion, the first of equals. The last `--val_samples` entries of
-`train_labels.json` are held out for validation.
+alphabetical order, of the video's most intense emotion, the first of equals. A dataset of other emotions than VCE's
+names them in its `emotions.json`, whose order then counts. The last `--val_samples` entries of `train_labels.json` are
+held out for validation.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions
 
 logger = logging.getLogger("vce_to_videomae_dataset")
 
@@ -52,7 +57,8 @@ def read_top_emotions(data_dir: Path, split: str) -> list[tuple[Path, int]]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(entries, dict) or not entries:
         raise ValueError(f"{path} must map video ids to labels")
-    names: list[str] = []
+    names = list(read_emotions(data_dir)) if (data_dir / EMOTIONS_FILE).exists() else []
+    num_emotions = len(names) or NUM_EMOTIONS
     videos = []
     for video_id, entry in entries.items():
         try:
@@ -63,10 +69,10 @@ def read_top_emotions(data_dir: Path, split: str) -> list[tuple[Path, int]]:
                 f"{path}: video {video_id} lacks 'emotions' or 'file', or has them in another form"
             ) from error
         names = names or sorted(emotions)
-        if len(emotions) != NUM_EMOTIONS or sorted(emotions) != names:
-            raise ValueError(f"{path}: video {video_id} must have the same {NUM_EMOTIONS} emotions as all others")
+        if len(emotions) != num_emotions or set(emotions) != set(names):
+            raise ValueError(f"{path}: video {video_id} must have the same {num_emotions} emotions as all others")
         # max keeps the first of equals.
-        videos.append((file, max(range(NUM_EMOTIONS), key=lambda index: emotions[names[index]])))
+        videos.append((file, max(range(num_emotions), key=lambda index: emotions[names[index]])))
     return videos
 
 

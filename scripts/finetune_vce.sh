@@ -58,7 +58,6 @@ done
 run_module VideoMAE.run_class_finetuning "$num_processes" \
     --model vit_base_patch16_224 \
     --data_set VCE \
-    --nb_classes 27 \
     --data_path "$DATA_PATH" \
     --output_dir "$OUTPUT_DIR" \
     --batch_size "$batch_size" \

@@ -1,4 +1,4 @@
-"""What all tests share: the repository on the path, and the golden values."""
+"""What all tests share: the repository and its data_prep on the path, and the golden values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "data_prep")]
 
 torch.set_num_threads(1)  # as the golden values were made; on small tensors it is faster too
 

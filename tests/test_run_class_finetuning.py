@@ -276,7 +276,7 @@ def test_eval_needs_a_checkpoint(dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--nb_classes", "400"], "--nb_classes 400: VCE has 27 emotions"),
+        (["--nb_classes", "400"], "vce_dataset has 27 emotions"),
         (["--finetune", "absent.pth"], "absent.pth: no such checkpoint"),
         (["--batch_size", "64"], "18 training videos do not fill one total batch of 64"),
         (["--warmup_epochs", "9"], "the warm-up"),

@@ -101,7 +101,7 @@ def test_a_video_without_metadata_is_named(tmp_path: Path) -> None:
     read = read_comparisons(file, only_pairs=True)
     check_metadata(tmp_path, read, file=file)  # a dataset without the file
     (tmp_path / "metadata.json").write_text(json.dumps({key: {} for key in "abd"}))
-    with pytest.raises(ValueError, match=r"comparison 2: video c has no entry in .*metadata.json \(nor have 1 other"):
+    with pytest.raises(ValueError, match=r"comparison c < d: video c has no entry in .*json \(nor have 1 other"):
         check_metadata(tmp_path, read, file=file)
 
 

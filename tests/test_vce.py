@@ -23,6 +23,7 @@ from VideoMAE.data.vce import (
     TrainDataset,
     read_annotations,
     read_class_list,
+    read_emotions,
 )
 from VideoMAE.data.video_reader import UnreadableVideoError
 from VideoMAE.data.video_transforms import TrainTransform, ValidationTransform
@@ -314,3 +315,39 @@ def test_clips_of_real_videos_are_read_reproducibly_and_show_their_videos(tmp_pa
     assert dark.shape == (1, 3, 8, 32, 32)
     assert bright.mean() - dark.mean() > 2
     assert abs(dark.mean() - dark_again.mean()) < 0.1
+
+
+# Other emotions
+
+
+def test_emotions_follow_the_datasets_own_list(tmp_path: Path) -> None:
+    assert read_emotions(tmp_path) == EMOTIONS
+    (tmp_path / "emotions.json").write_text('["joy", "calm", "Angst"]')
+    entry = {"file": "videos/a.mp4", "emotions": {"calm": 0.5, "Angst": 1, "joy": 0.25}}
+    write_labels(tmp_path, json.dumps({"a": entry}))
+    annotations = read_annotations(tmp_path, "train")
+    assert annotations.emotions == annotations.select([0]).emotions == ("joy", "calm", "Angst")
+    np.testing.assert_array_equal(annotations.intensities, [[0.25, 0.5, 1]])
+    write_labels(tmp_path, json.dumps(three_entries()))
+    with pytest.raises(ValueError, match="video 00000: has 27 emotions, expected 3"):
+        read_annotations(tmp_path, "train")
+    (tmp_path / "val.csv").write_text("/a.mp4 2\n/b.mp4 3\n")
+    with pytest.raises(ValueError, match="line 2: expected 'PATH CLASS' with a class below 3"):
+        read_class_list(tmp_path / "val.csv", emotions=read_emotions(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{}", "expected a list of emotion names"),
+        ("[1, 2]", "expected a list of emotion names"),
+        ('["joy", " "]', "expected a list of emotion names"),
+        ('["joy"]', "two or more different emotion names"),
+        ('["joy", "joy"]', "two or more different emotion names"),
+        ("[", "cannot be read as JSON"),
+    ],
+)
+def test_a_malformed_list_of_emotions_is_named(tmp_path: Path, content: str, reason: str) -> None:
+    (tmp_path / "emotions.json").write_text(content)
+    with pytest.raises(ValueError, match=f"emotions.json: .*{reason}"):
+        read_annotations(tmp_path, "train")

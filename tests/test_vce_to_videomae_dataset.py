@@ -57,6 +57,21 @@ def test_validation_is_the_last_entries_and_the_first_of_equals_in_alphabetical_
     assert read(tmp_path / "lists", "test") == [f"{videos}/00004.mp4 3"]
 
 
+def test_a_dataset_of_other_emotions_has_its_own_classes(tmp_path: Path) -> None:
+    (tmp_path / "emotions.json").write_text(json.dumps(["calm", "joy"]))
+    for split, intensities in (("train", {"1": (0, 1), "2": (1, 0)}), ("test", {"3": (0, 1)})):
+        entries = {
+            key: {"emotions": dict(zip(("calm", "joy"), pair, strict=True)), "file": f"videos/{key}.mp4"}
+            for key, pair in intensities.items()
+        }
+        (tmp_path / f"{split}_labels.json").write_text(json.dumps(entries))
+    done = run_tool("-d", tmp_path, "-o", tmp_path / "lists", "--val_samples", 1)
+    assert done.returncode == 0, done.stderr
+    videos = tmp_path.resolve() / "videos"
+    assert read(tmp_path / "lists", "train") == [f"{videos}/1.mp4 1"]
+    assert read(tmp_path / "lists", "val") == [f"{videos}/2.mp4 0"]
+
+
 @pytest.mark.parametrize("val_samples", [4, 5000])
 def test_holding_out_every_training_video_is_refused(vce: Path, tmp_path: Path, val_samples: int) -> None:
     done = run_tool("-d", vce, "-o", tmp_path / "lists", "--val_samples", val_samples)

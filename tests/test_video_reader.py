@@ -140,8 +140,8 @@ def test_probe_and_video_agree_on_what_the_file_holds(folder: Path) -> None:
         with Video(made(folder, name)) as video:
             assert video.info == probe(made(folder, name)), name
             assert video.info.duration_seconds == pytest.approx(video.num_frames / video.fps)
-    assert probe(made(folder, "overstated_frame_count")) == (26, 30.0, 48, 64, "h264", 26 / 30)
-    assert probe(made(folder, "cut_by_edit_list")) == (26, 30.0, 48, 64, "h264", 26 / 30)
+    assert probe(made(folder, "overstated_frame_count"))[:6] == (26, 30.0, 48, 64, "h264", 26 / 30)
+    assert probe(made(folder, "cut_by_edit_list"))[:6] == (26, 30.0, 48, 64, "h264", 26 / 30)
 
 
 def test_fps_is_exact_for_common_rates(tmp_path: Path) -> None:

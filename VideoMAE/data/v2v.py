@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.vce import Annotations, MakeClips, SampleKey, load_json, video_path
 from VideoMAE.data.video_reader import UnreadableVideoError
 
@@ -35,8 +36,11 @@ Comparison = tuple[str, ...]
 """Two or more video ids from least to most preferred; of exactly two, a `Pair`."""
 
 
-def read_comparisons(file: Path, *, only_pairs: bool) -> list[Comparison]:
-    """The comparisons of a label file, `{"comparisons": [[worse, better], ...]}`. -> P comparisons
+def read_comparisons(
+    file: Path, *, only_pairs: bool, may_be_empty: bool = False, split: str = "", exclusion: Exclusion | None = None
+) -> list[Comparison]:
+    """The comparisons of a label file, `{"comparisons": [[worse, better], ...]}`, without those that hold an excluded
+    id, which may be malformed. -> P comparisons
 
     Raises:
         ValueError: the file is missing, empty, not JSON or not of the published form; the sentence names file, number
@@ -46,15 +50,22 @@ def read_comparisons(file: Path, *, only_pairs: bool) -> list[Comparison]:
     entries = content.get("comparisons")
     if not isinstance(entries, list):
         raise ValueError(f'{file}: has no list "comparisons"')
-    if not entries:
-        raise ValueError(f"{file}: holds no comparisons")
-    return [
-        _checked(entry, where=f"{file}: comparison {number}", only_pairs=only_pairs)
+    kept = [
+        checked_comparison(entry, where=f"{file}: comparison {number}", only_pairs=only_pairs)
         for number, entry in enumerate(entries, start=1)
+        if exclusion is None or not isinstance(entry, list) or exclusion.keeps(entry, split=split)
     ]
+    if not kept and not may_be_empty:
+        raise ValueError(f"{file}: holds no comparisons" + (" but those of excluded videos" if entries else ""))
+    return kept
 
 
-def _checked(entry: Any, *, where: str, only_pairs: bool) -> Comparison:
+def checked_comparison(entry: Any, *, where: str, only_pairs: bool) -> Comparison:
+    """An entry of a label file as a comparison.
+
+    Raises:
+        ValueError: it is none; the sentence begins with `where`.
+    """
     if not isinstance(entry, list):
         raise ValueError(f"{where}: is {json.dumps(entry)[:80]}, not a list of video ids")
     for key in entry:
@@ -80,18 +91,18 @@ def check_metadata(root: Path, comparisons: Sequence[Comparison], *, file: Path)
     """Every video of `file` must have an entry in metadata.json, where the dataset has one.
 
     Raises:
-        ValueError: some have none; the first is named with the number of its comparison.
+        ValueError: some have none; the first is named with its comparison.
     """
     metadata = root / "metadata.json"
     if not metadata.is_file():
         return
     known = load_json(metadata).keys()
-    unknown = [(number, key) for number, entry in enumerate(comparisons, start=1) for key in entry if key not in known]
+    unknown = [(entry, key) for entry in comparisons for key in entry if key not in known]
     if unknown:
-        number, key = unknown[0]
+        entry, key = unknown[0]
         others = len({key for _, key in unknown}) - 1
         raise ValueError(
-            f"{file}: comparison {number}: video {key} has no entry in {metadata}"
+            f"{file}: comparison {named(entry)}: video {key} has no entry in {metadata}"
             + (f" (nor have {others} other videos)" if others else "")
         )
 
@@ -99,7 +110,7 @@ def check_metadata(root: Path, comparisons: Sequence[Comparison], *, file: Path)
 def videos_of(root: Path, comparisons: Iterable[Comparison]) -> Annotations:
     """The distinct videos of comparisons in order of appearance, without emotions of their own (K = 0)."""
     ids = list(dict.fromkeys(key for entry in comparisons for key in entry))
-    return Annotations(ids, [root / _file_of(key) for key in ids], np.zeros((len(ids), 0), dtype=np.float32))
+    return Annotations(ids, [root / _file_of(key) for key in ids], np.zeros((len(ids), 0), np.float32), emotions=())
 
 
 def pairs_in(comparisons: Iterable[Comparison]) -> list[Pair]:

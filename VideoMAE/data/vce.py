@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.video_reader import UnreadableVideoError
 
 EMOTIONS: tuple[str, ...] = (
@@ -21,13 +22,13 @@ EMOTIONS: tuple[str, ...] = (
     "Excitement", "Fear", "Horror", "Interest", "Joy", "Nostalgia", "Relief", "Romance", "Sadness", "Satisfaction",
     "Sexual Desire", "Surprise",
 )  # fmt: skip
-"""The 27 emotion names in alphabetical order, which is the order of every target vector."""
+"""VCE's 27 emotion names in alphabetical order, which is the order of its target vectors."""
 
-_POSITION = {name: position for position, name in enumerate(EMOTIONS)}
+EMOTIONS_FILE = "emotions.json"
 
 
 class Annotations(NamedTuple):
-    """Videos and how intensely each evokes each emotion; one row a video.
+    """Videos and how intensely each evokes each emotion; one row a video, one column an emotion.
 
     `classes_only`: the labels name only the most intense emotion, so that rows are one-hot and intensities unknown.
     """
@@ -36,6 +37,7 @@ class Annotations(NamedTuple):
     paths: list[Path]
     intensities: np.ndarray  # (N, K) float32 in [0, 1]
     classes_only: bool = False
+    emotions: tuple[str, ...] = EMOTIONS
 
     def select(self, keep: Sequence[int] | np.ndarray) -> "Annotations":
         """The rows at these positions."""
@@ -46,43 +48,69 @@ class Annotations(NamedTuple):
         )
 
 
-def read_annotations(root: Path, split: str) -> Annotations:
-    """The labels of a split ("train" or "test") of a VCE folder. -> N rows
+def read_emotions(root: Path) -> tuple[str, ...]:
+    """The emotion names of a dataset, in the order of its target vectors: those of its emotions.json, a list of names,
+    or VCE's 27 where there is no such file. -> K names
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    file = Path(root) / EMOTIONS_FILE
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return EMOTIONS
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"{file}: expected a list of emotion names")
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"{file}: expected two or more different emotion names")
+    return tuple(names)
+
+
+def read_annotations(root: Path, split: str, *, exclusion: Exclusion | None = None) -> Annotations:
+    """The labels of a split ("train" or "test") of a VCE folder, without those of excluded ids, which may be
+    malformed. -> N rows
 
     Raises:
         ValueError: the file is missing, empty, not JSON or not of the published form; the sentence names file, id and
         reason.
     """
     file = Path(root) / f"{split}_labels.json"
-    entries = load_json(file)
+    emotions = read_emotions(root)
+    entries = load_json(file, emotions=emotions)
+    if exclusion is not None:
+        entries = {key: entry for key, entry in entries.items() if exclusion.keeps([key], split=split)}
     if not entries:
-        raise ValueError(f"{file}: holds no videos")
+        raise ValueError(f"{file}: holds no videos" + (" but excluded ones" if exclusion and exclusion.ids else ""))
     ids = list(entries)
     root_path = Path(root)
     paths = [video_path(root_path, entry, where=f"{file}: video {key}") for key, entry in entries.items()]
-    intensities = np.empty((len(ids), len(EMOTIONS)), dtype=np.float32)
+    intensities = np.empty((len(ids), len(emotions)), dtype=np.float32)
     for row, (key, entry) in enumerate(entries.items()):
-        intensities[row] = _as_vector(entry, where=f"{file}: video {key}")
+        intensities[row] = _as_vector(entry, emotions, where=f"{file}: video {key}")
     outside = ~((intensities >= 0) & (intensities <= 1))  # NaN too
     if outside.any():
         row, emotion = np.argwhere(outside)[0]
         raise ValueError(
-            f"{file}: video {ids[row]}: the intensity of {EMOTIONS[emotion]} is {intensities[row, emotion]:g}, "
+            f"{file}: video {ids[row]}: the intensity of {emotions[emotion]} is {intensities[row, emotion]:g}, "
             "not in [0, 1]"
         )
-    return Annotations(ids, paths, intensities)
+    return Annotations(ids, paths, intensities, emotions=emotions)
 
 
 class _DuplicateKeyError(Exception):
     """An object that has a key twice: valid JSON, but not to us."""
 
 
-def load_json(file: Path, *, of: str = "videos by id") -> dict[str, Any]:
-    """The object `of` something in a JSON file.
+def load_json(file: Path, *, of: str = "videos by id", emotions: Sequence[str] = EMOTIONS) -> dict[str, Any]:
+    """The object `of` something in a JSON file; objects of all these emotions become vectors.
 
     Raises:
         ValueError: there is no such file, or it holds something else; the sentence says where.
     """
+    names = frozenset(emotions)
 
     def unique(pairs: list[tuple[str, Any]]) -> Any:
         """Objects as dicts; an emotions object at once as its compact vector, which keeps 61,000 of them small."""
@@ -91,7 +119,7 @@ def load_json(file: Path, *, of: str = "videos by id") -> dict[str, Any]:
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
             raise _DuplicateKeyError(f"the key {twice!r} stands twice in one object")
-        return _vector(entry) if entry.keys() == _POSITION.keys() else entry
+        return _vector(entry, emotions) if entry.keys() == names else entry
 
     try:
         text = file.read_text(encoding="utf-8")
@@ -112,21 +140,21 @@ def load_json(file: Path, *, of: str = "videos by id") -> dict[str, Any]:
     return entries
 
 
-def _vector(emotions: dict[str, Any]) -> np.ndarray | dict[str, Any]:
-    values = [emotions[name] for name in EMOTIONS]
-    return np.array(values, dtype=np.float32) if set(map(type, values)) == {float} else emotions
+def _vector(entry: dict[str, Any], emotions: Sequence[str]) -> np.ndarray | dict[str, Any]:
+    values = [entry[name] for name in emotions]
+    return np.array(values, dtype=np.float32) if set(map(type, values)) == {float} else entry
 
 
-def _as_vector(entry: Any, *, where: str) -> np.ndarray:
-    emotions = entry.get("emotions") if isinstance(entry, dict) else None
-    if isinstance(emotions, np.ndarray):
-        return emotions
-    if not isinstance(emotions, dict):
+def _as_vector(entry: Any, emotions: Sequence[str], *, where: str) -> np.ndarray:
+    intensities = entry.get("emotions") if isinstance(entry, dict) else None
+    if isinstance(intensities, np.ndarray):
+        return intensities
+    if not isinstance(intensities, dict):
         raise ValueError(f"{where}: has no 'emotions' object")
-    if len(emotions) != len(EMOTIONS):
-        raise ValueError(f"{where}: has {len(emotions)} emotions, expected {len(EMOTIONS)}")
-    for name, value in emotions.items():
-        if name not in _POSITION:
+    if len(intensities) != len(emotions):
+        raise ValueError(f"{where}: has {len(intensities)} emotions, expected {len(emotions)}")
+    for name, value in intensities.items():
+        if name not in emotions:
             raise ValueError(f"{where}: unknown emotion {name!r}")
         if not isinstance(value, float):
             raise ValueError(f"{where}: the intensity of {name} is {value!r}, not a number")
@@ -147,8 +175,10 @@ def video_path(root: Path, entry: Any, *, where: str) -> Path:
     return root / file
 
 
-def read_class_list(file: Path) -> Annotations:
-    """The labels of a csv file with lines `PATH CLASS`. -> N one-hot rows
+def read_class_list(
+    file: Path, *, emotions: tuple[str, ...] = EMOTIONS, exclusion: Exclusion | None = None
+) -> Annotations:
+    """The labels of a csv file with lines `PATH CLASS`, without those of excluded ids. -> N one-hot rows
 
     The id of a video is its file name without ending, or the whole path where two files have one name. Raises
     ValueError with file, line number and reason.
@@ -163,9 +193,9 @@ def read_class_list(file: Path) -> Annotations:
         if not line.strip():
             continue
         path, _, label = line.strip().rpartition(" ")
-        if not path or not (label.isascii() and label.isdigit()) or int(label) >= len(EMOTIONS):
+        if not path or not (label.isascii() and label.isdigit()) or int(label) >= len(emotions):
             raise ValueError(
-                f"{file}, line {number}: expected 'PATH CLASS' with a class below {len(EMOTIONS)}: {line!r}"
+                f"{file}, line {number}: expected 'PATH CLASS' with a class below {len(emotions)}: {line!r}"
             )
         if Path(path) in seen:
             raise ValueError(f"{file}, line {number}: {path} stands on line {seen[Path(path)]} too")
@@ -177,7 +207,11 @@ def read_class_list(file: Path) -> Annotations:
     ids = [path.stem for path in paths]
     if len(set(ids)) < len(ids):
         ids = [str(path) for path in paths]
-    return Annotations(ids, paths, np.eye(len(EMOTIONS), dtype=np.float32)[classes], classes_only=True)
+    one_hot = np.eye(len(emotions), dtype=np.float32)[classes]
+    annotations = Annotations(ids, paths, one_hot, classes_only=True, emotions=emotions)
+    if exclusion is None:
+        return annotations
+    return annotations.select([row for row, key in enumerate(ids) if exclusion.keeps([key], split=file.stem)])
 
 
 class Sample(NamedTuple):

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_VERSION = 1
 MIN_FILES_FOR_PROGRESS_BAR = 200
+SECONDS_BETWEEN_SAVES = 60.0
 START_LIMIT_SECONDS = 120.0
 
 Probe = Callable[[Path], VideoInfo]
@@ -89,11 +90,15 @@ def check_videos(
     else:
         stream = (_probe_one(video_id, path, probe_function) for video_id, path in tasks)
     is_hidden = True if len(tasks) <= MIN_FILES_FOR_PROGRESS_BAR else None  # None: hidden unless stderr is a terminal
+    next_save = time.monotonic() + SECONDS_BETWEEN_SAVES
     try:
         for answer in tqdm(stream, desc=describe, total=len(tasks), unit="video", disable=is_hidden):
             answers[answer.video_id] = answer.result
             stamp = stamps[answer.video_id] if answer.is_final else None
             remembered[answer.video_id] = _Remembered(stamp, answer.result)
+            if cache is not None and time.monotonic() > next_save:  # a check of days survives a power cut
+                _write_cache(cache, remembered)
+                next_save = time.monotonic() + SECONDS_BETWEEN_SAVES
     finally:
         if cache is not None and tasks:
             _write_cache(cache, remembered)

@@ -46,7 +46,10 @@ class UnreadableVideoError(ValueError):
 
 
 class VideoInfo(NamedTuple):
-    """What a video holds as a player shows it: cut by its edit list, and upright."""
+    """What a video holds as a player shows it: cut by its edit list, and upright; then what is unusual about the file.
+
+    `rotation` is in degrees, `num_overstated` the frames that the container declares and does not hold.
+    """
 
     num_frames: int
     fps: float
@@ -54,6 +57,9 @@ class VideoInfo(NamedTuple):
     width: int
     codec: str
     duration_seconds: float
+    pixel_format: str = "yuv420p"
+    rotation: int = 0
+    num_overstated: int = 0
 
 
 class _Packet(NamedTuple):
@@ -172,8 +178,8 @@ class _SequentialSource:
 def _opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Container and video stream; every failure of demuxer and decoder becomes an UnreadableVideoError."""
     try:
-        if Path(path).is_dir():
-            raise UnreadableVideoError(path, "it is a folder")
+        if Path(path).exists() and not Path(path).is_file():  # reading from a named pipe would wait for ever
+            raise UnreadableVideoError(path, "it is a folder" if Path(path).is_dir() else "it is not a regular file")
         if Path(path).stat().st_size == 0:
             raise UnreadableVideoError(path, "the file is empty")
         with av.open(str(path), metadata_errors="ignore", options=DEMUXER_OPTIONS) as container:
@@ -244,7 +250,17 @@ def _info(path: str | Path, stream: VideoStream, head: list[_Packet], first_fram
     height, width = first_frame.height, first_frame.width
     if first_frame.rotation % 180:
         height, width = width, height
-    return VideoInfo(num_frames, fps, height, width, stream.codec_context.name, num_frames / fps)
+    return VideoInfo(
+        num_frames,
+        fps,
+        height,
+        width,
+        stream.codec_context.name,
+        num_frames / fps,
+        stream.codec_context.pix_fmt or "unknown",
+        first_frame.rotation % 360,
+        max(stream.frames - len(entries), 0) if entries else 0,
+    )
 
 
 def _mean_fps(times: list[int], time_base: Fraction, declared_fps: Fraction | None) -> float:

@@ -179,9 +179,8 @@ class WatchedLoader:
         """Ends the workers, gives up what is to be given up, and makes a new loader."""
         for failure in failures:
             where = f" at {failure.video}" if failure.video else ""
-            logger.warning(
-                "data loader: worker %d%s: %s; the loader starts anew", failure.worker, where, failure.reason
-            )
+            level = logging.INFO if "signal 15" in failure.reason else logging.WARNING  # 15: the whole run is to stop
+            logger.log(level, "data loader: worker %d%s %s; it starts anew", failure.worker, where, failure.reason)
             if failure.video and (failure.hung or failure.video in self._died_at):
                 self._clips.given_up[failure.video] = f"the reader {failure.reason}"
             self._died_at.add(failure.video)
@@ -199,11 +198,15 @@ class WatchedLoader:
 
 
 def settle_worker(worker_id: int = 0) -> None:
-    """One thread for torch and OpenCV, since workers are the parallelism; signals are the main process's business."""
+    """One thread for torch and OpenCV, since workers are the parallelism; signals are the main process's business.
+
+    SIGTERM ends a worker, since that is how Python ends those that are left at its exit.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _describe_exit(code: int | None) -> str:

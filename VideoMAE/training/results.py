@@ -66,8 +66,8 @@ def chance(task: EmotionTask, targets: np.ndarray) -> dict[str, Any]:
     """Expected metrics of a random ranking, and of the intensity 0.5 everywhere. (V, K) -> metrics"""
     num_classes = targets.shape[1]
     flat = task.metrics(np.zeros((len(targets), 1, num_classes)), targets)
-    hits = {f"acc{k}": 100.0 * k / num_classes for k in (1, 3, 5)}
-    in_top3 = None if flat["predicted_in_true_top3"] is None else 300.0 / num_classes
+    hits = {f"acc{k}": 100.0 * min(k / num_classes, 1) for k in (1, 3, 5)}
+    in_top3 = None if flat["predicted_in_true_top3"] is None else hits["acc3"]
     return {**flat, **hits, "predicted_in_true_top3": in_top3, "mean_correlation": None}
 
 
@@ -114,7 +114,7 @@ def preference_results(
     """
     chance = {
         "pair_accuracy": 50.0,
-        "list_accuracy": 100.0 * float(np.mean([1 / math.factorial(len(entry)) for entry in lists])),
+        "list_accuracy": 100.0 * float(np.mean([1 / math.factorial(len(entry)) for entry in lists])) if lists else None,
         "pair_accuracy_in_lists": 50.0,
         "mean_kendall_tau": 0.0,
     }
