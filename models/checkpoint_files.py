@@ -172,19 +172,19 @@ def network_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def model_name(network: Mapping[str, Any]) -> str | None:
     """The name in MODELS of a network's size; None: a size of nobody's."""
-    with torch.device("meta"):
-        sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in _all_models().items()}
+    sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in _known_models().items()}
     return sizes.get((network["embed_dim"], network["depth"]))
 
 
 def num_heads(name: str) -> int:
     """Attention heads of a model of MODELS."""
+    return _known_models()[name].blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
+
+
+def _known_models() -> dict[str, VisionTransformer]:
+    """Every model of MODELS without memory for its weights, for one patch."""
     with torch.device("meta"):
-        return MODELS[name]().blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
-
-
-def _all_models() -> dict[str, VisionTransformer]:
-    return {name: make() for name, make in MODELS.items()}
+        return {name: make(img_size=16, all_frames=2) for name, make in MODELS.items()}
 
 
 def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool = False) -> None:

@@ -119,9 +119,9 @@ def download(name: str, entries: dict[str, Any], settings: Settings) -> Report:
         try:
             measured = measure(file)
             held = check(file, entry, measured)
-        except ValueError:
+        except ValueError as error:
             fetch.clear(partial)
-            raise
+            raise ValueError(f"{error}. What came is deleted, and {target} not written") from error
         keep(file, target, convert=from_hub)
         fetch.clear(partial)
         status = "downloaded and whole"

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from VideoMAE.models.checkpoint_files import sha256
+
 HUB = "https://huggingface.co"
 RETRIES = 2
 TIMEOUT_SECONDS = 30
@@ -29,38 +31,56 @@ def fetch(entry: Mapping[str, Any], folder: Path) -> Path:
 
 
 def _from_drive(entry: Mapping[str, Any], folder: Path) -> Path:
-    import gdown
-    from gdown.exceptions import DownloadError, FileURLRetrievalError
-    from requests.exceptions import RequestException
+    from gdown.exceptions import FileURLRetrievalError
 
-    target = folder / "download"
-    where = {"url": entry["url"]} if "url" in entry else {"id": entry["id"]}
-    address = entry.get("url", "Google Drive")
     try:
-        gdown.download(
-            **where, output=str(target), resume=True, use_cookies=False, retries=RETRIES, timeout=TIMEOUT_SECONDS
-        )
+        return _transfer(folder / "download.pth", url=entry.get("url"), drive_id=entry.get("id"))
     except FileURLRetrievalError as error:
         raise ValueError(
-            f"{address}: answers with a web page in place of the file (quota, login): {_reason(error)}"
+            f"Google Drive answers with a web page in place of the file (quota, login): {_reason(error)}"
         ) from error
-    except (DownloadError, RequestException) as error:
-        page = _web_page_at(entry["url"]) if "url" in entry else None
-        raise ValueError(f"{address}: {page or _reason(error)}") from error
-    return target
 
 
 def _from_hub(entry: Mapping[str, Any], folder: Path) -> Path:
-    # by call and not by import, so that HF_ENDPOINT (a mirror) is read when it matters
-    from huggingface_hub import errors, hf_hub_download, hf_hub_url
+    """Asks the hub what the file is and holds what comes against it. The hub's own library begins anew after a break,
+    so gdown transfers."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
 
-    place = {"repo_id": entry["repo_id"], "filename": entry["filename"], "revision": entry["revision"]}
-    endpoint = os.environ.get("HF_ENDPOINT", HUB)
+    place = {key: entry[key] for key in ("repo_id", "filename", "revision")}
+    address = hf_hub_url(**place, endpoint=os.environ.get("HF_ENDPOINT", HUB))
     try:
-        return Path(hf_hub_download(**place, local_dir=folder, endpoint=endpoint))
+        promised = get_hf_file_metadata(address, endpoint=os.environ.get("HF_ENDPOINT", HUB))
     except (OSError, RuntimeError, errors.HTTPError) as error:
-        address = hf_hub_url(**place, endpoint=endpoint)
         raise ValueError(f"{address}: {_web_page_at(address) or _reason(error)}") from error
+    if promised.etag is None:
+        raise ValueError(f"{address}: {_web_page_at(address) or 'is no Hugging Face hub: it names no version'}")
+    file = _transfer(folder / f"download{Path(entry['filename']).suffix}", url=address)
+    if re.fullmatch("[0-9a-f]{64}", promised.etag) and sha256(file) != promised.etag:
+        clear(folder)
+        raise ValueError(f"{address}: what came has another checksum than the hub says; call again")
+    return file
+
+
+def _transfer(target: Path, *, url: str | None, drive_id: str | None = None) -> Path:
+    """Lets gdown transfer a file from an address, or else by its id on Drive, going on after a break."""
+    import gdown
+    from gdown.exceptions import DownloadError
+    from requests.exceptions import RequestException
+
+    try:
+        gdown.download(
+            url=url,
+            id=None if url else drive_id,
+            output=str(target),
+            resume=True,
+            use_cookies=False,
+            retries=RETRIES,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except (DownloadError, RequestException) as error:
+        page = _web_page_at(url) if url else None
+        raise ValueError(f"{url or 'Google Drive'}: {page or _reason(error)}") from error
+    return target
 
 
 def _web_page_at(address: str) -> str | None:
