@@ -115,7 +115,7 @@ def download(name: str, entries: dict[str, Any], settings: Settings) -> Report:
         try:
             file = fetch.fetch(entry, partial)
         except ValueError as error:
-            raise ValueError(f"{error}. {fetch.by_hand(entry, target, name)}") from error
+            raise ValueError(f"{str(error).rstrip('. ')}. {fetch.by_hand(entry, target, name)}") from error
         try:
             measured = measure(file)
             held = check(file, entry, measured)

@@ -24,21 +24,10 @@ def fetch(entry: Mapping[str, Any], folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if entry["source"] == "google_drive":
-        return _from_drive(entry, folder)
+        return _transfer(folder / "download.pth", url=entry.get("url"), drive_id=entry.get("id"))
     if entry["source"] == "huggingface":
         return _from_hub(entry, folder)
     raise ValueError(f"the catalogue names an unknown source {entry['source']!r}")
-
-
-def _from_drive(entry: Mapping[str, Any], folder: Path) -> Path:
-    from gdown.exceptions import FileURLRetrievalError
-
-    try:
-        return _transfer(folder / "download.pth", url=entry.get("url"), drive_id=entry.get("id"))
-    except FileURLRetrievalError as error:
-        raise ValueError(
-            f"Google Drive answers with a web page in place of the file (quota, login): {_reason(error)}"
-        ) from error
 
 
 def _from_hub(entry: Mapping[str, Any], folder: Path) -> Path:
@@ -64,7 +53,7 @@ def _from_hub(entry: Mapping[str, Any], folder: Path) -> Path:
 def _transfer(target: Path, *, url: str | None, drive_id: str | None = None) -> Path:
     """Lets gdown transfer a file from an address, or else by its id on Drive, going on after a break."""
     import gdown
-    from gdown.exceptions import DownloadError
+    from gdown.exceptions import DownloadError, FileURLRetrievalError
     from requests.exceptions import RequestException
 
     try:
@@ -77,6 +66,9 @@ def _transfer(target: Path, *, url: str | None, drive_id: str | None = None) -> 
             retries=RETRIES,
             timeout=TIMEOUT_SECONDS,
         )
+    except FileURLRetrievalError as error:
+        said = _reason(error).split("You may still be able")[0].removeprefix("Failed to retrieve file url: ")
+        raise ValueError(f"Google Drive answers with a web page in place of the file (quota, login): {said}") from error
     except (DownloadError, RequestException) as error:
         page = _web_page_at(url) if url else None
         raise ValueError(f"{url or 'Google Drive'}: {page or _reason(error)}") from error

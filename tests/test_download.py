@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from drive_site import HAS_OPENSSL, drive
 from weight_files import REPOSITORY, RunsCode, equal, pretraining_network
 
 from VideoMAE.models.convert import main as convert
@@ -283,6 +284,39 @@ def test_weights_that_are_not_what_the_catalogue_promises_never_get_the_name(
     assert not (tmp_path / "owned").exists()
     site.content[path] = whole
     assert download(name)[0] == 0
+
+
+DRIVE_ANSWERS: dict[str, tuple[bytes | None, dict[str, str], str]] = {
+    "weights": (None, {"Content-Disposition": 'attachment; filename="x.pth"', "Content-Type": "application/zip"}, ""),
+    "quota": (
+        b'<html><p class="uc-error-subcaption">Too many users</p></html>',
+        {"Content-Type": "text/html"},
+        "Too many",
+    ),
+    "login": (b"<html><title>Sign in</title></html>", {"Content-Type": "text/html"}, "Cannot retrieve the public link"),
+}
+
+
+@pytest.mark.skipif(not HAS_OPENSSL, reason="a certificate takes openssl")
+@pytest.mark.parametrize("kind", DRIVE_ANSWERS)
+def test_drive_s_own_way_gives_weights_or_says_that_a_page_came(
+    tmp_path: Path, weights: Path, download: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    body, headers, said = DRIVE_ANSWERS[kind]
+    entries = json.loads((tmp_path / "catalogue.json").read_text())
+    del entries["drive"]["url"]
+    entries["drive"]["id"] = "1" * 33
+    (tmp_path / "catalogue.json").write_text(json.dumps(entries))
+    with drive(tmp_path, body or (weights / "published.pth").read_bytes(), headers) as variables:
+        for key, value in variables.items():
+            monkeypatch.setenv(key, value)
+        status, report, _ = download("drive")
+    if kind == "weights":
+        assert (status, report["status"]) == (0, "downloaded and whole")
+    else:
+        assert status == 1
+        assert f"Google Drive answers with a web page in place of the file (quota, login): {said}" in report["problem"]
+        assert f"open https://drive.google.com/file/d/{'1' * 33}/view in a browser" in report["problem"]
 
 
 def test_another_size_or_checksum_than_the_recorded_one_is_refused(
