@@ -41,7 +41,7 @@ from VideoMAE.models.checkpoint_files import (
     read,
 )
 from VideoMAE.models.command_line import Report
-from VideoMAE.models.huggingface_folder import BESIDE, LAYER_NORM_EPS, write_folder
+from VideoMAE.models.huggingface_folder import BESIDE, LAYER_NORM_EPS, WRITTEN, write_folder
 from VideoMAE.training.checkpoint import save
 
 Form = Literal["ours", "published", "huggingface"]
@@ -103,10 +103,9 @@ def choose_form(settings: Settings) -> Form:
             raise ValueError(f"{settings.dst}: is there already; pass --overwrite to replace it")
         if settings.dst.resolve() == settings.src.resolve():
             raise ValueError(f"{settings.dst}: is SRC itself")
-        if settings.dst.is_dir() != (form == "huggingface") or (
-            form == "huggingface" and any(settings.dst.iterdir()) and not (settings.dst / "config.json").is_file()
-        ):
-            raise ValueError(f"{settings.dst}: is something else than --to {form} writes, and is left alone")
+        others = {path.name for path in settings.dst.iterdir()} - WRITTEN if settings.dst.is_dir() else set()
+        if settings.dst.is_dir() != (form == "huggingface") or others:
+            raise ValueError(f"{settings.dst}: holds something else than --to {form} writes, and is left alone")
     return form
 
 

@@ -18,6 +18,8 @@ from VideoMAE.models.checkpoint_files import BESIDE_FILE, HUGGINGFACE_WEIGHTS, d
 from VideoMAE.models.huggingface_names import to_huggingface
 
 LAYER_NORM_EPS = 1e-6
+CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
+WRITTEN = frozenset({HUGGINGFACE_WEIGHTS[0], CONFIG_FILE, PROCESSOR_FILE, BESIDE_FILE})
 BESIDE = ("epoch", "metrics", "config")
 PROBLEM_OF_LOSS = {"ce": "single_label_classification", "soft_ce": "single_label_classification"}
 
@@ -66,9 +68,9 @@ def write_folder(
         "use_mean_pooling": network["use_mean_pooling"],
     }
     save_file(to_huggingface(weights), folder / HUGGINGFACE_WEIGHTS[0], metadata={"format": "pt"})
-    _write_json(folder / "config.json", config)
+    _write_json(folder / CONFIG_FILE, config)
     squash = not network["head_bias"] and inner(settings, "data").get("crop", "squash") == "squash"
-    _write_json(folder / "preprocessor_config.json", image_processor(input_size, squash=squash, settings=settings))
+    _write_json(folder / PROCESSOR_FILE, image_processor(input_size, squash=squash, settings=settings))
     kept = {key: plain(beside[key]) for key in BESIDE if key in beside}
     _write_json(folder / BESIDE_FILE, {**kept, "head_bias": network["head_bias"]})
 

@@ -361,10 +361,13 @@ def test_what_is_there_already_stays_unless_overwrite(tmp_path: Path, capsys: py
         assert main([str(source), str(target)]) == 1
         assert "is there already" in capsys.readouterr().err
         converted(source, target, "--overwrite")
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/dear.jpg").write_bytes(b"dear")
-    assert main([str(source), str(tmp_path / "photos"), "--overwrite"]) == 1
-    assert (tmp_path / "photos/dear.jpg").read_bytes() == b"dear"
+    run = tmp_path / "run"  # a run's output has a config.json too
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / "log.txt").write_text("dear")
+    assert main([str(source), str(run), "--overwrite"]) == 1
+    assert "is left alone" in capsys.readouterr().err
+    assert (run / "log.txt").read_text() == "dear"
 
 
 def test_labels_of_another_set_and_a_loss_over_classes_go_into_the_configuration(tmp_path: Path) -> None:
