@@ -4,6 +4,7 @@ import argparse
 import logging
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,17 +28,17 @@ class LoadReport(NamedTuple):
     new: list[str]
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, harmless: Sequence[type] = ()) -> dict[str, Any]:
     """The content of a .pth file, without executing anything in it.
 
     Raises:
-        ValueError: the file is missing, truncated, or a pickle that holds more than tensors, plain values and
-        `argparse.Namespace`.
+        ValueError: the file is missing, truncated, or a pickle that holds more than tensors, plain values,
+        `argparse.Namespace` and the classes in `harmless`.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace, *harmless]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
