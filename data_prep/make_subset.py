@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # let `import VideoMAE` find the repository
 
-from dataset_labels import emotion_names, kind_of, label_file, read_emotions, read_preferences
+from read_labels import emotion_names, kind_of, label_file, read_emotions, read_preferences
 from subset_choice import Choice, choose_comparisons, choose_videos
 
 from VideoMAE.data.v2v import videos_of
@@ -40,6 +40,7 @@ from VideoMAE.data.vce import load_json
 logger = logging.getLogger("make_subset")
 
 REPORT_FILE = "subset.json"
+EMOTIONS_FILE = "emotions.json"  # the names, of a dataset with other emotions than VCE's
 NUM_NAMED = 10  # of missing videos; the report has all
 
 Link = Literal["symbolic", "hard", "copy"]
@@ -133,6 +134,8 @@ def subset_of_v2v(src: Path, settings: Settings) -> Subset:
         split: {"comparisons": [list(entry) for entry in entries if choice.ids[split].issuperset(entry)]}
         for split, entries in comparisons.items()
     }
+    if label_file(src, "listwise").is_file():
+        labels.setdefault("listwise", {"comparisons": []})
     return as_subset(labels, choice, videos, missing)
 
 
@@ -176,11 +179,13 @@ def place_video(source: Path, target: Path, link: Link) -> None:
 
 
 def write_dataset(folder: Path, subset: Subset, src: Path, link: Link) -> None:
-    """Fill an empty folder: videos, metadata.json where the source has one, labels, the report."""
+    """Fill an empty folder: videos, labels, report; metadata and names of emotions where the source has them."""
     for path in tqdm(subset.videos.values(), desc="placing videos", unit="video", disable=None, leave=False):
         place_video(path, folder / path.relative_to(src), link)
     if (src / "metadata.json").is_file():
         write_json(folder / "metadata.json", keep(read_json(src / "metadata.json"), subset.videos))
+    if (src / EMOTIONS_FILE).is_file():
+        shutil.copy2(src / EMOTIONS_FILE, folder / EMOTIONS_FILE)
     for split, content in subset.labels.items():
         write_json(label_file(folder, split), content)
     write_json(folder / REPORT_FILE, subset.report)

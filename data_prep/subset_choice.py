@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from dataset_labels import components, ids_in
+from read_labels import components, ids_in
 
 from VideoMAE.data.v2v import Comparison
 

@@ -48,13 +48,14 @@ def emotion_names(annotations: Annotations) -> tuple[str, ...]:
 
 
 def read_preferences(root: Path) -> dict[str, list[Comparison]]:
-    """The comparisons of a V2V folder by split; lists may be missing. Raises ValueError as `read_comparisons` does."""
-    files = {split: label_file(root, split) for split in V2V_SPLITS}
-    return {
-        split: read_comparisons(file, only_pairs=False)
-        for split, file in files.items()
-        if split != "listwise" or file.is_file()
-    }
+    """The comparisons of a V2V folder by split, without "listwise" where it has no lists.
+
+    Raises ValueError as `read_comparisons` does.
+    """
+    lists = label_file(root, "listwise")
+    has_lists = lists.is_file() and vce.load_json(lists, of="comparisons").get("comparisons") != []
+    splits = V2V_SPLITS if has_lists else V2V_SPLITS[:2]
+    return {split: read_comparisons(label_file(root, split), only_pairs=False) for split in splits}
 
 
 def ids_in(comparisons: Iterable[Comparison]) -> list[str]:
