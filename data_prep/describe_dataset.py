@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -58,7 +58,7 @@ NUM_NAMED = 10
 class Settings:
     """What to describe, and where to write."""
 
-    root: tyro.conf.Positional[Path]
+    root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ROOT")]
     """Folder in the layout of VCE or V2V; only read."""
     output_dir: Path
     """Folder for the page, the charts and the numbers; files of an earlier description are replaced."""

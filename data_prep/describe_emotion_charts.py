@@ -34,7 +34,9 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     note = f" The {left_out} least common emotions are left out." if left_out else ""
     charts = [top_emotions(numbers, names), intensities(numbers, names)]
     if len(names) > 1:
-        charts += [correlation(numbers, names), together(numbers, names)]
+        charts.append(correlation(numbers, names))
+    if len(names) > 3:  # of three or fewer, all are always among the three most intense
+        charts.append(together_in_top3(numbers, names))
     return [chart._replace(caption=chart.caption + note) for chart in charts]
 
 
@@ -122,12 +124,11 @@ def correlation(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
     order = clustered(matrix)
     matrix, ordered = matrix[np.ix_(order, order)], [names[index] for index in order]
     pairs = np.where(np.triu(np.ones_like(matrix), 1) > 0, matrix, np.nan)
-    title = "No two emotions vary together"
-    if np.isfinite(pairs).any():
-        (a, b), (c, d) = (np.unravel_index(find(pairs), pairs.shape) for find in (np.nanargmax, np.nanargmin))
-        title = f"{ordered[a]} and {ordered[b]} go together most (r = {pairs[a, b]:.2f})"
-        if pairs[c, d] < 0:
-            title += f"; {ordered[c]} and {ordered[d]} avoid each other most (r = −{-pairs[c, d]:.2f})"
+    positive, negative = np.where(pairs > 0, pairs, np.nan), np.where(pairs < 0, -pairs, np.nan)
+    together, apart = strongest(positive, ordered, " and ", "{:.2f}"), strongest(negative, ordered, " and ", "−{:.2f}")
+    title = f"Closest together, by r: {together[0]}" if together else "No two emotions go together"
+    if apart:
+        title += f"; furthest apart: {apart[0]}"
     np.fill_diagonal(matrix, np.nan)
     limit = max(0.1, np.nanmax(np.abs(matrix), initial=0.1))
 
@@ -141,11 +142,8 @@ def correlation(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
         "Pearson correlation of two emotions' intensities over all videos. Neighbours in the order are those that rise "
         "together (average-linkage clustering)."
     )
-    notes = {
-        "Together most often": strongest(pairs, ordered, " and ", "{:.2f}"),
-        "Avoid each other most": strongest(np.where(pairs < 0, -pairs, np.nan), ordered, " and ", "−{:.2f}"),
-    }
-    return Chart("correlation", title, caption, draw, is_wide=True, notes={k: v for k, v in notes.items() if v})
+    notes = {name: found for name, found in (("Together most", together), ("Apart most", apart)) if found}
+    return Chart("correlation", title, caption, draw, is_wide=True, notes=notes)
 
 
 def strongest(values: np.ndarray, names: Sequence[str], between: str, form: str) -> list[str]:
@@ -159,7 +157,7 @@ def strongest(values: np.ndarray, names: Sequence[str], between: str, form: str)
     ]
 
 
-def together(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
+def together_in_top3(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
     places = places_of(numbers, names)
     counts = np.array(numbers["together_in_top3"], dtype=float)[np.ix_(places, places)]
     own = np.diag(counts)[:, None]
