@@ -44,7 +44,7 @@ def read_emotions(root: Path) -> dict[str, Annotations]:
 
 def emotion_names(annotations: Annotations) -> tuple[str, ...]:
     """What the columns of the intensities stand for: the dataset's own list, or else VCE's."""
-    return tuple(getattr(annotations, "emotions", vce.EMOTIONS))
+    return annotations.emotions
 
 
 def read_preferences(root: Path) -> dict[str, list[Comparison]]:
