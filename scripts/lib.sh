@@ -74,8 +74,8 @@ run_module() {
     local module="$1" num_processes="$2" python cores
     shift 2
     python="$(find_python)"
-    "$python" -c 'import torch' 2>/dev/null ||
-        fail "$python cannot import torch: run 'bash $REPO_PATH/scripts/quickstart.sh --setup_only' first, or set PYTHON"
+    "$python" -c 'import sys, importlib.util; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null ||
+        fail "$python has no torch: run 'bash $REPO_PATH/scripts/quickstart.sh --setup_only' first, or set PYTHON"
     export PYTHONPATH="$REPO_PATH${PYTHONPATH:+:$PYTHONPATH}"
     case "$python" in */*) PATH="$(dirname "$python"):$PATH" && export PATH ;; esac # ninja for DeepSpeed
     if [ "$(num_tasks)" -gt 1 ]; then

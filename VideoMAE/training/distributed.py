@@ -143,7 +143,7 @@ def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     chosen = torch.device("cpu")
     if use_gpu:
-        launch = launch._replace(local_rank=_gpu(launch, torch.cuda.device_count()))
+        launch = launch._replace(local_rank=gpu_of(launch, torch.cuda.device_count(), os.environ))
         chosen = torch.device("cuda", launch.local_rank)
         torch.cuda.set_device(chosen)
     store = _meet(launch, join_within)
@@ -166,10 +166,10 @@ def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
     return World(launch.rank, launch.local_rank, launch.size, chosen)
 
 
-def _gpu(launch: Launch, num_visible: int) -> int:
+def gpu_of(launch: Launch, num_visible: int, environment: Mapping[str, str]) -> int:
     """The number of this process's GPU among those it sees; Slurm may show each task only its own."""
     bound_by_slurm = launch.launcher == "srun" and num_visible == 1
-    if bound_by_slurm and launch.local_rank < _number(os.environ, "SLURM_GPUS_ON_NODE", default=1):
+    if bound_by_slurm and launch.local_rank < _number(environment, "SLURM_GPUS_ON_NODE", default=1):
         return 0
     if launch.local_rank >= num_visible:
         raise ValueError(
