@@ -51,14 +51,15 @@ SlurmdParameters=config_overrides
 SchedulerType=sched/builtin
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
 JobRequeue=1
-KillWait=5
+KillWait=2
 OverTimeLimit=0
 MinJobAge=3600
 ReturnToService=2
 SlurmdTimeout=5
 GresTypes=gpu
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 Gres=gpu:2
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 Gres=gpu:2
+# As many processors as several jobs need: these are counted, not looked for.
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 Gres=gpu:2
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 Gres=gpu:2
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 GPUS = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"  # Slurm counts them and looks no further
@@ -100,7 +101,7 @@ class Cluster:
         return line.removeprefix("ok ")
 
     def tell(self, command: str) -> None:
-        """`kill n2`: kills that node's slurmd by SIGKILL. `start n2`: starts it again."""
+        """`kill n2`: kills that node's slurmd by SIGKILL. `crash n2`: its tasks too. `start n2`: starts it again."""
         assert self.keeper.stdin is not None
         self.keeper.stdin.write(command + "\n")
         self.keeper.stdin.flush()
@@ -147,6 +148,14 @@ class Cluster:
                 raise TimeoutError(f"job {job} is {state}, wanted {states or 'ended'}: {self.output(job)[-3000:]}")
             time.sleep(0.1)
 
+    def wait_for(self, job: str, text: str, *, file: Path | None = None, timeout: float = 60) -> None:
+        """Returns when a job, or a file that it writes, has said this."""
+        deadline = time.monotonic() + timeout
+        while text not in (self.output(job) if file is None else file.read_text() if file.is_file() else ""):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"job {job} never said {text!r}: {self.job(job)} {self.output(job)[-3000:]}")
+            time.sleep(0.1)
+
     def output(self, job: str) -> str:
         """What a job has said so far."""
         file = Path(self.job(job)["StdOut"])
@@ -159,12 +168,16 @@ def descendants() -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # ended meanwhile
-                stat = (entry / "stat").read_text()
-                parents[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+                parents[int(entry.name)] = parent_of(int(entry.name))
     found = [os.getpid()]
     for process in found:
         found.extend(child for child, parent in parents.items() if parent == process)
     return found[1:]
+
+
+def parent_of(process: int) -> int:
+    """The id of a process's parent."""
+    return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def end_all() -> None:
@@ -246,10 +259,27 @@ def run(command: list[str]) -> str:
 def obey(command: str, folder: Path) -> None:
     """Does what `Cluster.tell` says."""
     verb, node = command.split()
-    if verb == "kill":
-        os.kill(int((folder / f"slurmd.{node}.pid").read_text()), signal.SIGKILL)
-    else:
+    if verb == "start":
         run(["slurmd", "-N", node])
+        return
+    os.kill(int((folder / f"slurmd.{node}.pid").read_text()), signal.SIGKILL)
+    if verb == "crash":
+        for process in processes_on(node):
+            os.kill(process, signal.SIGKILL)
+
+
+def processes_on(node: str) -> list[int]:
+    """The processes of jobs on a node and, first, the slurmstepd that would tell the others of their end."""
+    found: list[int] = []
+    for process in descendants():
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if f"SLURMD_NODENAME={node}".encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
+                found.append(process)
+    parents = {parent_of(process) for process in found} - set(found)
+    keepers = [
+        process for process in parents if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"slurmstepd")
+    ]
+    return [*keepers, *found]
 
 
 def main() -> None:

@@ -153,6 +153,28 @@ def test_the_warning_before_the_time_limit_reaches_the_tasks_and_spares_the_shel
     assert slurm.output(job).count("warned\n") == 2
 
 
+def test_a_job_that_was_told_to_requeue_and_then_lost_a_node_starts_again(slurm: Cluster, tmp_path: Path) -> None:
+    code = """
+    case "$SLURM_RESTART_COUNT$SLURM_PROCID" in
+        0 | 1) sleep 300 ;;
+        10) until [ -e lost ]; do sleep 0.1; done; echo "the other is gone" >&2; exit 1 ;;
+        11) sleep 300 ;;
+        *) echo "goes on" ;;
+    esac"""
+    told = {**stand_in(tmp_path, code), "SLURM_WAIT": "2"}
+    job = slurm.submit(*TWO_NODES, str(REPOSITORY / "scripts/finetune_vce.sbatch"), cwd=tmp_path, **told)
+    slurm.wait_for(job, "start 1")
+    slurm.run("scontrol", "requeue", job)
+    slurm.wait_for(job, "start 2")
+    slurm.tell("crash n2")
+    (tmp_path / "lost").touch()
+    slurm.wait_for(job, "has lost a node and goes back to the queue")
+    slurm.tell("start n2")
+    fields = slurm.wait(job, "COMPLETED", timeout=60)
+    assert fields["Restarts"] == "2"
+    assert slurm.output(job).count("goes on\n") == 2
+
+
 def test_a_dead_task_takes_the_others_down_and_the_job_stays_down(slurm: Cluster, tmp_path: Path) -> None:
     told = stand_in(tmp_path, '[ "$SLURM_PROCID" = 0 ] || { echo "the reason" >&2; kill -9 $$; }; sleep 300')
     told["SLURM_WAIT"] = "2"  # half a minute otherwise
