@@ -40,6 +40,26 @@ def settings(data: Path, output_dir: Path, **more: str) -> dict[str, str]:
     return {**told, **more}
 
 
+def stand_in(tmp_path: Path, code: str) -> dict[str, str]:
+    """Settings under which the tasks run bash code in the place of training."""
+    (tmp_path / "python").write_text(f'#!/bin/bash\n[ "$1" != -c ] || exit 0\n{code}\n')
+    (tmp_path / "python").chmod(0o755)
+    return settings(tmp_path, tmp_path / "run", REPO_PATH=str(REPOSITORY), PYTHON=str(tmp_path / "python"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warned_job(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A job near its time limit from the start. Submitted before all tests: Slurm looks at limits every 30 s only."""
+    folder = tmp_path_factory.mktemp("warned")
+    code = """
+    [ -z "$SLURM_RESTART_COUNT" ] || { echo "goes on"; exit 0; }
+    trap 'echo warned; sleep "$SLURM_PROCID"; exit 75' USR1  # one task leaves after the other, who must not be killed
+    for _ in {1..600}; do sleep 0.1; done"""
+    told = stand_in(folder, code)
+    file = str(REPOSITORY / "scripts/finetune_vce.sbatch")
+    return slurm.submit(*TWO_NODES, "--gpus-per-node=0", "--time=1", file, cwd=folder, **told)
+
+
 @pytest.fixture(scope="module")
 def plain(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes without Slurm."""
@@ -123,36 +143,6 @@ def test_a_wrong_path_ends_the_job_with_the_reason_in_its_output(
     assert not (tmp_path / "run").exists()
 
 
-def stand_in(tmp_path: Path, code: str) -> dict[str, str]:
-    """Settings under which the tasks run bash code in the place of training."""
-    (tmp_path / "python").write_text(f'#!/bin/bash\n[ "$1" != -c ] || exit 0\n{code}\n')
-    (tmp_path / "python").chmod(0o755)
-    return settings(tmp_path, tmp_path / "run", REPO_PATH=str(REPOSITORY), PYTHON=str(tmp_path / "python"))
-
-
-def test_status_75_of_the_tasks_queues_the_job_again_and_output_is_appended(slurm: Cluster, tmp_path: Path) -> None:
-    # One task leaves after the other, who must not be killed for that.
-    told = stand_in(tmp_path, 'sleep "$SLURM_PROCID"; [ -n "$SLURM_RESTART_COUNT" ] || exit 75; echo "goes on"')
-    job = slurm.submit(*TWO_NODES, str(REPOSITORY / "scripts/finetune_vce.sbatch"), cwd=tmp_path, **told)
-    fields = slurm.wait(job, "COMPLETED", timeout=60)
-    assert fields["Restarts"] == "1"
-    said = slurm.output(job)
-    assert f"job {job} goes back to the queue" in said
-    assert said.index(f"job {job}, start 1") < said.index(f"job {job}, start 2")
-    assert said.count("goes on\n") == 2
-
-
-def test_the_warning_before_the_time_limit_reaches_the_tasks_and_spares_the_shell(
-    slurm: Cluster, tmp_path: Path
-) -> None:
-    told = stand_in(tmp_path, "trap 'echo warned; exit 75' USR1; [ -z \"$SLURM_RESTART_COUNT\" ] || exit 0\n"
-                              "for _ in {1..300}; do sleep 0.1; done")  # fmt: skip
-    job = slurm.submit(*ONE_NODE, "--time=1", str(REPOSITORY / "scripts/finetune_vce.sbatch"), cwd=tmp_path, **told)
-    fields = slurm.wait(job, "COMPLETED", timeout=100)
-    assert fields["Restarts"] == "1"
-    assert slurm.output(job).count("warned\n") == 2
-
-
 def test_a_job_that_was_told_to_requeue_and_then_lost_a_node_starts_again(slurm: Cluster, tmp_path: Path) -> None:
     code = """
     case "$SLURM_RESTART_COUNT$SLURM_PROCID" in
@@ -187,3 +177,13 @@ def test_a_dead_task_takes_the_others_down_and_the_job_stays_down(slurm: Cluster
 @pytest.mark.parametrize("nodes", ["n1", "n[1-2]", "node[01-03,7],gpu2", "gpu2,node[01-03]", "rack[0-1]node[3,5-7]"])
 def test_the_first_host_of_a_list_is_slurms(slurm: Cluster, nodes: str) -> None:
     assert first_host(nodes) == slurm.run("scontrol", "show", "hostnames", nodes).split()[0]
+
+
+def test_the_warning_before_the_time_limit_reaches_the_tasks_and_their_status_75_queues_the_job_again(
+    slurm: Cluster, warned_job: str
+) -> None:
+    fields = slurm.wait(warned_job, "COMPLETED")
+    assert fields["Restarts"] == "1"
+    said = slurm.output(warned_job)  # of both starts: appended
+    assert [said.count(text) for text in ("warned\n", "goes on\n", "goes back to the queue")] == [2, 2, 1]
+    assert said.index(f"job {warned_job}, start 1") < said.index(f"job {warned_job}, start 2")
