@@ -22,7 +22,7 @@ REFUSED_FLAGS = {
     "--num_segments": "VCE clips are one window; the original never used this flag for VCE",
     "--world_size": "the launcher says how many processes there are",
     "--dist_url": "the launcher says where the processes meet",
-    "--dist_on_itp": "only torchrun's variables are read",
+    "--dist_on_itp": "only the variables of torchrun and Slurm are read",
     "--color_jitter": "RandAugment (--aa) takes its place; the original never applied it together with --aa",
     "--crop_pct": "evaluation resizes to --short_side_size and crops --input_size",
     "--deepspeed_config": "the configuration follows from the other flags",

@@ -44,10 +44,19 @@ require_count() {
     esac
 }
 
+# num_tasks: how many tasks the srun around this one started; 1 outside of a step, in sbatch and salloc too.
+num_tasks() {
+    echo "${SLURM_STEP_NUM_TASKS:-1}"
+}
+
 # count_processes: how many processes train: the launcher's number, $NUM_PROCESSES, every GPU, or one.
 count_processes() {
     if [ -n "${WORLD_SIZE:-}" ]; then
         echo "$WORLD_SIZE"
+    elif [ "$(num_tasks)" -gt 1 ]; then
+        [ "${NUM_PROCESSES:-$(num_tasks)}" = "$(num_tasks)" ] ||
+            fail "NUM_PROCESSES=$NUM_PROCESSES but srun started $(num_tasks) tasks: ask Slurm for one task per process"
+        num_tasks
     elif [ -n "${NUM_PROCESSES:-}" ]; then
         echo "$NUM_PROCESSES"
     elif [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then # set and empty hides every GPU
@@ -59,18 +68,22 @@ count_processes() {
     fi
 }
 
-# run_module MODULE NUM_PROCESSES FLAGS...: runs a module on that many processes; starts torchrun only when no launcher did.
+# run_module MODULE NUM_PROCESSES FLAGS...: runs a module on that many processes, by torchrun when no launcher has
+# started them.
 run_module() {
     local module="$1" num_processes="$2" python cores
     shift 2
     python="$(find_python)"
-    "$python" -c 'import torch' 2>/dev/null ||
-        fail "$python cannot import torch: run 'bash $REPO_PATH/scripts/quickstart.sh --setup_only' first, or set PYTHON"
+    "$python" -c 'import sys, importlib.util; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null ||
+        fail "$python has no torch: run 'bash $REPO_PATH/scripts/quickstart.sh --setup_only' first, or set PYTHON"
     export PYTHONPATH="$REPO_PATH${PYTHONPATH:+:$PYTHONPATH}"
     case "$python" in */*) PATH="$(dirname "$python"):$PATH" && export PATH ;; esac # ninja for DeepSpeed
+    if [ "$(num_tasks)" -gt 1 ]; then
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
+    fi
     cores="$(nproc 2>/dev/null || echo 1)"
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > num_processes ? cores / num_processes : 1))}"
-    if [ -n "${RANK:-}" ] || [ "$num_processes" -eq 1 ]; then
+    if [ -n "${RANK:-}" ] || [ "$(num_tasks)" -gt 1 ] || [ "$num_processes" -eq 1 ]; then
         exec "$python" -m "$module" "$@"
     fi
     exec "$python" -m VideoMAE.launch --standalone --nproc_per_node="$num_processes" -m "$module" "$@"

@@ -1,16 +1,18 @@
-"""What all tests share: the repository and its data_prep on the path, and the golden values."""
+"""What all tests share: the repository and its data_prep on the path, the golden values, and a Slurm."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from slurm_cluster import Cluster, why_not
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "data_prep")]
@@ -32,3 +34,15 @@ def golden() -> Callable[[str], Any]:
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """A real Slurm of two nodes on this machine. Where none can run, its tests skip; under CI=true they fail."""
+    reason = why_not()
+    if reason is not None and os.environ.get("CI") == "true":
+        pytest.fail(f"CI needs Slurm: {reason}")
+    if reason is not None:
+        pytest.skip(f"no Slurm: {reason}")
+    with Cluster() as cluster:
+        yield cluster

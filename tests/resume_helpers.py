@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests themselves: sums depend on how work is cut
 FLAGS = [
     "--model", "vit_micro_patch16_224", "--num_frames", "8", "--input_size", "32", "--short_side_size", "32",
     "--epochs", "2", "--warmup_epochs", "1", "--lr", "0.03", "--layer_decay", "1", "--drop_path", "0.2",
@@ -33,7 +34,12 @@ def command(*arguments: str, processes: int = 1, module: str = "VideoMAE.run_cla
 
 def run(*arguments: str, processes: int = 1, seconds: float = 200) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments, processes=processes), cwd=REPOSITORY, capture_output=True, text=True, timeout=seconds
+        command(*arguments, processes=processes),
+        cwd=REPOSITORY,
+        env=ONE_THREAD,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
     )
 
 
@@ -41,7 +47,7 @@ def run(*arguments: str, processes: int = 1, seconds: float = 200) -> subprocess
 def started(*arguments: str, processes: int = 1, stderr: Any = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, which is killed at the end if anything is left of it."""
     process = subprocess.Popen(
-        command(*arguments, processes=processes), cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
+        command(*arguments, processes=processes), cwd=REPOSITORY, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
         start_new_session=True,
     )  # fmt: skip
     try:

@@ -366,14 +366,6 @@ def test_a_run_whose_folder_was_moved_goes_on(dataset: Path, unbroken: Path, tmp
     assert results(tmp_path / "moved") == results(unbroken)
 
 
-def test_processes_of_srun_without_torchrun_are_refused(dataset: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "VideoMAE.run_class_finetuning", *flags(dataset, tmp_path / "run")]
-    environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=100)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "error: srun started 4 tasks" in done.stderr
-
-
 def test_a_damaged_last_checkpoint_is_passed_over(dataset: Path, unbroken: Path, tmp_path: Path) -> None:
     last = unbroken / "checkpoint-last.pth"
     whole = last.read_bytes()

@@ -67,11 +67,22 @@ def test_help_says_how_to_call(script: str) -> None:
             {"DATA_PATH": "/tmp", "MODEL_PATH": "none", "OUTPUT_DIR": "/tmp/x", "TOTAL_BATCH": "0"},
             "error: TOTAL_BATCH=0: it is a whole number from 1 on",
         ),
+        (
+            "finetune_v2v.sh",
+            {
+                "DATA_PATH": "/tmp",
+                "MODEL_PATH": "none",
+                "OUTPUT_DIR": "/tmp/x",
+                "NUM_PROCESSES": "2",
+                "SLURM_STEP_NUM_TASKS": "4",
+            },
+            "error: NUM_PROCESSES=2 but srun started 4 tasks: ask Slurm for one task per process",
+        ),
         ("evaluate_vce.sh", {"DATA_PATH": "/tmp"}, "error: MODEL_PATH is not set"),
         (
             "finetune_vce.sh",
             {"DATA_PATH": "/tmp", "MODEL_PATH": "none", "OUTPUT_DIR": "/tmp/x", "PYTHON": "/bin/false"},
-            "error: /bin/false cannot import torch",
+            "error: /bin/false has no torch",
         ),
         ("quickstart.sh", {"PYTHON": "no-such-python"}, "error: no-such-python is missing: install it"),
     ],
@@ -127,6 +138,32 @@ def arguments_given_to_python(script: Path, tmp_path: Path, **settings: str) -> 
     return done.stdout.split()
 
 
+SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "1", "CUDA_VISIBLE_DEVICES": "0,1"}
+
+
+def test_a_task_of_srun_is_one_process_of_as_many_as_there_are_tasks_on_all_nodes(tmp_path: Path) -> None:
+    said = arguments_given_to_python(REPOSITORY / "scripts/finetune_vce.sh", tmp_path, **SRUN)
+    assert said[2:4] == ["-m", "VideoMAE.run_class_finetuning"]
+    assert said[said.index("--batch_size") + 1] == "2"
+
+
+def test_torchrun_inside_tasks_of_srun_says_how_many_processes_there_are(tmp_path: Path) -> None:
+    launched = {**SRUN, "RANK": "5", "WORLD_SIZE": "8"}
+    said = arguments_given_to_python(REPOSITORY / "scripts/finetune_vce.sh", tmp_path, **launched)
+    assert said[2:4] == ["-m", "VideoMAE.run_class_finetuning"]
+    assert said[said.index("--batch_size") + 1] == "1"
+
+
+@pytest.mark.parametrize("settings", [{"SLURM_NTASKS": "4"}, {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"}])
+def test_a_shell_of_slurm_and_a_single_task_start_torchrun_for_their_gpus(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    visible = {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_PROCID": "0"}
+    said = arguments_given_to_python(REPOSITORY / "scripts/finetune_vce.sh", tmp_path, **visible, **settings)
+    assert said[2:6] == ["-m", "VideoMAE.launch", "--standalone", "--nproc_per_node=2"]
+    assert said[said.index("--batch_size") + 1] == "4"
+
+
 @pytest.mark.parametrize("name", ["finetune_vce.sh", "finetune_v2v.sh"])
 def test_scripts_work_through_the_original_path_and_as_a_copy_elsewhere(tmp_path: Path, name: str) -> None:
     said = arguments_given_to_python(REPOSITORY / "VideoMAE/scripts" / name, tmp_path)
@@ -148,10 +185,28 @@ def test_processes_are_as_many_as_visible_gpus(tmp_path: Path, visible: str, pro
 def test_the_classes_recipe_keeps_its_total_batch_on_1_4_and_8_processes(
     tmp_path: Path, processes: str, batch_size: int, update_freq: int
 ) -> None:
-    # RANK makes the script think that a launcher started it.
+    # RANK makes the script think that torchrun started it.
     launched = {"RECIPE": "classes", "WORLD_SIZE": processes, "RANK": "0"}
     said = arguments_given_to_python(REPOSITORY / "scripts/finetune_vce.sh", tmp_path, **launched)
     assert said[said.index("--batch_size") + 1] == str(batch_size)
     assert said[said.index("--update_freq") + 1] == str(update_freq)
     assert said[said.index("--mixup") + 1] == "0.8"
     assert said[said.index("--train_fps") + 1] == "None"
+
+
+@pytest.mark.parametrize("name", ["finetune_vce.sbatch", "finetune_v2v.sbatch"])
+def test_an_sbatch_file_that_bash_runs_says_to_submit_it(name: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("REPO_PATH", "SLURM_SUBMIT_DIR")}
+    done = subprocess.run(
+        ["bash", str(REPOSITORY / "scripts" / name)], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("submit this file with sbatch\n")
+
+
+def test_the_sbatch_files_hold_no_flags_of_training_and_differ_in_names_only() -> None:
+    vce, v2v = ((REPOSITORY / f"scripts/finetune_{name}.sbatch").read_text() for name in ("vce", "v2v"))
+    assert "    --" not in vce.split("set -euo pipefail")[1]
+    different = [(a, b) for a, b in zip(vce.splitlines(), v2v.splitlines(), strict=True) if a != b]
+    same = [a.replace("VCE", "V2V").replace("_vce", "_v2v") == b for a, b in different]
+    assert same.count(False) == 2  # the remark on the total batch, and the processor cores

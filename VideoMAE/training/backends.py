@@ -96,7 +96,7 @@ class DDPBackend:
         self.wrapped: nn.Module = model
         if world.size > 1:
             self.wrapped = DistributedDataParallel(
-                model, device_ids=[world.local_rank] if world.device.type == "cuda" else None
+                model, device_ids=[world.device.index] if world.device.type == "cuda" else None
             )
 
     def forward(self, clips: Tensor, *, update: bool) -> Tensor:

@@ -1,8 +1,10 @@
 """The launch environment, and results of all processes put back in order. The only module that reads rank variables."""
 
 import os
+import re
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,11 +14,27 @@ import torch.distributed as dist
 
 Result = TypeVar("Result")
 
-_set_here: list[str] = []  # launch variables of a process that stands alone, until it stops
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+PORTS = range(20000, 32000)  # of Slurm jobs: below the ports that Linux gives to outgoing connections
+JOIN_WITHIN = timedelta(minutes=5)  # nodes differ in how long reading torch from a shared disk takes
+PATIENCE = timedelta(hours=2)  # the main process alone checks every video of a dataset before training
+
+_set_here: list[str] = []  # launch variables that `start` has set, until `stop`
+
+
+class Launch(NamedTuple):
+    """What a launcher says: who this process is among how many, and where they meet."""
+
+    launcher: str  # torchrun, srun, or "" for a process that stands alone
+    rank: int
+    local_rank: int
+    size: int
+    address: str
+    port: int
 
 
 class World(NamedTuple):
-    """This process among all: its rank, its rank on this machine, how many there are, and its device."""
+    """This process among all: its rank, the number of its GPU on this machine, how many there are, and its device."""
 
     rank: int
     local_rank: int
@@ -29,40 +47,186 @@ class World(NamedTuple):
         return self.rank == 0
 
 
-def start(device: str) -> World:
-    """Joins the processes that torchrun started, or stands alone; `device` is auto, cuda or cpu.
+def read_launch(environment: Mapping[str, str]) -> Launch:
+    """Where this process stands by torchrun's variables, else by those of srun's tasks, else alone.
 
-    A process group is made in both cases, gloo on CPUs and NCCL on GPUs, since DeepSpeed wants one.
+    A shell inside `salloc` or `sbatch` has the job's variables, but belongs to no step of several tasks: alone.
 
     Raises:
-        ValueError: some of torchrun's variables are set and others not, or there is no GPU for this process.
+        ValueError: names variables that are missing, senseless, or contradict each other.
     """
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in names if name not in os.environ]
-    if missing and "RANK" in os.environ:
-        raise ValueError(f"the launcher set RANK but not {', '.join(missing)}; start with torchrun")
-    if missing and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        raise ValueError(
-            f"srun started {os.environ['SLURM_STEP_NUM_TASKS']} tasks that know nothing of each other; "
-            "start one task per node and let the script start torchrun there"
-        )
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", default=1)
+    if "RANK" in environment:
+        return _launched_by_torchrun(environment, tasks)
+    if tasks > 1:
+        return _launched_by_srun(environment, tasks)
+    contradictions = [("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("SLURM_PROCID", 0)]
+    _check_agreement(environment, contradictions, "RANK is not set and srun started no tasks, so this process is alone")
+    return Launch("", 0, 0, 1, "127.0.0.1", 29500)
+
+
+def _launched_by_torchrun(environment: Mapping[str, str], tasks: int) -> Launch:
+    missing = [name for name in NAMES if name not in environment]
     if missing:
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))  # DeepSpeed reads them too
-        _set_here.extend(names)
-    rank, local_rank, size = (int(os.environ[name]) for name in names[:3])
+        raise ValueError(f"the launcher set RANK but not {', '.join(missing)}; start with torchrun or srun")
+    rank, local_rank, size, port = (_number(environment, name) for name in (*NAMES[:3], NAMES[4]))
+    _check_below("RANK", rank, "WORLD_SIZE", size)
+    if tasks > 1 and _number(environment, "GROUP_WORLD_SIZE", default=1) != tasks:
+        # No torchrun with one agent in each task; then each task must be one process.
+        agreed = [("WORLD_SIZE", tasks), ("RANK", _number(environment, "SLURM_PROCID"))]
+        _check_agreement(environment, agreed, f"srun started SLURM_STEP_NUM_TASKS={tasks} tasks")
+    return Launch("torchrun", rank, local_rank, size, environment["MASTER_ADDR"], port)
+
+
+def _launched_by_srun(environment: Mapping[str, str], tasks: int) -> Launch:
+    rank, local_rank, job = (_number(environment, f"SLURM_{name}") for name in ("PROCID", "LOCALID", "JOB_ID"))
+    _check_below("SLURM_PROCID", rank, "SLURM_STEP_NUM_TASKS", tasks)
+    agreed = [("WORLD_SIZE", tasks), ("LOCAL_RANK", local_rank), ("SLURM_NTASKS", tasks)]
+    _check_agreement(environment, agreed, f"srun started SLURM_STEP_NUM_TASKS={tasks} tasks")
+    address = environment.get("MASTER_ADDR")
+    if address is None:
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+        if not nodes:
+            raise ValueError("srun started several tasks but SLURM_STEP_NODELIST is not set; set MASTER_ADDR")
+        address = first_host(nodes)
+    step, restarts = (_number(environment, f"SLURM_{name}", default=0) for name in ("STEP_ID", "RESTART_COUNT"))
+    port = _number(environment, "MASTER_PORT", default=port_of_step(job, step, restarts=restarts))
+    return Launch("srun", rank, local_rank, tasks, address, port)
+
+
+def _number(environment: Mapping[str, str], name: str, *, default: int | None = None) -> int:
+    if name not in environment and default is not None:
+        return default
+    text = environment.get(name)
+    if text is None:
+        raise ValueError(f"srun started several tasks but {name} is not set; start with srun or torchrun")
+    if not re.fullmatch(r"[0-9]+", text):
+        raise ValueError(f"{name}={text}: it is a whole number from 0 on")
+    return int(text)
+
+
+def _check_below(name: str, value: int, bound_name: str, bound: int) -> None:
+    if value >= bound:
+        raise ValueError(f"{name}={value} must be below {bound_name}={bound}")
+
+
+def _check_agreement(environment: Mapping[str, str], expected: Sequence[tuple[str, int]], because: str) -> None:
+    """Each of these variables that is set must have this value."""
+    for name, value in expected:
+        if _number(environment, name, default=value) != value:
+            raise ValueError(f"{name}={environment[name]} contradicts the launch: {because}; unset {name}")
+
+
+def first_host(nodes: str) -> str:
+    """The first host of Slurm's list: node[01-03,7],gpu2 -> node01. Only that one is needed, which saves asking
+    `scontrol`: containers often lack it. SLURM_LAUNCH_NODE_IPADDR would be where srun runs, not where the tasks do."""
+    return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", nodes).split(",")[0]
+
+
+def port_of_step(job: int, step: int, *, restarts: int) -> int:
+    """A port that neighbouring jobs and steps do not share, nor the starts of a job that is queued again: a lost node's
+    processes may still hold the port of the start before."""
+    return PORTS[(101 * job + step + 53 * restarts) % len(PORTS)]
+
+
+def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
+    """Joins the processes that torchrun or srun started, or stands alone; `device` is auto, cuda or cpu.
+
+    A process group is made in each case, gloo on CPUs and NCCL on GPUs, since DeepSpeed wants one; torchrun's variables
+    are set for it too.
+
+    Raises:
+        ValueError: the launcher's variables contradict each other, there is no GPU for this process, or the other
+            processes do not come within `join_within`.
+    """
+    launch = read_launch(os.environ)
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    if use_gpu and local_rank >= torch.cuda.device_count():
+    chosen = torch.device("cpu")
+    if use_gpu:
+        launch = launch._replace(local_rank=gpu_of(launch, torch.cuda.device_count(), os.environ))
+        chosen = torch.device("cuda", launch.local_rank)
+        torch.cuda.set_device(chosen)
+    store = _meet(launch, join_within)
+    values = (launch.rank, launch.local_rank, launch.size, launch.address, launch.port)
+    for name, value in zip(NAMES, values, strict=True):
+        if name not in os.environ:
+            os.environ[name] = str(value)
+            _set_here.append(name)
+    try:
+        dist.init_process_group(
+            "nccl" if use_gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size, timeout=PATIENCE
+        )
+        dist.barrier(device_ids=[launch.local_rank] if use_gpu else None)  # connects them all while that is bounded
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}; "
+            f"the {launch.size} processes met at {launch.address}:{launch.port} but could not connect: {reason}"
+        ) from error
+    store.set_timeout(PATIENCE)
+    return World(launch.rank, launch.local_rank, launch.size, chosen)
+
+
+def gpu_of(launch: Launch, num_visible: int, environment: Mapping[str, str]) -> int:
+    """The number of this process's GPU among those it sees; Slurm may show each task only its own."""
+    bound_by_slurm = launch.launcher == "srun" and num_visible == 1
+    if bound_by_slurm and launch.local_rank < _number(environment, "SLURM_GPUS_ON_NODE", default=1):
+        return 0
+    if launch.local_rank >= num_visible:
+        raise ValueError(
+            f"process {launch.local_rank} of this machine has no GPU: there are {num_visible}; "
             "start fewer processes or pass --device cpu"
         )
-    chosen = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
-    if use_gpu:
-        torch.cuda.set_device(chosen)
-    patience = timedelta(hours=2)  # the main process alone checks every video of a dataset before training
-    dist.init_process_group("nccl" if use_gpu else "gloo", rank=rank, world_size=size, timeout=patience)
-    return World(rank, local_rank, size, chosen)
+    return launch.local_rank
+
+
+def _meet(launch: Launch, within: timedelta) -> dist.Store:
+    """The store through which the processes find each other, once all of them are there."""
+    if launch.size == 1:
+        return dist.HashStore()
+    place, deadline = f"{launch.address}:{launch.port}", time.monotonic() + within.total_seconds()
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun itself listens there
+    try:
+        if launch.rank > 0 or hosted:
+            _await_listener(launch, deadline)
+        else:
+            socket.getaddrinfo(launch.address, launch.port)  # libtorch's words on an unknown name fill the screen
+        store = dist.TCPStore(
+            launch.address,
+            launch.port,
+            launch.size,
+            is_master=launch.rank == 0 and not hosted,
+            timeout=within,
+            wait_for_workers=False,
+        )
+        store.set(f"here/{launch.rank}", "")
+        missing = list(range(launch.size))
+        while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"process {', '.join(map(str, missing))} did not come")
+            time.sleep(0.05)
+    except (dist.DistError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"process {launch.rank} of {launch.size} could not meet the others at {place} (it tries for up to "
+            f"{within.total_seconds():g} s): {reason}; set MASTER_ADDR and MASTER_PORT where these are wrong"
+        ) from error
+    return store
+
+
+def _await_listener(launch: Launch, deadline: float) -> None:
+    """Returns when the main process listens; libtorch's own waiting prints stack traces.
+
+    Raises:
+        OSError: nobody listens, or the name of the machine is unknown, until the deadline.
+    """
+    while True:
+        try:
+            socket.create_connection((launch.address, launch.port), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def stop() -> None:
@@ -83,12 +247,6 @@ def wait_for_all() -> None:
     """Returns when every process has come here."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def mean_over_processes(values: torch.Tensor) -> list[float]:
