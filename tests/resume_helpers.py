@@ -47,8 +47,8 @@ def run(*arguments: str, processes: int = 1, seconds: float = 200) -> subprocess
 def started(*arguments: str, processes: int = 1, stderr: Any = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, which is killed at the end if anything is left of it."""
     process = subprocess.Popen(
-        command(*arguments, processes=processes), cwd=REPOSITORY, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=stderr, text=True,
-        start_new_session=True,
+        command(*arguments, processes=processes), cwd=REPOSITORY, env=ONE_THREAD,
+        stdout=subprocess.DEVNULL, stderr=stderr, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         yield process
