@@ -23,7 +23,12 @@ SRUN = {
     "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_NODELIST": "cpu1,gpu[07-08]",
 }  # fmt: skip
 BATCH_SHELL = {"SLURM_JOB_ID": "31", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+FROM_SLURM = {key: value for key, value in TORCHRUN.items() if key != "GROUP_WORLD_SIZE"}
 PORT = port_of_step(31, 2, restarts=0)
+
+
+def without(environment: dict[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +44,7 @@ PORT = port_of_step(31, 2, restarts=0)
         ({"SLURM_JOB_ID": "31", "SLURM_NTASKS": "4"}, Launch("", 0, 0, 1, "127.0.0.1", 29500)),
         ({**BATCH_SHELL, "SLURM_STEP_NUM_TASKS": "1"}, Launch("", 0, 0, 1, "127.0.0.1", 29500)),
         ({**SRUN, **TORCHRUN, "SLURM_STEP_NUM_TASKS": "2"}, Launch("torchrun", 3, 1, 4, "host", 29400)),
-        ({**SRUN, **TORCHRUN, "GROUP_WORLD_SIZE": "1"}, Launch("torchrun", 3, 1, 4, "host", 29400)),
+        ({**SRUN, **FROM_SLURM}, Launch("torchrun", 3, 1, 4, "host", 29400)),
         ({**BATCH_SHELL, **TORCHRUN}, Launch("torchrun", 3, 1, 4, "host", 29400)),
     ],
     ids=[
@@ -50,10 +55,6 @@ PORT = port_of_step(31, 2, restarts=0)
 )  # fmt: skip
 def test_who_a_process_is(environment: dict[str, str], expected: Launch) -> None:
     assert read_launch(environment) == expected
-
-
-def without(environment: dict[str, str], name: str) -> dict[str, str]:
-    return {key: value for key, value in environment.items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -69,11 +70,12 @@ def without(environment: dict[str, str], name: str) -> dict[str, str]:
         (without(SRUN, "SLURM_JOB_ID"), ["SLURM_JOB_ID is not set"]),
         (without(without(SRUN, "SLURM_STEP_NODELIST"), "SLURM_JOB_NODELIST"), ["SLURM_STEP_NODELIST", "MASTER_ADDR"]),
         ({**SRUN, "SLURM_PROCID": "4"}, ["SLURM_PROCID=4", "SLURM_STEP_NUM_TASKS=4"]),
-        ({**SRUN, "SLURM_NTASKS": "8"}, ["SLURM_NTASKS=8", "SLURM_STEP_NUM_TASKS=4"]),
-        ({**SRUN, "WORLD_SIZE": "8"}, ["WORLD_SIZE=8", "SLURM_STEP_NUM_TASKS=4"]),
+        ({**SRUN, "SLURM_NTASKS": "8"}, ["SLURM_NTASKS=8", "SLURM_STEP_NUM_TASKS"]),
+        ({**SRUN, "WORLD_SIZE": "8"}, ["WORLD_SIZE=8", "SLURM_STEP_NUM_TASKS"]),
         (without(SRUN, "SLURM_STEP_NUM_TASKS"), ["SLURM_PROCID=3", "srun started no tasks"]),
-        ({**SRUN, **TORCHRUN, "GROUP_WORLD_SIZE": "1", "WORLD_SIZE": "8"}, ["WORLD_SIZE=8", "SLURM_STEP_NUM_TASKS=4"]),
-        ({**SRUN, **TORCHRUN, "RANK": "0", "GROUP_WORLD_SIZE": "1"}, ["RANK=0", "SLURM_STEP_NUM_TASKS=4"]),
+        ({**SRUN, **TORCHRUN, "GROUP_WORLD_SIZE": "1"}, ["GROUP_WORLD_SIZE=1", "SLURM_STEP_NUM_TASKS", "--nnodes=4"]),
+        ({**SRUN, **FROM_SLURM, "WORLD_SIZE": "8"}, ["WORLD_SIZE=8", "SLURM_STEP_NUM_TASKS"]),
+        ({**SRUN, **FROM_SLURM, "RANK": "0"}, ["RANK=0", "SLURM_STEP_NUM_TASKS"]),
     ],
 )
 def test_a_contradiction_is_a_sentence_that_names_the_variables(environment: dict[str, str], names: list[str]) -> None:

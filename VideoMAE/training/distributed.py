@@ -61,7 +61,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     if tasks > 1:
         return _launched_by_srun(environment, tasks)
     contradictions = [("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("SLURM_PROCID", 0)]
-    _check_agreement(environment, contradictions, "RANK is not set and srun started no tasks, so this process is alone")
+    _check_agreement(environment, contradictions, "and RANK is not set, so this process is alone", tasks)
     return Launch("", 0, 0, 1, "127.0.0.1", 29500)
 
 
@@ -71,10 +71,11 @@ def _launched_by_torchrun(environment: Mapping[str, str], tasks: int) -> Launch:
         raise ValueError(f"the launcher set RANK but not {', '.join(missing)}; start with torchrun or srun")
     rank, local_rank, size, port = (_number(environment, name) for name in (*NAMES[:3], NAMES[4]))
     _check_below("RANK", rank, "WORLD_SIZE", size)
-    if tasks > 1 and _number(environment, "GROUP_WORLD_SIZE", default=1) != tasks:
-        # No torchrun with one agent in each task; then each task must be one process.
+    if tasks > 1 and "GROUP_WORLD_SIZE" in environment:  # torchrun's agents: one in each task
+        _check_agreement(environment, [("GROUP_WORLD_SIZE", tasks)], f"torchrun is to run with --nnodes={tasks}", tasks)
+    elif tasks > 1:  # somebody gave Slurm's values torchrun's names: each task is one process
         agreed = [("WORLD_SIZE", tasks), ("RANK", _number(environment, "SLURM_PROCID"))]
-        _check_agreement(environment, agreed, f"srun started SLURM_STEP_NUM_TASKS={tasks} tasks")
+        _check_agreement(environment, agreed, "each is one process", tasks)
     return Launch("torchrun", rank, local_rank, size, environment["MASTER_ADDR"], port)
 
 
@@ -82,7 +83,7 @@ def _launched_by_srun(environment: Mapping[str, str], tasks: int) -> Launch:
     rank, local_rank, job = (_number(environment, f"SLURM_{name}") for name in ("PROCID", "LOCALID", "JOB_ID"))
     _check_below("SLURM_PROCID", rank, "SLURM_STEP_NUM_TASKS", tasks)
     agreed = [("WORLD_SIZE", tasks), ("LOCAL_RANK", local_rank), ("SLURM_NTASKS", tasks)]
-    _check_agreement(environment, agreed, f"srun started SLURM_STEP_NUM_TASKS={tasks} tasks")
+    _check_agreement(environment, agreed, "each is one process", tasks)
     address = environment.get("MASTER_ADDR")
     if address is None:
         nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
@@ -110,11 +111,14 @@ def _check_below(name: str, value: int, bound_name: str, bound: int) -> None:
         raise ValueError(f"{name}={value} must be below {bound_name}={bound}")
 
 
-def _check_agreement(environment: Mapping[str, str], expected: Sequence[tuple[str, int]], because: str) -> None:
+def _check_agreement(
+    environment: Mapping[str, str], expected: Sequence[tuple[str, int]], hence: str, tasks: int
+) -> None:
     """Each of these variables that is set must have this value."""
+    started = f"srun started {tasks} tasks (SLURM_STEP_NUM_TASKS)" if tasks > 1 else "srun started no tasks here"
     for name, value in expected:
         if _number(environment, name, default=value) != value:
-            raise ValueError(f"{name}={environment[name]} contradicts the launch: {because}; unset {name}")
+            raise ValueError(f"{name}={environment[name]} contradicts the launch: {started}, {hence}")
 
 
 def first_host(nodes: str) -> str:
