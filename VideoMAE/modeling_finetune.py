@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
 
@@ -76,6 +76,36 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(B, N, D)))
 
 
+class Mlp(nn.Module):
+    """Two linear layers around a GELU. (B, N, D) -> (B, N, D)"""
+
+    def __init__(self, dim: int, *, hidden_dim: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class DropPath(nn.Module):
+    """Leaves whole samples of a residual branch out with probability `drop`; scales the others up to keep the mean.
+
+    (B, ...) -> (B, ...). Source: Huang et al. 2016, stochastic depth.
+    """
+
+    def __init__(self, drop: float) -> None:
+        super().__init__()
+        self.drop = drop
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = x.new_empty((len(x), *[1] * (x.ndim - 1))).bernoulli_(1 - self.drop)
+        return x * (kept / (1 - self.drop) if self.drop < 1 else kept)
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP, each with an optional learned scale per channel. (B, N, D) -> (B, N, D)"""
 
@@ -97,7 +127,7 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, hidden_features=int(dim * mlp_ratio), drop=drop)
+        self.mlp = Mlp(dim, hidden_dim=int(dim * mlp_ratio), drop=drop)
         self.gamma_1 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
         self.gamma_2 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
 from torch import nn
 
 
@@ -54,11 +53,17 @@ def parameter_groups(
 def create_optimizer(
     groups: list[dict[str, Any]], *, opt: str, lr: float, betas: tuple[float, float], eps: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """timm's optimizer of that name over `groups`; `sgd` is with Nesterov momentum.
+    """The optimizer of that name over `groups`, torch's adamw or sgd (with Nesterov momentum) or another one of timm's.
 
     Raises:
         ValueError: `opt` is not a name timm knows.
     """
+    if opt == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, betas=betas, eps=eps)
+    if opt == "sgd":
+        return torch.optim.SGD(groups, lr=lr, weight_decay=0.0, momentum=momentum, nesterov=momentum > 0)
+    from timm.optim import create_optimizer_v2  # only here: timm takes seconds to import
+
     uses_momentum = "sgd" in opt.lower() or "momentum" in opt.lower()
     settings: dict[str, Any] = {"momentum": momentum} if uses_momentum else {"betas": betas, "eps": eps}
     try:

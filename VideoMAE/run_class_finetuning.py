@@ -16,7 +16,6 @@ from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
-from VideoMAE.data.mixup import ClipMixup
 from VideoMAE.data.splits import check_bad_share, hold_out, long_enough, readable, unreadable
 from VideoMAE.data.vce import (
     Annotations,
@@ -50,7 +49,7 @@ from VideoMAE.training import results
 from VideoMAE.training.backends import autocast, choose_precision
 from VideoMAE.training.distributed import World
 from VideoMAE.training.metric_logger import MetricLogger
-from VideoMAE.training.tasks import EmotionTask
+from VideoMAE.training.tasks import EmotionTask, Mix
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +85,12 @@ def fingerprint_of(labels: Labels) -> str:
     return fingerprint(*(part for split in labels.values() for part in (split.ids, split.intensities)))
 
 
-def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> ClipMixup | None:
+def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> Mix | None:
     """Mixup and cutmix as the flags say; None when both are off."""
     if augment.mixup <= 0 and augment.cutmix <= 0:
         return None
+    from VideoMAE.data.mixup import ClipMixup  # only here: timm takes seconds to import
+
     return ClipMixup(
         mixup_alpha=augment.mixup,
         cutmix_alpha=augment.cutmix,

@@ -17,6 +17,8 @@ from read_labels import components, emotion_names, ids_in
 
 from VideoMAE.data.v2v import Comparison, num_contradictions, pairs_in
 from VideoMAE.data.vce import Annotations
+from VideoMAE.training.results import chance, majority_guess
+from VideoMAE.training.tasks import EmotionTask
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 NUM_BINS = 20  # of intensities
@@ -104,9 +106,6 @@ def together(top3: np.ndarray, num_emotions: int) -> list[list[int]]:
 
 def guesses(train: Annotations, test: Annotations, names: Sequence[str]) -> dict[str, Any]:
     """What the test programs print beside a model: the training split's commonest emotions, always; and chance."""
-    from VideoMAE.training.results import chance, majority_guess  # here: they import timm, which takes seconds
-    from VideoMAE.training.tasks import EmotionTask
-
     task = EmotionTask(loss="bce", smoothing=0.0, mixup=None, classes_only=False)
     counts = np.bincount(train.intensities.argmax(axis=1), minlength=len(names))
     return {

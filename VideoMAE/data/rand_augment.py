@@ -8,11 +8,11 @@ from timm's per-image functions, so that a frame looks exactly as it would in ti
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP, posterize, rand_augment_choices
 
 FILL = (128, 128, 128)
 MAX_LEVEL = 10.0
@@ -67,6 +67,13 @@ _PARTS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
+def _timm() -> Any:
+    """timm's augmentation, imported when it is wanted: it takes as long as torch."""
+    from timm.data import auto_augment
+
+    return auto_augment
+
+
 def parse_rand_augment(config: str) -> RandAugmentSettings:
     """Read a `--aa` string, `"rand-m7-n4-mstd0.5-inc1"` -> RandAugmentSettings(7, 4, 0.5, 10, 0.5, True).
 
@@ -114,8 +121,10 @@ class RandAugment:
         self.settings = parse_rand_augment(config)
         self.interpolations = list(_RESAMPLING) if interpolation == "random" else [interpolation]
         self.translation_limit_pixels = int(TRANSLATION_LIMIT * crop_size)
-        choices = rand_augment_choices("", increasing=self.settings.increasing)
-        self.names = tuple(_IN_PIXELS.get(name, name) for name in choices)
+        self.names: tuple[str, ...] = ()
+        if self.settings.num_operations:
+            choices = _timm().rand_augment_choices("", increasing=self.settings.increasing)
+            self.names = tuple(_IN_PIXELS.get(name, name) for name in choices)
 
     def draw(self, rng: np.random.Generator) -> list[AppliedOperation]:
         """Draw the operations of one clip, (rng) -> list of at most `num_operations` AppliedOperation.
@@ -124,6 +133,8 @@ class RandAugment:
         """
         settings = self.settings
         num = settings.num_operations
+        if not num:
+            return []
         choices = rng.integers(len(self.names), size=num)
         applied = rng.random(num) < settings.probability
         if np.isinf(settings.magnitude_std):
@@ -150,7 +161,7 @@ class RandAugment:
             level = sign * magnitude / MAX_LEVEL * (self.translation_limit_pixels if limit is None else limit)
             # An enhancement's argument is a factor around 1, where 1 changes nothing.
             return (max(0.1, 1.0 + level) if name.endswith("Increasing") else level,)
-        level_function = LEVEL_TO_ARG[name]
+        level_function = _timm().LEVEL_TO_ARG[name]
         return () if level_function is None else tuple(level_function(magnitude, {}))
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -160,10 +171,12 @@ class RandAugment:
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     """timm's, except that no bits leave black, as in former Pillows: recent ones refuse what level 10 asks for."""
-    return posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
+    return _timm().posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
 
 
-_IMAGE_FUNCTIONS: dict[str, Any] = {**NAME_TO_OP, "Posterize": _posterize, "PosterizeIncreasing": _posterize}
+@cache
+def _image_functions() -> dict[str, Any]:
+    return {**_timm().NAME_TO_OP, "Posterize": _posterize, "PosterizeIncreasing": _posterize}
 
 
 def apply_operations(frames: np.ndarray, operations: Sequence[AppliedOperation]) -> np.ndarray:
@@ -179,6 +192,6 @@ def apply_operations(frames: np.ndarray, operations: Sequence[AppliedOperation])
         image = Image.fromarray(frame)
         for operation in operations:
             resample = _RESAMPLING[operation.interpolation]
-            image = _IMAGE_FUNCTIONS[operation.name](image, *operation.args, fillcolor=FILL, resample=resample)
+            image = _image_functions()[operation.name](image, *operation.args, fillcolor=FILL, resample=resample)
         target[...] = np.asarray(image)
     return augmented

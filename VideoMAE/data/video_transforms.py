@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timm.data.constants import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
-from timm.data.constants import IMAGENET_DEFAULT_STD as IMAGENET_STD
 
 from VideoMAE.data.rand_augment import AppliedOperation, RandAugment, apply_operations
 from VideoMAE.data.random_erasing import ErasedBox, RandomErasing, erase
 
+# Of ImageNet's red, green and blue, as the published networks were trained.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 NUM_CROP_TRIES = 10
 
 # A byte has 256 values: scaling and normalising is one look-up per channel.

@@ -23,7 +23,7 @@ from VideoMAE.data.video_reader import UnreadableVideoError
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_SECONDS = 5.0
+LOOK_EVERY_SECONDS = 1.0
 MAX_DEATHS_IN_A_ROW = 3
 PATH_BYTES = 4096  # the longest path that Linux opens
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, softmax
-from scipy.stats import kendalltau
 
 
 def top_k_accuracy(predictions: np.ndarray, targets: np.ndarray, *, k: int) -> float:
@@ -82,6 +81,8 @@ def kendall_tau(scores: Sequence[float]) -> float:
     """
     if len(set(scores)) == 1:
         return 0.0
+    from scipy.stats import kendalltau  # only here: it takes a second to import
+
     return float(kendalltau(range(len(scores)), scores).statistic)
 
 

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from VideoMAE.data.loaders import Batch
-from VideoMAE.data.mixup import ClipMixup
 from VideoMAE.data.v2v import Comparison, ComparisonBatch, pairs_in
 from VideoMAE.training import metrics
 from VideoMAE.training.losses import LOSSES, preference_loss
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Clips and soft targets -> mixed ones; see mixup.ClipMixup."""
 
 
 class Evaluation(NamedTuple):
@@ -31,7 +33,7 @@ class EmotionTask:
     select_by = "acc1"  # the metric, higher is better, that chooses the best epoch
     instead = "another video took its place"  # what training does about an unreadable video
 
-    def __init__(self, *, loss: str, smoothing: float, mixup: ClipMixup | None, classes_only: bool) -> None:
+    def __init__(self, *, loss: str, smoothing: float, mixup: Mix | None, classes_only: bool) -> None:
         self.make_targets, self.loss = LOSSES[loss]
         self.predicts_intensities = loss in ("bce", "mse")
         self.smoothing = smoothing
