@@ -24,6 +24,7 @@ from VideoMAE.data.video_reader import UnreadableVideoError
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 1.0
+DYING_SECONDS = 0.5
 MAX_DEATHS_IN_A_ROW = 3
 PATH_BYTES = 4096  # the longest path that Linux opens
 
@@ -151,10 +152,13 @@ class WatchedLoader:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 if not self.num_workers:
                     raise
                 failures = self._failures(iterator)
+                if not failures and isinstance(error, (OSError, EOFError)):  # a dead worker's batch cannot be fetched
+                    time.sleep(DYING_SECONDS)
+                    failures = self._failures(iterator)
                 if not failures and "timed out" in str(error):
                     continue
                 if not failures:
