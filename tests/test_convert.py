@@ -19,7 +19,6 @@ from transformers import (
     VideoClassificationPipeline,
     VideoMAEConfig,
     VideoMAEForVideoClassification,
-    pipeline,
 )
 from video_files import write_video
 from weight_files import (
@@ -118,10 +117,9 @@ def frames() -> list[np.ndarray]:
     return [np.kron(frame, np.ones((8, 8, 1), np.uint8)) for frame in coarse]
 
 
-@pytest.mark.parametrize("decoder", ["av", "torchcodec"])
 @pytest.mark.parametrize("name", ["vce", "v2v"])
 def test_the_video_classification_pipeline_predicts_from_a_file_what_our_network_predicts(
-    tmp_path: Path, name: str, decoder: str
+    tmp_path: Path, name: str
 ) -> None:
     model = NETWORKS[name]()
     converted(our_checkpoint(tmp_path / "best.pth", model), tmp_path / "folder")
@@ -132,11 +130,7 @@ def test_the_video_classification_pipeline_predicts_from_a_file_what_our_network
         logits = model(clip[None])[0]
     processor = AutoImageProcessor.from_pretrained(tmp_path / "folder")
     peer = VideoMAEForVideoClassification.from_pretrained(tmp_path / "folder")
-    if decoder == "torchcodec":
-        pytest.importorskip("torchcodec")
-        classify = pipeline("video-classification", model=str(tmp_path / "folder"))
-    else:  # with an image processor alone it decodes by PyAV
-        classify = VideoClassificationPipeline(model=peer, image_processor=processor)
+    classify = VideoClassificationPipeline(model=peer, image_processor=processor)  # decodes by PyAV
     predicted = {entry["label"]: entry["score"] for entry in classify(str(path), top_k=27)}
     scores = logits if name == "v2v" else logits.sigmoid()
     assert list(predicted) == ["valence"] if name == "v2v" else set(predicted) == set(EMOTIONS)

@@ -126,10 +126,8 @@ def test_a_file_that_hung_is_tried_again_in_spite_of_the_cache(tmp_path: Path) -
     path, cache = tmp_path / "hang.mp4", tmp_path / "cache.json"
     path.write_bytes(b"x")
     check = check_videos({"a": path}, num_processes=1, limit_seconds=0.1, cache=cache, probe_function=probe_by_name)
-    assert list(check.unreadable) == ["a"]
-    assert check_videos({"a": path}, num_processes=0, cache=cache, probe_function=probe_that_counts).infos.keys() == {
-        "a"
-    }
+    assert "did not answer" in check.unreadable["a"]
+    assert "did not answer" not in check_videos({"a": path}, num_processes=0, cache=cache).unreadable["a"]
 
 
 def test_a_run_that_goes_on_has_the_videos_that_it_began_with(videos: dict[str, Path], tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def _free_shared_memory() -> str:
         return "no /dev/shm"
 
 
-def _raise_if_memory_is_full(error: RuntimeError) -> None:
+def _raise_if_memory_is_full(error: Exception) -> None:
     """A worker that finds no room for a batch says so in a traceback; this says it in a sentence."""
     if "No space left on device" in str(error) or "insufficient shared memory" in str(error):
         raise ValueError(
