@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import nn
 
-from VideoMAE import flags
+from VideoMAE import flags, resuming
 from VideoMAE.config import RunConfig
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.data.watched_loader import WatchedLoader
@@ -90,59 +89,22 @@ class Fitting:
 
     def resume(self) -> None:
         """Goes on from --resume, or with --auto_resume from the newest whole checkpoint of the output folder."""
-        if self.run.resume is not None:
-            path, content = self.run.resume, checkpoint.read_whole(self.run.resume)
-        elif self.run.auto_resume and (found := checkpoint.newest(self.run.output_dir)):
-            path, content = found
-        else:
+        found = resuming.find(self.run)
+        if found is None:
             return
-        if "backend" not in content:
-            raise ValueError(f"{path}: holds weights but no state of a run to resume; give it to --finetune instead")
-        self._check_same_run(path, content)
+        path, content = found
+        sampler = self.loaders.sampler
+        resuming.check_same_run(path, content, settings=self.settings, labels=self.loaders.labels, sampler=sampler)
         self.backend.model.load_state_dict(content["model"])
         self.backend.load_state_dict(content["backend"])
         if self.average is not None:
             self.average.module.load_state_dict(content["model_ema"])
         self.state, self.best, self.skipped = EpochState(**content["state"]), content["best"], content["skipped"]
-        self._fit_to_processes(content)
+        self.state.steps = resuming.steps_with_these_processes(content, sampler=sampler, world_size=self.world.size)
         logger.info(
             "resumed from %s: epoch %d of %d, step %d of %d", path, self.state.epoch, self.optim.epochs,
-            self.state.steps, self.loaders.sampler.steps_per_epoch,
+            self.state.steps, sampler.steps_per_epoch,
         )  # fmt: skip
-
-    def _check_same_run(self, path: Path, content: dict[str, Any]) -> None:
-        differs = flags.differences(content["config"], self.settings)
-        if differs:
-            raise ValueError(f"{path}: comes from a run of another configuration ({'; '.join(differs)})")
-        if content["labels"] != self.loaders.labels:
-            raise ValueError(
-                f"{path}: was trained on other videos or labels than there are now; bring them back to what they were, "
-                "or choose another --output_dir"
-            )
-        sampler, total = self.loaders.sampler, content["total_batch_size"]
-        if total != sampler.total_batch_size and content["share"] != [sampler.batch_size, sampler.update_freq]:
-            raise ValueError(
-                f"{path}: comes from a run with a total batch of {total}, this one has {sampler.total_batch_size}; "
-                "set --batch_size or --update_freq so that x processes they give the same"
-            )
-
-    def _fit_to_processes(self, content: dict[str, Any]) -> None:
-        """Says what another number of processes changes, and finds the step to go on with."""
-        sampler, before, total = self.loaders.sampler, content["world_size"], content["total_batch_size"]
-        if before == self.world.size and total == sampler.total_batch_size:
-            return
-        logger.warning(
-            "this run had %d processes and now has %d: every process draws its random numbers anew, "
-            "so that from here on the numbers are close to those of an unbroken run but not the same",
-            before, self.world.size,
-        )  # fmt: skip
-        if total != sampler.total_batch_size:
-            self.state.steps = self.state.steps * total // sampler.total_batch_size
-            logger.warning(
-                "the total batch was %d and is now %d, and the learning rate with it; "
-                "the epoch goes on at the same share of its videos",
-                total, sampler.total_batch_size,
-            )  # fmt: skip
 
     def fit(self, log: MetricLogger) -> None:
         """Trains the epochs that are left, validating, logging and saving after each.
@@ -282,18 +244,13 @@ class Fitting:
             "config": self.settings,
         }
         with known_to_all():
-            distributed.on_main(self.world, lambda: self._write(content, is_best=is_best))
+            distributed.on_main(
+                self.world,
+                lambda: resuming.write(
+                    self.run.output_dir, content, is_best=is_best, keep_every=self.run.save_ckpt_freq
+                ),
+            )
         self.saved_at = time.monotonic()
-
-    def _write(self, content: dict[str, Any], *, is_best: bool) -> None:
-        folder, epoch = self.run.output_dir, content["epoch"]
-        if is_best:
-            tested = content["model"] if self.average is None else content["model_ema"]
-            best = {"model": tested, **{key: content[key] for key in ("epoch", "metrics", "config")}}
-            checkpoint.save(folder / checkpoint.BEST, best)
-        if self.state.epoch > epoch and self.state.epoch % self.run.save_ckpt_freq == 0:
-            checkpoint.save(folder / checkpoint.epoch_name(epoch), content)
-        checkpoint.save_last(folder, content)
 
 
 def fit_and_test(
