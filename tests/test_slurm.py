@@ -11,7 +11,7 @@ from test_run_v2v_finetuning import write_dataset
 from test_scripts import run_script
 from vce_files import make_vce_folder
 
-from VideoMAE.training.distributed import first_host
+from VideoMAE.training.launch_environment import first_host
 
 pytestmark = pytest.mark.slurm
 

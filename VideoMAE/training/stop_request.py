@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from VideoMAE.training.launch_environment import is_child_of_torchrun
+
 REQUEUE_STATUS = 75
 """Exit status of a run that saved and wants to be started again (EX_TEMPFAIL); the sbatch files requeue on it."""
 
@@ -71,7 +73,7 @@ stop_request = StopRequest()
 
 def end_with_launcher() -> None:
     """Asks the kernel for a SIGTERM when torchrun ends, however it ends, so that its processes are never left alone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+    if is_child_of_torchrun(os.environ) and sys.platform == "linux":
         launcher = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != launcher:
