@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -89,9 +90,9 @@ def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> N
 def _run_in(world: World, run: Callable[[Settings, World], None], config: Settings) -> None:
     if not world.is_main:
         logging.getLogger().setLevel(logging.ERROR)
-    if world.device.type == "cpu" and world.size > 1:
-        torch.set_num_threads(max((os.cpu_count() or 1) // world.size, 1))
     try:
+        if world.device.type == "cpu" and world.size > 1:
+            share_processors()
         run(config, world)
         distributed.wait_for_all()  # a process that left while others still talked would take them down
     except InterruptedRunError as error:
@@ -109,6 +110,21 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
     finally:
         release_folders()
         distributed.stop()
+
+
+def share_processors() -> None:
+    """Gives torch as many threads as this process has processors of its own, unless OMP_NUM_THREADS says how many."""
+    machine, processors = socket.gethostname(), os.sched_getaffinity(0)
+    everyone = distributed.gather((machine, processors))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_threads(machine, processors, everyone))
+
+
+def num_threads(machine: str, processors: set[int], everyone: Sequence[tuple[str, set[int]]]) -> int:
+    """A process's part of the processors that it may use: those of Slurm's tasks are its own, those of torchrun's
+    processes are everybody's on that machine. `everyone` has machine and processors of each process, this one too."""
+    sharing = [other for place, other in everyone if place == machine and other & processors]
+    return max(len(processors) // len(sharing), 1)
 
 
 @contextlib.contextmanager
