@@ -14,6 +14,8 @@ from types import FrameType
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import determine_local_world_size, main, parse_args
 
+from VideoMAE.training.stop_request import end_with_launcher
+
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -25,6 +27,7 @@ def launch() -> None:
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"
     for number in STOPPING_SIGNALS:
         signal.signal(number, _pass_on)
+    end_with_launcher()
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         main(sys.argv[1:])

@@ -26,7 +26,14 @@ from VideoMAE.engine_for_finetuning import SharedError
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.training import checkpoint, distributed, results
 from VideoMAE.training.distributed import World
-from VideoMAE.training.folder_lock import LOCK_NAME, hold_folder, release_folders
+from VideoMAE.training.folder_lock import (
+    LOCK_NAME,
+    PATIENCE_AFTER_RESTART_SECONDS,
+    PATIENCE_SECONDS,
+    hold_folder,
+    release_folders,
+)
+from VideoMAE.training.launch_environment import num_restarts
 from VideoMAE.training.pretrained import load_pretrained
 from VideoMAE.training.stop_request import REQUEUE_STATUS, InterruptedRunError, end_with_launcher, stop_request
 
@@ -189,7 +196,8 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
             raise ValueError(
                 f"{output_dir}: holds this run already; go on with --auto_resume or choose another --output_dir"
             )
-    hold_folder(output_dir)
+    restarted = num_restarts(os.environ) > 0
+    hold_folder(output_dir, patience_seconds=PATIENCE_AFTER_RESTART_SECONDS if restarted else PATIENCE_SECONDS)
     checkpoint.write_text(file, json.dumps(settings, indent=2) + "\n")
 
 
