@@ -85,7 +85,7 @@ class Training:
     def pause(self) -> None:
         """Holds both processes as they are, once the present start of the job has made a step and another."""
         before = self.num_steps()
-        wait_until(lambda: self.num_steps() >= before + 2, f"no step after step {before}")
+        wait_until(lambda: self.num_steps() >= before + 2, f"job {self.job} makes no step after step {before}")
         self.processes = trainers(self.job)
         assert len(self.processes) == 2
         self._send(signal.SIGSTOP)
