@@ -139,7 +139,8 @@ def train_one_epoch(
             epoch=state.epoch, step=step, values={"loss": mean, "lr": float(schedule.lr[step]), "grad_norm": norm}
         )
         control.after_step(save=save, stop=stop)
-    return {"train_loss": float(np.nanmean(state.losses)), "lr": float(schedule.lr[step])}
+    last = (state.epoch + 1) * steps_per_epoch - 1
+    return {"train_loss": float(np.nanmean(state.losses)), "lr": float(schedule.lr[last])}
 
 
 def _agree(loss: Tensor, control: StepControl) -> tuple[float, bool, bool]:

@@ -12,17 +12,22 @@ from pathlib import Path
 from types import FrameType
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
+from torch.distributed.run import determine_local_world_size, main, parse_args
+
+from VideoMAE.training.stop_request import end_with_launcher
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def launch() -> None:
     """Runs torchrun with this command line; ends with the status of the first process that failed."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own choice, without its banner
+    if "OMP_NUM_THREADS" not in os.environ:  # torchrun would set 1, and fill the screen with that
+        num_processes = determine_local_world_size(parse_args(sys.argv[1:]).nproc_per_node)
+        os.environ["OMP_NUM_THREADS"] = str(max(len(os.sched_getaffinity(0)) // num_processes, 1))
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"
     for number in STOPPING_SIGNALS:
         signal.signal(number, _pass_on)
+    end_with_launcher()
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         main(sys.argv[1:])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,14 @@ from VideoMAE.engine_for_finetuning import SharedError
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.training import checkpoint, distributed, results
 from VideoMAE.training.distributed import World
-from VideoMAE.training.folder_lock import LOCK_NAME, hold_folder, release_folders
+from VideoMAE.training.folder_lock import (
+    LOCK_NAME,
+    PATIENCE_AFTER_RESTART_SECONDS,
+    PATIENCE_SECONDS,
+    hold_folder,
+    release_folders,
+)
+from VideoMAE.training.launch_environment import num_restarts
 from VideoMAE.training.pretrained import load_pretrained
 from VideoMAE.training.stop_request import REQUEUE_STATUS, InterruptedRunError, end_with_launcher, stop_request
 
@@ -89,9 +97,9 @@ def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> N
 def _run_in(world: World, run: Callable[[Settings, World], None], config: Settings) -> None:
     if not world.is_main:
         logging.getLogger().setLevel(logging.ERROR)
-    if world.device.type == "cpu" and world.size > 1:
-        torch.set_num_threads(max((os.cpu_count() or 1) // world.size, 1))
     try:
+        if world.device.type == "cpu" and world.size > 1:
+            share_processors()
         run(config, world)
         distributed.wait_for_all()  # a process that left while others still talked would take them down
     except InterruptedRunError as error:
@@ -109,6 +117,21 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
     finally:
         release_folders()
         distributed.stop()
+
+
+def share_processors() -> None:
+    """Gives torch as many threads as this process has processors of its own, unless OMP_NUM_THREADS says how many."""
+    machine, processors = socket.gethostname(), os.sched_getaffinity(0)
+    everyone = distributed.gather((machine, processors))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_threads(machine, processors, everyone))
+
+
+def num_threads(machine: str, processors: set[int], everyone: Sequence[tuple[str, set[int]]]) -> int:
+    """A process's part of the processors that it may use: those of Slurm's tasks are its own, those of torchrun's
+    processes are everybody's on that machine. `everyone` has machine and processors of each process, this one too."""
+    sharing = [other for place, other in everyone if place == machine and other & processors]
+    return max(len(processors) // len(sharing), 1)
 
 
 @contextlib.contextmanager
@@ -173,7 +196,8 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
             raise ValueError(
                 f"{output_dir}: holds this run already; go on with --auto_resume or choose another --output_dir"
             )
-    hold_folder(output_dir)
+    restarted = num_restarts(os.environ) > 0
+    hold_folder(output_dir, patience_seconds=PATIENCE_AFTER_RESTART_SECONDS if restarted else PATIENCE_SECONDS)
     checkpoint.write_text(file, json.dumps(settings, indent=2) + "\n")
 
 

@@ -71,7 +71,7 @@ count_processes() {
 # run_module MODULE NUM_PROCESSES FLAGS...: runs a module on that many processes, by torchrun when no launcher has
 # started them.
 run_module() {
-    local module="$1" num_processes="$2" python cores
+    local module="$1" num_processes="$2" python cores here
     shift 2
     python="$(find_python)"
     "$python" -c 'import sys, importlib.util; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null ||
@@ -81,8 +81,11 @@ run_module() {
     if [ "$(num_tasks)" -gt 1 ]; then
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
     fi
-    cores="$(nproc 2>/dev/null || echo 1)"
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > num_processes ? cores / num_processes : 1))}"
+    if [ -z "${OMP_NUM_THREADS:-}" ]; then
+        cores="$(nproc 2>/dev/null || echo 1)"
+        here="${LOCAL_WORLD_SIZE:-$num_processes}" # torchrun's: how many of the processes are on this machine
+        export OMP_NUM_THREADS="$((cores > here ? cores / here : 1))"
+    fi
     if [ -n "${RANK:-}" ] || [ "$(num_tasks)" -gt 1 ] || [ "$num_processes" -eq 1 ]; then
         exec "$python" -m "$module" "$@"
     fi

@@ -1,30 +1,36 @@
-"""The .sbatch files on a real Slurm: one node or two, every way of submitting, and what a wrong path does."""
+"""The .sbatch files on a real Slurm: one node or two, every way of submitting, every interruption, and what a wrong
+path does."""
 
 import json
+import os
+import signal
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from resume_helpers import lines, outcome
 from slurm_cluster import Cluster
 from test_run_v2v_finetuning import write_dataset
 from test_scripts import run_script
 from vce_files import make_vce_folder
 
-from VideoMAE.training.distributed import first_host
+from VideoMAE.training.launch_environment import first_host
 
 pytestmark = pytest.mark.slurm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = [
     "--model", "vit_micro_patch16_224", "--input_size", "32", "--num_workers", "0", "--device", "cpu",
-    "--drop_path", "0",
 ]  # fmt: skip
 VCE = [
-    *SMALL, "--num_frames", "8", "--short_side_size", "32", "--aa", "none", "--epochs", "2", "--warmup_epochs", "0",
-    "--layer_decay", "1", "--init_scale", "1", "--lr", "0.03",
+    *SMALL, "--num_frames", "8", "--short_side_size", "32", "--epochs", "4", "--warmup_epochs", "1",
+    "--layer_decay", "1", "--drop_path", "0.2", "--init_scale", "1", "--lr", "0.03", "--save_ckpt_steps", "1",
+    "--no_enable_deepspeed",
 ]  # fmt: skip
-V2V = [*SMALL, "--num_frames", "4", "--num_epochs", "1", "--opt", "adamw", "--lr", "1e-3", "--no_enable_deepspeed"]
+V2V = [*SMALL, "--num_frames", "4", "--num_epochs", "1", "--opt", "adamw", "--lr", "1e-3"]
 ONE_NODE = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=1"]
 TWO_NODES = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1"]
 
@@ -37,7 +43,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(data: Path, output_dir: Path, **more: str) -> dict[str, str]:
     """What the scripts are told by the environment."""
     told = {"DATA_PATH": str(data), "MODEL_PATH": "none", "OUTPUT_DIR": str(output_dir), "PYTHON": sys.executable}
-    return {**told, **more}
+    return {**told, "TOTAL_BATCH": "2", **more}
 
 
 def stand_in(tmp_path: Path, code: str) -> dict[str, str]:
@@ -47,17 +53,96 @@ def stand_in(tmp_path: Path, code: str) -> dict[str, str]:
     return settings(tmp_path, tmp_path / "run", REPO_PATH=str(REPOSITORY), PYTHON=str(tmp_path / "python"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def warned_job(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A job near its time limit from the start. Submitted before all tests: Slurm looks at limits every 30 s only."""
-    folder = tmp_path_factory.mktemp("warned")
-    code = """
-    [ -z "$SLURM_RESTART_COUNT" ] || { echo "goes on"; exit 0; }
-    trap 'echo warned; sleep "$SLURM_PROCID"; exit 75' USR1  # one task leaves after the other, who must not be killed
-    for _ in {1..600}; do sleep 0.1; done"""
-    told = stand_in(folder, code)
-    file = str(REPOSITORY / "scripts/finetune_vce.sbatch")
-    return slurm.submit(*TWO_NODES, "--gpus-per-node=0", "--time=1", file, cwd=folder, **told)
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def trainers(job: str) -> list[int]:
+    """The processes of a job that train."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            if b"VideoMAE.run_class_finetuning" in (folder / "cmdline").read_bytes().split(b"\0") and (
+                f"SLURM_JOB_ID={job}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            ):
+                found.append(int(folder.name))
+    return found
+
+
+class Training:
+    """A job that trains, and is stopped in the middle of it."""
+
+    def __init__(self, job: str, output_dir: Path) -> None:
+        self.job, self.output_dir = job, output_dir
+        self.processes: list[int] = []
+
+    def num_steps(self) -> int:
+        return len(lines(self.output_dir / "steps.jsonl"))
+
+    def pause(self) -> None:
+        """Holds both processes as they are, once the present start of the job has made a step and another."""
+        before = self.num_steps()
+        wait_until(lambda: self.num_steps() >= before + 2, f"job {self.job} makes no step after step {before}")
+        self.processes = trainers(self.job)
+        assert len(self.processes) == 2
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def is_warned(self) -> bool:
+        """Whether SIGUSR1 waits for each of the processes that are held, or they have gone on and ended by it."""
+        for process in self.processes:
+            with suppress(FileNotFoundError):
+                status = Path(f"/proc/{process}/status").read_text()
+                if not int(status.split("ShdPnd:")[1].split()[0], 16) >> (signal.SIGUSR1 - 1) & 1:
+                    return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def interrupted(slurm: Cluster, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A job on two nodes that was interrupted four times, each time in another way, and then left to end."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    told = settings(dataset, folder / "run", SLURM_WAIT="2")  # half a minute otherwise
+    file = ["--output", str(folder / "%x-%j.out"), "finetune_vce.sbatch"]
+    job = slurm.submit(*TWO_NODES, *file, *VCE, cwd=REPOSITORY / "scripts", **told)
+    training = Training(job, folder / "run")
+
+    slurm.wait_for(job, "start 1")
+    training.pause()
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=5")  # Slurm looks every half minute
+    wait_until(training.is_warned, "no warning before the time limit")
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=UNLIMITED")
+    training.resume()
+
+    slurm.wait_for(job, "start 2")
+    training.pause()
+    slurm.run("scancel", "--signal=USR1", job)
+    wait_until(training.is_warned, "no signal from scancel")
+    training.resume()
+
+    slurm.wait_for(job, "start 3")
+    training.pause()
+    slurm.run("scontrol", "requeue", job)
+    training.resume()
+
+    slurm.wait_for(job, "start 4")
+    training.pause()
+    slurm.tell("crash n2")
+    training.resume()
+    slurm.wait_for(job, "has lost a node and goes back to the queue")
+    slurm.tell("start n2")
+    finished(slurm, job)
+    return training
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +152,6 @@ def plain(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_script("finetune_vce.sh", *VCE, **settings(dataset, output_dir, NUM_PROCESSES="2"))
     assert done.returncode == 0, done.stderr[-3000:]
     return output_dir
-
-
-def numbers(output_dir: Path) -> tuple[Any, ...]:
-    """Everything that a run has measured: every step, every epoch, every prediction, the results."""
-    names = ("steps.jsonl", "log.txt", "predictions.jsonl")
-    measured = [[json.loads(line) for line in (output_dir / name).read_text().splitlines()] for name in names]
-    return (*measured, json.loads((output_dir / "results.json").read_text()))
 
 
 def finished(slurm: Cluster, job: str) -> str:
@@ -91,19 +169,23 @@ def test_two_tasks_on_one_node_have_the_numbers_of_a_plain_run(
     said = finished(slurm, job)
     assert (tmp_path / f"finetune_vce-{job}.out").read_text() == said
     assert f"job {job}, start 1: 2 tasks on n1" in said
-    assert "batch_size 4 x update_freq 1 x 2 processes" in said
-    assert numbers(tmp_path / "run") == numbers(plain)
+    assert "batch_size 1 x update_freq 1 x 2 processes" in said
+    assert outcome(tmp_path / "run") == outcome(plain)
 
 
-def test_one_task_on_each_of_two_nodes_has_the_numbers_of_a_plain_run(
-    slurm: Cluster, dataset: Path, plain: Path, tmp_path: Path
+def test_a_job_comes_back_after_its_time_limit_a_signal_a_requeue_and_a_lost_node(
+    slurm: Cluster, interrupted: Training
 ) -> None:
-    file = ["--output", str(tmp_path / "%x-%j.out"), "finetune_vce.sbatch"]
-    job = slurm.submit(*TWO_NODES, *file, *VCE, cwd=REPOSITORY / "scripts", **settings(dataset, tmp_path / "run"))
-    said = finished(slurm, job)
-    assert f"job {job}, start 1: 1(x2) tasks on n[1-2]" in said
-    assert "batch_size 4 x update_freq 1 x 2 processes" in said
-    assert numbers(tmp_path / "run") == numbers(plain)
+    job, said = interrupted.job, slurm.output(interrupted.job)  # of all starts: appended
+    assert slurm.job(job)["Restarts"] == "4"
+    assert [said.count(f"job {job}, start {number}: 1(x2) tasks on n[1-2]") for number in range(1, 6)] == [1] * 5
+    assert [said.count(text) for text in ("SIGUSR1: saved", "goes back to the queue", "resumed from")] == [2, 3, 4]
+
+
+def test_one_task_on_each_of_two_nodes_has_the_numbers_of_a_plain_run_whatever_interrupted_it(
+    interrupted: Training, plain: Path
+) -> None:
+    assert outcome(interrupted.output_dir) == outcome(plain)
 
 
 def test_v2v_trains_from_a_copy_elsewhere_and_keeps_slurms_settings(slurm: Cluster, tmp_path: Path) -> None:
@@ -117,7 +199,7 @@ def test_v2v_trains_from_a_copy_elsewhere_and_keeps_slurms_settings(slurm: Clust
     assert fields["Requeue"] == "1"
     assert fields["StdOut"] == str(tmp_path / f"finetune_v2v-{job}.out")
     said = finished(slurm, job)
-    assert "total batch 4 comparisons (batch_size 2 x update_freq 1 x 2 processes)" in said
+    assert "total batch 2 comparisons (batch_size 1 x update_freq 1 x 2 processes)" in said
     assert json.loads((tmp_path / "run/results.json").read_text())["num_pairs"] == 14
 
 
@@ -143,28 +225,6 @@ def test_a_wrong_path_ends_the_job_with_the_reason_in_its_output(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_job_that_was_told_to_requeue_and_then_lost_a_node_starts_again(slurm: Cluster, tmp_path: Path) -> None:
-    code = """
-    case "$SLURM_RESTART_COUNT$SLURM_PROCID" in
-        0 | 1) sleep 300 ;;
-        10) until [ -e lost ]; do sleep 0.1; done; echo "the other is gone" >&2; exit 1 ;;
-        11) sleep 300 ;;
-        *) echo "goes on" ;;
-    esac"""
-    told = {**stand_in(tmp_path, code), "SLURM_WAIT": "2"}
-    job = slurm.submit(*TWO_NODES, str(REPOSITORY / "scripts/finetune_vce.sbatch"), cwd=tmp_path, **told)
-    slurm.wait_for(job, "start 1")
-    slurm.run("scontrol", "requeue", job)
-    slurm.wait_for(job, "start 2")
-    slurm.tell("crash n2")
-    (tmp_path / "lost").touch()
-    slurm.wait_for(job, "has lost a node and goes back to the queue")
-    slurm.tell("start n2")
-    fields = slurm.wait(job, "COMPLETED", timeout=60)
-    assert fields["Restarts"] == "2"
-    assert slurm.output(job).count("goes on\n") == 2
-
-
 def test_a_dead_task_takes_the_others_down_and_the_job_stays_down(slurm: Cluster, tmp_path: Path) -> None:
     told = stand_in(tmp_path, '[ "$SLURM_PROCID" = 0 ] || { echo "the reason" >&2; kill -9 $$; }; sleep 300')
     told["SLURM_WAIT"] = "2"  # half a minute otherwise
@@ -177,13 +237,3 @@ def test_a_dead_task_takes_the_others_down_and_the_job_stays_down(slurm: Cluster
 @pytest.mark.parametrize("nodes", ["n1", "n[1-2]", "node[01-03,7],gpu2", "gpu2,node[01-03]", "rack[0-1]node[3,5-7]"])
 def test_the_first_host_of_a_list_is_slurms(slurm: Cluster, nodes: str) -> None:
     assert first_host(nodes) == slurm.run("scontrol", "show", "hostnames", nodes).split()[0]
-
-
-def test_the_warning_before_the_time_limit_reaches_the_tasks_and_their_status_75_queues_the_job_again(
-    slurm: Cluster, warned_job: str
-) -> None:
-    fields = slurm.wait(warned_job, "COMPLETED")
-    assert fields["Restarts"] == "1"
-    said = slurm.output(warned_job)  # of both starts: appended
-    assert [said.count(text) for text in ("warned\n", "goes on\n", "goes back to the queue")] == [2, 2, 1]
-    assert said.index(f"job {warned_job}, start 1") < said.index(f"job {warned_job}, start 2")

@@ -72,16 +72,17 @@ def test_only_entry_points_read_argv() -> None:
     assert reading <= set(ENTRIES)
 
 
-def test_only_distributed_reads_rank_variables() -> None:
+def test_only_launch_environment_reads_the_launchers_variables() -> None:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    reading = {
-        module_name(path)
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant)
-        and (node.value in names or str(node.value).startswith(("SLURM_", "TORCHELASTIC_")))
-    }
-    assert reading == {"VideoMAE.training.distributed"}
+    reading = set()
+    for path in MODULES:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        subscripts = [node for node in nodes if isinstance(node, ast.Subscript)]
+        written = {node.slice for node in subscripts if isinstance(node.ctx, ast.Store)}
+        read = [str(node.value) for node in nodes if isinstance(node, ast.Constant) and node not in written]
+        if any(text in names or text.startswith(("SLURM_", "TORCHELASTIC_")) for text in read):
+            reading.add(module_name(path))
+    assert reading == {"VideoMAE.training.launch_environment"}
 
 
 def test_importing_a_module_has_no_side_effect_on_random_states_or_threads() -> None:

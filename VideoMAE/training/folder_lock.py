@@ -12,14 +12,17 @@ logger = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
 PATIENCE_SECONDS = 10.0
+PATIENCE_AFTER_RESTART_SECONDS = 300.0
+"""For a job that Slurm started again: what its last start left on a lost node may take a while to end, and a file
+server keeps the locks of a machine that is gone for a minute or two."""
 
 _held: dict[Path, int] = {}  # folder -> file descriptor
 
 
-def hold_folder(folder: Path) -> None:
+def hold_folder(folder: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
     """Keeps other runs out of a folder until `release_folders` or the end of this process, however it ends.
 
-    Waits a little for a run that is about to leave. A POSIX lock: children do not inherit it, and the kernel frees it.
+    Waits for a run that is about to leave. A POSIX lock: children do not inherit it, and the kernel frees it.
 
     Raises:
         ValueError: another process holds the folder.
@@ -28,12 +31,16 @@ def hold_folder(folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    begin, said = time.monotonic(), False
     while not _try_lock(descriptor, folder):
-        if time.monotonic() > deadline:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+        waited = time.monotonic() - begin
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+        if waited > patience_seconds:
             os.close(descriptor)
             raise ValueError(f"{folder}: {holder} works in it; wait for its end or choose another --output_dir")
+        if waited > 2 and not said:
+            logger.info("%s: %s works in it; waiting up to %g s for its end", folder, holder, patience_seconds)
+            said = True
         time.sleep(0.2)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

@@ -11,7 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+
+from VideoMAE.training.launch_environment import is_child_of_torchrun
 
 REQUEUE_STATUS = 75
 """Exit status of a run that saved and wants to be started again (EX_TEMPFAIL); the sbatch files requeue on it."""
@@ -70,9 +73,20 @@ stop_request = StopRequest()
 
 
 def end_with_launcher() -> None:
-    """Asks the kernel for a SIGTERM when torchrun ends, however it ends, so that its processes are never left alone."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-        launcher = os.getppid()
+    """Asks the kernel for a SIGTERM when torchrun or the slurmstepd of srun's tasks ends, however it ends, so that its
+    processes are never left alone: nobody would know of them, and they would hold the output folder."""
+    if sys.platform != "linux":
+        return
+    launcher = os.getppid()
+    if is_child_of_torchrun(os.environ) or _program_of(launcher) == "slurmstepd":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != launcher:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _program_of(process: int) -> str:
+    """The name of a process's program; "" where /proc does not show it."""
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    except OSError:
+        return ""
