@@ -8,8 +8,8 @@ import logging
 import multiprocessing
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +24,16 @@ from VideoMAE.data.video_reader import UnreadableVideoError
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 1.0
-DYING_SECONDS = 0.5
+DYING_SECONDS = 2.0
 MAX_DEATHS_IN_A_ROW = 3
 PATH_BYTES = 4096  # the longest path that Linux opens
 
 
 class _Desk(ctypes.Structure):
-    """What one worker does now; it writes, the main process reads."""
+    """What one worker does now; it writes, the main process reads. `turn` is odd while the worker is at `path`, even
+    between videos."""
 
-    _fields_ = (("since", ctypes.c_double), ("path", ctypes.c_char * PATH_BYTES))
+    _fields_ = (("turn", ctypes.c_uint64), ("path", ctypes.c_char * PATH_BYTES))
 
 
 class WatchedClips:
@@ -53,17 +54,17 @@ class WatchedClips:
         assert worker is not None, "watched clips are made by the loader's workers"
         desk = self.desks[worker.id]
         desk.path = str(path).encode()[: PATH_BYTES - 1]
-        desk.since = time.monotonic()
+        desk.turn += 1
         try:
             return self.make_clips(path, rng)
         finally:
-            desk.since = 0.0
+            desk.turn += 1
 
-    def at(self, worker: int) -> tuple[str, float]:
-        """The video that a worker is at, and for how many seconds; "" and 0 between videos."""
+    def at(self, worker: int) -> tuple[str, int]:
+        """The video that a worker is at, "" between videos, and a number that changes whenever that does."""
         desk = self.desks[worker]
-        since = desk.since
-        return (desk.path.decode(errors="replace"), time.monotonic() - since) if since else ("", 0.0)
+        turn = desk.turn
+        return (desk.path.decode(errors="replace") if turn % 2 else "", turn)
 
 
 class Failure(NamedTuple):
@@ -91,9 +92,10 @@ class _Rest(Sampler[Any]):
 class WatchedLoader:
     """Batches of `dataset[key] for key in batch`, for each batch of keys that `sampler` yields, in that order.
 
-    A worker that is at one video for more than `decode_seconds` is ended and the video counts as unreadable; so does a
-    video at which a worker dies for the second time. Both are said, and the loader starts anew at the batch that is
-    due. Without workers videos are read in this process, and nothing watches over it. The dataset has `make_clips`.
+    A worker that stays at one video while `decode_seconds` are waited is ended and the video counts as unreadable; so
+    does a video at which a worker dies for the second time. A worker that owes the batch that is due and stands still
+    between videos is ended too. All is said, and the loader starts anew at the batch that is due. Only time spent
+    waiting counts, so that a run that is frozen for a while as a whole gives up nothing. Without workers videos are read in this process, and nothing watches over it. The dataset has `make_clips`.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class WatchedLoader:
         self._rest = _Rest()
         self._died_at: set[str] = set()
         self._deaths_in_a_row = 0
+        self._waited: dict[int, tuple[int, int]] = {}  # worker -> its turn, how many looks ago that began
         if num_workers:
             self._clips = dataset.make_clips = WatchedClips(dataset.make_clips, num_workers)  # type: ignore[attr-defined]
         self._loader = self._make()
@@ -125,8 +128,12 @@ class WatchedLoader:
             collate_fn=self.collate_fn,
             worker_init_fn=settle_worker,
             persistent_workers=self.num_workers > 0,
-            timeout=min(LOOK_EVERY_SECONDS, self.decode_seconds / 2) if self.num_workers else 0,
+            timeout=self._look_every_seconds if self.num_workers else 0,
         )
+
+    @property
+    def _look_every_seconds(self) -> float:
+        return min(LOOK_EVERY_SECONDS, self.decode_seconds / 2)
 
     def __len__(self) -> int:
         return len(self.sampler)  # type: ignore[arg-type]
@@ -152,30 +159,43 @@ class WatchedLoader:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except (RuntimeError, OSError, EOFError) as error:
+            except (RuntimeError, OSError, EOFError) as error:  # the latter two: a batch whose worker is just dying
                 if not self.num_workers:
                     raise
-                failures = self._failures(iterator)
-                if not failures and isinstance(error, (OSError, EOFError)):  # a dead worker's batch cannot be fetched
-                    time.sleep(DYING_SECONDS)
-                    failures = self._failures(iterator)
-                if not failures and "timed out" in str(error):
+                timed_out = "timed out" in str(error)
+                failures = self._hung(iterator) if timed_out else []
+                failures += self._dead(iterator, within_seconds=0 if timed_out else DYING_SECONDS)
+                if timed_out and not failures:
                     continue
                 if not failures:
                     _raise_if_memory_is_full(error)
                     raise
+                self._waited.clear()
                 self._start_anew(iterator, failures)
                 return
             yield batch
 
-    def _failures(self, iterator: Any) -> list[Failure]:
-        """The workers that died or are at one video for too long."""
+    def _dead(self, iterator: Any, *, within_seconds: float) -> list[Failure]:
+        """The workers that died; waits that long for one that may be about to."""
+        wait([process.sentinel for process in iterator._workers], within_seconds)
+        return [
+            Failure(number, self._clips.at(number)[0], f"died ({_describe_exit(process.exitcode)})", hung=False)
+            for number, process in enumerate(iterator._workers)
+            if not process.is_alive()
+        ]
+
+    def _hung(self, iterator: Any) -> list[Failure]:
+        """The workers that have been at the same video, or owe the batch that is due and have been at none, at every
+        look for `decode_seconds`."""
+        owing = iterator._task_info[iterator._rcvd_idx][0]
         found = []
         for number, process in enumerate(iterator._workers):
-            video, seconds = self._clips.at(number)
-            if not process.is_alive():
-                found.append(Failure(number, video, f"died ({_describe_exit(process.exitcode)})", hung=False))
-            elif seconds > self.decode_seconds:
+            video, turn = self._clips.at(number)
+            before, looks = self._waited.get(number, (turn, -1))
+            looks = looks + 1 if turn == before else 0
+            self._waited[number] = (turn, looks)
+            patient = looks * self._look_every_seconds < self.decode_seconds
+            if process.is_alive() and not patient and (video or number == owing):
                 found.append(Failure(number, video, f"did not answer within {self.decode_seconds:g} s", hung=True))
         return found
 
@@ -197,7 +217,7 @@ class WatchedLoader:
             )
         iterator._shutdown_workers()
         for number in range(self.num_workers):
-            self._clips.desks[number].since = 0.0
+            self._clips.desks[number].turn = 0
         self._loader = self._make()
 
 
