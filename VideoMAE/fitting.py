@@ -267,12 +267,16 @@ def fit_and_test(
     log = MetricLogger(run.output_dir, enabled=world.is_main, num_processes=world.size, show_progress=show_progress)
     tested = model.to(world.device)
     with stop_request.deferred():
-        if fitting is not None:
-            log.open(run.log_dir, epoch=fitting.state.epoch, steps=fitting.state.steps, first_step=fitting.step)
-            fitting.fit(log)
-            tested = fitting.best_model()
-        test(tested, log)
-        log.close()
+        try:
+            if fitting is not None:
+                log.open(run.log_dir, epoch=fitting.state.epoch, steps=fitting.state.steps, first_step=fitting.step)
+                fitting.fit(log)
+                tested = fitting.best_model()
+            test(tested, log)
+            log.close()
+        except BaseException:
+            log.abandon()
+            raise
     say_where(run, world=world)
 
 

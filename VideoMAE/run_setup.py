@@ -179,7 +179,11 @@ def claim_output_dir(config: RunSettings, *, world: World, labels: str) -> None:
 def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> None:
     file = output_dir / "config.json"
     before_the_first_step = {"config.json", "video_check.json", LOCK_NAME}
-    if output_dir.is_dir() and not {path.name for path in output_dir.iterdir()} <= before_the_first_step:
+    if (
+        output_dir.is_dir()
+        and not {path.name for path in output_dir.iterdir() if not checkpoint.is_temporary(path)}
+        <= before_the_first_step
+    ):
         if not file.is_file():
             raise ValueError(f"{output_dir}: not empty and not the output of a run; choose another --output_dir")
         try:
@@ -198,6 +202,7 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
             )
     restarted = num_restarts(os.environ) > 0
     hold_folder(output_dir, patience_seconds=PATIENCE_AFTER_RESTART_SECONDS if restarted else PATIENCE_SECONDS)
+    checkpoint.clear_leftovers(output_dir)
     checkpoint.write_text(file, json.dumps(settings, indent=2) + "\n")
 
 

@@ -1,10 +1,12 @@
 """Checkpoints of a run: written whole or not at all, found again, and kept sparingly."""
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,45 @@ def write_atomically(path: Path, write: Any, *, keep_old_as: Path | None = None)
             os.replace(path, keep_old_as)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if path.parent.is_dir() and shutil.disk_usage(path.parent).free < 2**20:
-            reason = "the disk is full"
-        raise ValueError(f"{path}: cannot be written: {reason}; what stood there before is untouched") from error
+        raise ValueError(
+            f"{path}: cannot be written: {_reason(error, path)}; what stood there before is untouched"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns an OSError of writing to this file or folder into a ValueError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {_reason(error, path)}") from error
+
+
+def _reason(error: OSError | RuntimeError, path: Path) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    if path.parent.is_dir() and shutil.disk_usage(path.parent).free < 2**20:
+        return "the disk is full"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "inline_container" in str(error):  # torch's writer, which knows no more either
+        return "not all of it was taken; a quota or a limit on the size of files?"
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `write_atomically`, or the check of the videos, has not finished this file."""
+    return path.suffix == ".tmp" and path.stem.rpartition(".")[2].isdigit()
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Deletes what killed processes were writing: each may be as large as a checkpoint. Nobody else may be at work in
+    the folder."""
+    for path in filter(is_temporary, folder.iterdir()):
+        path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,15 +5,19 @@ import math
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import torch
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from VideoMAE.training.checkpoint import write_text
+from VideoMAE.training.checkpoint import naming, write_text
 
 Item = TypeVar("Item")
 
@@ -27,7 +31,9 @@ class MetricLogger:
         self.num_processes = num_processes
         self.show_progress = show_progress
         self.output_dir = output_dir
-        self.writer: SummaryWriter | None = None
+        self.steps: TextIO | None = None
+        self.events: Events | None = None
+        self._bar: tqdm | None = None
 
     def open(self, log_dir: Path | None, *, epoch: int, steps: int, first_step: int) -> None:
         """Begins the files of a training that goes on after `steps` steps of `epoch`; what an interrupted run said of
@@ -40,36 +46,32 @@ class MetricLogger:
             kept += [line for line in lines if line["epoch"] == epoch][:kept_of_epoch]
             write_text(self.output_dir / name, "".join(json.dumps(line) + "\n" for line in kept))
         self.steps = (self.output_dir / "steps.jsonl").open("a", encoding="utf-8", buffering=1)
-        folder = str(log_dir or self.output_dir / "tensorboard")
-        self.writer = SummaryWriter(folder, purge_step=first_step if first_step else None)
+        self.events = Events(log_dir or self.output_dir / "tensorboard", first_step=first_step)
 
     def sync(self) -> None:
         """Puts the lines of all steps on disk, so that a checkpoint never knows of more steps than the log."""
-        if self.writer is not None:
-            os.fsync(self.steps.fileno())
+        if self.steps is not None:
+            with naming(self.output_dir / "steps.jsonl"):
+                os.fsync(self.steps.fileno())
 
     def step(self, *, epoch: int, step: int, values: Mapping[str, float | None]) -> None:
         """One optimizer step."""
-        if self.writer is not None:
+        if self.steps is not None and self.events is not None:
             finite = {
                 name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
             }
-            self.steps.write(json.dumps({"epoch": epoch, "step": step, **finite}) + "\n")
-            self._scalars("step", values, step)
+            with naming(self.output_dir / "steps.jsonl"):
+                self.steps.write(json.dumps({"epoch": epoch, "step": step, **finite}) + "\n")
+            self.events.write("step", values, step)
 
     def epoch(self, epoch: int, values: Mapping[str, Any]) -> None:
         """One epoch: a JSON line in log.txt."""
-        if self.writer is not None:
-            with (self.output_dir / "log.txt").open("a", encoding="utf-8") as file:
+        if self.events is not None:
+            path = self.output_dir / "log.txt"
+            with naming(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"epoch": epoch, **values}) + "\n")
-            self._scalars("epoch", values, epoch)
-            self.writer.flush()
-
-    def _scalars(self, group: str, values: Mapping[str, Any], position: int) -> None:
-        assert self.writer is not None
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self.writer.add_scalar(f"{group}/{name}", value, position)
+            self.events.write("epoch", values, epoch)
+            self.events.flush()
 
     def progress(self, items: Iterable[Item], *, describe: str, total: int, done: int = 0) -> Iterator[Item]:
         """The items under a progress bar with clips/s, time left and memory; the consumer's clips are counted by
@@ -90,6 +92,7 @@ class MetricLogger:
             leave=False,
             dynamic_ncols=True,
         ) as bar:
+            self._bar = bar
             for item in bar:
                 yield item
                 clips += len(item.clips) * self.num_processes
@@ -103,20 +106,65 @@ class MetricLogger:
 
     def close(self) -> None:
         """Ends files and draws the curves."""
-        if self.writer is not None:
-            self.steps.close()
-            self.writer.close()
-            draw_curves(self.output_dir)
+        if self.steps is not None and self.events is not None:
+            self.events.flush()
+            with naming(self.output_dir):
+                self.steps.close()
+                self.events.close()
+                draw_curves(self.output_dir)
+
+    def abandon(self) -> None:
+        """Ends the files, as far as they can still be written, and the progress bar, below which a reason is said."""
+        if self._bar is not None:
+            self._bar.close()
+        for file in (self.steps, self.events):
+            if file is not None:
+                with suppress(OSError, ValueError):
+                    file.close()
+
+
+class Events:
+    """A file of scalars for tensorboard. Not tensorboardX's SummaryWriter: when its thread dies of a full disk, a run
+    waits for it for ever a few values later."""
+
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        self.folder = folder
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
+            if first_step:  # what an interrupted run wrote of this step and later ones is to be forgotten
+                start = SessionLog(status=SessionLog.SessionStatus.START)
+                self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+
+    def write(self, group: str, values: Mapping[str, Any], position: int) -> None:
+        """The numbers among the values, as group/name."""
+        with naming(self.folder):
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    summary = scalar(f"{group}/{name}", value)
+                    self._writer.write_event(Event(wall_time=time.time(), step=position, summary=summary))
+
+    def flush(self) -> None:
+        """Hands all over to the operating system."""
+        with naming(self.folder):
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the file. Raises OSError when the rest cannot be written."""
+        self._writer.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole JSON lines of a log; a last one that an interruption cut off is left out."""
+    """The whole JSON lines of a log; it ends before one that an interruption or a power cut spoilt."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(line))
+            content = json.loads(line)
         except ValueError:
             break
+        if not isinstance(content, dict):
+            break
+        lines.append(content)
     return lines
 
 
