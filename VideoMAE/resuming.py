@@ -8,6 +8,7 @@ from VideoMAE import flags
 from VideoMAE.config import RunConfig
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.training import checkpoint
+from VideoMAE.training.folder_lock import check_still_held
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,9 @@ def write(folder: Path, content: dict[str, Any], *, is_best: bool, keep_every: i
     """Writes a run's state as its last checkpoint, after an epoch also as the best one and as the epoch's where due.
 
     Raises:
-        ValueError: a file cannot be written; the one before is untouched.
+        ValueError: a file cannot be written, or the folder is no longer this run's; the one before is untouched.
     """
+    check_still_held(folder)
     epoch, done = content["epoch"], content["state"]["epoch"]
     if is_best:
         tested = content["model"] if content["model_ema"] is None else content["model_ema"]

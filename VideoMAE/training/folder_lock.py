@@ -57,6 +57,22 @@ def _try_lock(descriptor: int, folder: Path) -> bool:
     return True
 
 
+def check_still_held(folder: Path) -> None:
+    """Tells a folder that this process holds from one that has taken its place, which may be another run's.
+
+    Raises:
+        ValueError: the folder is gone or another one.
+    """
+    if folder not in _held:
+        return
+    try:
+        same = os.path.samestat(os.stat(folder / LOCK_NAME), os.fstat(_held[folder]))
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise ValueError(f"{folder}: was deleted or replaced while this run worked in it")
+
+
 def release_folders() -> None:
     """Lets others in."""
     while _held:
