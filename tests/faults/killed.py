@@ -1,0 +1,306 @@
+"""Processes that are killed, stopped or asked to stop."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import torch
+from cases import case
+from lab import STEPS_PER_EPOCH, TWO, ZERO, Lab, all_whole, finished, flags, leftovers, num_epochs, num_steps
+from resume_helpers import children_of, started, wait_until
+
+from VideoMAE.training import checkpoint
+from VideoMAE.training.stop_request import REQUEUE_STATUS
+
+KILLS_A_RUN = 2
+BLOCKED = "ffconcat version 1.0\nfile pipe.txt\n"  # a playlist that leads to a pipe in which nothing ever comes
+
+
+def kill_at_random_moments(lab: Lab, seed: int) -> str:
+    """Kills a run and its workers at moments drawn from the seed, until at last it may finish."""
+    draw = random.Random(seed)
+    output_dir = lab.new()
+    lab.unbroken()
+    begun = 0
+    for _ in range(KILLS_A_RUN):
+        with lab.running(output_dir) as run:
+            time.sleep(draw.uniform(0.2, 1.8))
+            begun += run.is_alive
+            run.kill()
+    lab.finishes(output_dir)
+    return finished(begun)
+
+
+def add_random_kills(seeds: range) -> None:
+    """Adds a case for each seed."""
+    for seed in seeds:
+
+        def killed(lab: Lab, seed: int = seed) -> str:
+            return kill_at_random_moments(lab, seed)
+
+        killed.__doc__ = f"kill -9 of the process and its workers at {KILLS_A_RUN} moments drawn from seed {seed}"
+        case(f"random kills, seed {seed}")(killed)
+
+
+def block(video: Path) -> Path:
+    """Puts in a video's place, at once, a file at which its reader waits for ever -> the pipe at which it does."""
+    pipe = video.parent / "pipe.txt"
+    if not pipe.exists():
+        os.mkfifo(pipe)
+    other = video.with_suffix(".new")
+    other.write_text(BLOCKED)
+    other.replace(video)
+    return pipe
+
+
+def killed_at_a_blocked_video(lab: Lab, video_id: str, epochs: int, *, is_there: str) -> str:
+    dataset, output_dir = lab.own_dataset(), lab.new()
+    video = dataset / f"videos/{video_id}.mp4"
+    whole = video.read_bytes()
+    with lab.running(output_dir, dataset=dataset) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 1)
+        pipe = block(video)
+        run.wait_until(lambda: num_steps(output_dir) == STEPS_PER_EPOCH * max(epochs, 1) and has_reader(pipe))
+        run.kill()
+        assert num_epochs(output_dir) == epochs, is_there
+    video.write_bytes(whole)
+    lab.finishes(output_dir, dataset=dataset)
+    return finished(1)
+
+
+def has_reader(pipe: Path) -> bool:
+    """Whether somebody waits at the pipe; leaves its other end open, so that the waiting goes on."""
+    try:
+        os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    return True
+
+
+@case("kill -9 during validation")
+def killed_in_validation(lab: Lab) -> str:
+    """kill -9 while a validation video is being read"""
+    return killed_at_a_blocked_video(lab, "00013", 0, is_there="the first epoch's validation")
+
+
+@case("kill -9 during the final test")
+def killed_in_test(lab: Lab) -> str:
+    """kill -9 while a test video is being read, after the last epoch"""
+    return killed_at_a_blocked_video(lab, "50001", 2, is_there="the test")
+
+
+@case("kill -9 between the last checkpoint and the test")
+def killed_before_test(lab: Lab) -> str:
+    """kill -9 as soon as the checkpoint of the last epoch has its name"""
+    output_dir = lab.new()
+    with lab.running(output_dir) as run:
+        run.wait_until(lambda: num_epochs(output_dir) == 2)
+        last = (output_dir / checkpoint.LAST).stat().st_ino
+        run.wait_until(lambda: any(path.stat().st_ino != last for path in output_dir.glob(checkpoint.LAST)))
+        run.kill()
+    assert not (output_dir / "results.json").exists()
+    assert "epoch 2 of 2, step 0" in lab.finishes(output_dir)
+    return finished(1)
+
+
+@case("kill -9 while a checkpoint is written")
+def killed_in_saving(lab: Lab) -> str:
+    """kill -9 as soon as the temporary file of a checkpoint is there"""
+    output_dir = lab.new()
+    with lab.running(output_dir) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 3)
+        run.wait_until(lambda: any(leftovers(output_dir)))
+        run.kill()
+    all_whole(output_dir)
+    lab.finishes(output_dir)
+    return finished(1)
+
+
+def two_processes_killed(lab: Lab, backend: tuple[str, ...]) -> str:
+    output_dir = lab.new()
+    two = (*TWO, *backend)
+    with lab.running(output_dir, *two, processes=2) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 4)
+        run.kill()
+    assert 4 <= num_steps(output_dir) < 2 * STEPS_PER_EPOCH
+    said = lab.finishes(output_dir, *two, processes=2, expected=lab.unbroken(2, two))
+    assert "resumed from" in said
+    return finished(1)
+
+
+@case("kill -9 of two processes, DDP")
+def two_of_ddp(lab: Lab) -> str:
+    """kill -9 of both processes of a run with DistributedDataParallel"""
+    return two_processes_killed(lab, ())
+
+
+@case("kill -9 of two processes, ZeRO 1")
+def two_of_zero(lab: Lab) -> str:
+    """kill -9 of both processes of a run with DeepSpeed's ZeRO 1"""
+    return two_processes_killed(lab, tuple(ZERO))
+
+
+@case("kill -9 of one rank")
+def rank_killed(lab: Lab) -> str:
+    """kill -9 of one of torchrun's two processes: the other ends too, and the reason is said"""
+    output_dir = lab.new()
+    with started(*flags(lab.dataset, output_dir, *TWO), processes=2) as process:
+        wait_until(lambda: num_steps(output_dir) >= 2, process)
+        os.kill(children_of(process.pid)[1], signal.SIGKILL)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and "was ended by signal 9" in said and "Traceback" not in said, said
+    all_whole(output_dir)
+    lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
+    return finished(1)
+
+
+@case("kill -9 of the launcher")
+def launcher_killed(lab: Lab) -> str:
+    """kill -9 of torchrun: its processes save and leave"""
+    output_dir = lab.new()
+    with started(*flags(lab.dataset, output_dir, *TWO), processes=2) as process:
+        wait_until(lambda: num_steps(output_dir) >= 2, process)
+        ranks = children_of(process.pid)
+        process.kill()
+        deadline = time.monotonic() + 60
+        while any(Path(f"/proc/{rank}").exists() for rank in ranks):
+            assert time.monotonic() < deadline, "they go on alone"
+            time.sleep(0.1)
+    all_whole(output_dir)
+    lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
+    return finished(1)
+
+
+@case("SIGUSR1 to the launcher")
+def launcher_asked(lab: Lab) -> str:
+    """SIGUSR1 to torchrun alone: both processes save and end with the status that asks for a new start"""
+    output_dir = lab.new()
+    slowly = [*TWO, "--save_ckpt_steps", "0"]
+    with started(*flags(lab.dataset, output_dir, *slowly), processes=2) as process:
+        wait_until(lambda: num_steps(output_dir) >= 2, process)
+        os.kill(process.pid, signal.SIGUSR1)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == REQUEUE_STATUS and "SIGUSR1: saved" in said and "Traceback" not in said, said
+    lab.finishes(output_dir, *slowly, processes=2, expected=lab.unbroken(2, tuple(TWO)))
+    return finished(1)
+
+
+@case("SIGUSR1 to one rank")
+def rank_asked(lab: Lab) -> str:
+    """SIGUSR1 to the second of two processes: both save the same step and stop"""
+    output_dir = lab.new()
+    slowly = [*TWO, "--save_ckpt_steps", "0"]
+    with lab.running(output_dir, *slowly, processes=2) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 2)
+        os.kill(run.ranks[1].pid, signal.SIGUSR1)
+        assert run.wait() == REQUEUE_STATUS, run.said
+        assert [rank.exitcode for rank in run.ranks] == 2 * [REQUEUE_STATUS]
+    state = torch.load(output_dir / checkpoint.LAST, weights_only=True)["state"]
+    assert state["steps"] + STEPS_PER_EPOCH * state["epoch"] == num_steps(output_dir)
+    lab.finishes(output_dir, *slowly, processes=2, expected=lab.unbroken(2, tuple(TWO)))
+    return finished(1)
+
+
+def asked_to_stop(lab: Lab, *numbers: signal.Signals) -> str:
+    output_dir = lab.new()
+    slowly = ["--save_ckpt_steps", "0"]
+    with lab.running(output_dir, *slowly) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 2)
+        run.signal(numbers[0])
+        for number in numbers[1:]:
+            run.wait_until(lambda: any(leftovers(output_dir)))
+            run.signal(number)
+        assert run.wait() == REQUEUE_STATUS, run.said
+        said = run.said
+    assert f"{numbers[0].name}: saved {output_dir / checkpoint.LAST} after step" in said and "Traceback" not in said
+    assert "s after the signal; the same command goes on from there" in said
+    lab.finishes(output_dir, *slowly)
+    return finished(1)
+
+
+@case("SIGTERM")
+def terminated(lab: Lab) -> str:
+    """SIGTERM to the process and its workers: it saves and asks for a new start"""
+    return asked_to_stop(lab, signal.SIGTERM)
+
+
+@case("SIGUSR1")
+def warned(lab: Lab) -> str:
+    """SIGUSR1, Slurm's warning before the time limit, to the process and its workers"""
+    return asked_to_stop(lab, signal.SIGUSR1)
+
+
+@case("Ctrl-C")
+def interrupted(lab: Lab) -> str:
+    """SIGINT to the process and its workers"""
+    return asked_to_stop(lab, signal.SIGINT)
+
+
+@case("a second signal while saving")
+def asked_twice(lab: Lab) -> str:
+    """SIGUSR1, and SIGTERM twice while the checkpoint is being written"""
+    return asked_to_stop(lab, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM)
+
+
+@case("kill -9 of a data-loader worker")
+def worker_killed(lab: Lab) -> str:
+    """kill -9 of the process that reads the videos: another one takes its place"""
+    output_dir = lab.new()
+    with lab.running(output_dir) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 2)
+        os.kill(children_of(run.pid)[0], signal.SIGKILL)
+        assert run.wait() == 0, run.said
+        said = run.said
+    assert "died (signal 9" in said and "it starts anew" in said and "Traceback" not in said
+    lab.finishes(output_dir)
+    return finished(0)
+
+
+@case("a data-loader worker stands still")
+def worker_frozen(lab: Lab) -> str:
+    """SIGSTOP of a worker between two videos: the watchdog ends it after --decode_seconds and no video is given up"""
+    output_dir = lab.new()
+    with lab.running(output_dir, "--decode_seconds", "2") as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 2)
+        os.kill(run.pid, signal.SIGSTOP)
+        time.sleep(0.5)  # the worker reads ahead as far as it may, and waits
+        os.kill(children_of(run.pid)[0], signal.SIGSTOP)
+        os.kill(run.pid, signal.SIGCONT)
+        assert run.wait() == 0, run.said
+        said = run.said
+    assert "did not answer within 2 s; it starts anew" in said and "unreadable in training" not in said, said
+    lab.finishes(output_dir)
+    return finished(0)
+
+
+@case("the whole run is frozen for a while")
+def all_frozen(lab: Lab) -> str:
+    """SIGSTOP of the process and its worker for longer than --decode_seconds, and SIGCONT: no video is given up"""
+    output_dir = lab.new()
+    with lab.running(output_dir, "--decode_seconds", "2") as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 2)
+        run.signal(signal.SIGSTOP)
+        time.sleep(3)
+        run.signal(signal.SIGCONT)
+        assert run.wait() == 0, run.said
+        assert "did not answer" not in run.said
+    lab.finishes(output_dir)
+    return finished(0)
+
+
+@case("one rank is frozen for a while")
+def rank_frozen(lab: Lab) -> str:
+    """SIGSTOP of one of two processes for three seconds, and SIGCONT: the other waits"""
+    output_dir = lab.new()
+    with lab.running(output_dir, *TWO, processes=2) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 2)
+        os.kill(run.ranks[1].pid, signal.SIGSTOP)
+        time.sleep(3)
+        os.kill(run.ranks[1].pid, signal.SIGCONT)
+        assert run.wait() == 0, run.said
+    lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
+    return finished(0)
