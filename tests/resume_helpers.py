@@ -32,17 +32,6 @@ def command(*arguments: str, processes: int = 1, module: str = "VideoMAE.run_cla
     return [*launch, "-m", module, *arguments]
 
 
-def run(*arguments: str, processes: int = 1, seconds: float = 200) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments, processes=processes),
-        cwd=REPOSITORY,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
-
-
 @contextmanager
 def started(*arguments: str, processes: int = 1, stderr: Any = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, which is killed at the end if anything is left of it."""

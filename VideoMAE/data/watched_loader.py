@@ -67,6 +67,21 @@ class WatchedClips:
         return (desk.path.decode(errors="replace") if turn % 2 else "", turn)
 
 
+class _Shared:
+    """Makes a batch, in shared memory. Otherwise torch puts it there in a thread of the worker, where a full /dev/shm
+    loses the batch and the main process waits for ever."""
+
+    def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, samples: Any) -> Any:
+        batch = self.collate_fn(samples)
+        for field in batch:
+            if isinstance(field, Tensor):
+                field.share_memory_()
+        return batch
+
+
 class Failure(NamedTuple):
     """A worker that hung or died: at which video ("" for none), and what happened in words."""
 
@@ -125,7 +140,7 @@ class WatchedLoader:
             batch_sampler=self._rest,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
-            collate_fn=self.collate_fn,
+            collate_fn=_Shared(self.collate_fn) if self.num_workers else self.collate_fn,
             worker_init_fn=settle_worker,
             persistent_workers=self.num_workers > 0,
             timeout=self._look_every_seconds if self.num_workers else 0,
@@ -162,13 +177,13 @@ class WatchedLoader:
             except (RuntimeError, OSError, EOFError) as error:  # the latter two: a batch whose worker is just dying
                 if not self.num_workers:
                     raise
+                _raise_if_memory_is_full(error)
                 timed_out = "timed out" in str(error)
                 failures = self._hung(iterator) if timed_out else []
                 failures += self._dead(iterator, within_seconds=0 if timed_out else DYING_SECONDS)
                 if timed_out and not failures:
                     continue
                 if not failures:
-                    _raise_if_memory_is_full(error)
                     raise
                 self._waited.clear()
                 self._start_anew(iterator, failures)

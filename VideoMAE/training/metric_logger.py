@@ -116,6 +116,7 @@ class MetricLogger:
     def abandon(self) -> None:
         """Ends the files, as far as they can still be written, and the progress bar, below which a reason is said."""
         if self._bar is not None:
+            self._bar.delay = 0  # a bar that a sentence brought out before its time would stay otherwise
             self._bar.close()
         for file in (self.steps, self.events):
             if file is not None:

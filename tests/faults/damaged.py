@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cases import case
-from lab import STEPS_PER_EPOCH, TWO, Lab, finished, lines, num_steps, stopped
+from lab import REQUEUE_STATUS, STEPS_PER_EPOCH, Lab, finished, lines, num_steps, outcome, stopped
 
 from VideoMAE.training import checkpoint
 
@@ -200,17 +200,34 @@ def flag_changed(lab: Lab) -> str:
     return stopped(sentence, lab.root)
 
 
+def other_processes(lab: Lab, before: int, after: int, backend: list[str]) -> str:
+    """Begun by one number of processes with a total batch of 2, gone on with by another one."""
+    output_dir = lab.new()
+    batch = {1: "2", 2: "1"}
+    with lab.running(output_dir, *backend, "--batch_size", batch[before], processes=before) as run:
+        run.wait_until(lambda: num_steps(output_dir) >= 3)
+        run.signal(signal.SIGUSR1)
+        assert run.wait() == REQUEUE_STATUS, run.said
+    done = lines(output_dir / "steps.jsonl")
+    with lab.running(output_dir, *backend, "--batch_size", batch[after], processes=after) as run:
+        assert run.wait() == 0, run.said
+        assert f"this run had {before} processes and now has {after}" in run.said and "Traceback" not in run.said
+    steps = lines(output_dir / "steps.jsonl")
+    assert steps[: len(done)] == done
+    assert [line["step"] for line in steps] == list(range(2 * STEPS_PER_EPOCH))
+    for ours, theirs in zip(steps, lab.unbroken()["steps"], strict=True):
+        assert abs(ours["loss"] - theirs["loss"]) < 0.1
+    outcome(output_dir)
+    return "finished with numbers close to the unbroken run's after 1 restart, and says so"
+
+
 @case("more processes than before")
 def more_processes(lab: Lab) -> str:
-    """begun by one process, gone on with by two: said, and close to the unbroken run's numbers"""
-    output_dir = lab.interrupted()
-    before = lines(output_dir / "steps.jsonl")
-    with lab.running(output_dir, *TWO, processes=2) as run:
-        assert run.wait() == 0, run.said
-        assert "this run had 1 processes and now has 2" in run.said and "Traceback" not in run.said
-    steps, unbroken = lines(output_dir / "steps.jsonl"), lab.unbroken()["steps"]
-    assert steps[: len(before)] == before
-    assert [line["step"] for line in steps] == list(range(2 * STEPS_PER_EPOCH))
-    for ours, theirs in zip(steps, unbroken, strict=True):
-        assert abs(ours["loss"] - theirs["loss"]) < 0.1
-    return "finished with numbers close to the unbroken run's after 1 restart, and says so"
+    """begun by one process, gone on with by two"""
+    return other_processes(lab, 1, 2, [])
+
+
+@case("fewer processes than before, ZeRO 2")
+def fewer_processes(lab: Lab) -> str:
+    """begun by two processes with DeepSpeed's ZeRO 2, gone on with by one"""
+    return other_processes(lab, 2, 1, ["--enable_deepspeed", "--zero_stage", "2"])

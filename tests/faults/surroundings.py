@@ -198,7 +198,7 @@ def bad_video(lab: Lab, spoil: Callable[[Path], None], reason: str) -> str:
     allowing = Path(shutil.copytree(output_dir, lab.new()))
     with lab.running(allowing, "--decode_seconds", "2", *ALLOWING, dataset=dataset) as run:
         assert run.wait() == 0, run.said
-        assert f"unreadable in training, another video takes its place: {TRAINED_ON}: " in run.said
+        assert f"unreadable in training, another video took its place: {TRAINED_ON}: " in run.said
         assert "Traceback" not in run.said
     ours, theirs = outcome(allowing), lab.unbroken()
     kept = len(lines(output_dir / "steps.jsonl"))
