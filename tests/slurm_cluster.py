@@ -131,7 +131,7 @@ class Cluster:
         text = self.run("scontrol", "show", "job", "--oneliner", job)
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
-    def wait(self, job: str, *states: str, timeout: float = 150) -> dict[str, str]:
+    def wait(self, job: str, *states: str, timeout: float = 300) -> dict[str, str]:
         """The job once it is in one of the states; without states, once it has ended.
 
         Raises:
@@ -148,7 +148,7 @@ class Cluster:
                 raise TimeoutError(f"job {job} is {state}, wanted {states or 'ended'}: {self.output(job)[-3000:]}")
             time.sleep(0.1)
 
-    def wait_for(self, job: str, text: str, *, file: Path | None = None, timeout: float = 60) -> None:
+    def wait_for(self, job: str, text: str, *, file: Path | None = None, timeout: float = 150) -> None:
         """Returns when a job, or a file that it writes, has said this."""
         deadline = time.monotonic() + timeout
         while text not in (self.output(job) if file is None else file.read_text() if file.is_file() else ""):

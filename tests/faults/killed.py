@@ -272,7 +272,9 @@ def worker_frozen(lab: Lab) -> str:
         os.kill(run.pid, signal.SIGCONT)
         assert run.wait() == 0, run.said
         said = run.said
-    assert "did not answer within 2 s; it starts anew" in said and "unreadable in training" not in said, said
+    assert (
+        "did not answer within 2 s; it starts anew" in said or "died (signal 9" in said
+    ) and "unreadable in training" not in said, said
     lab.finishes(output_dir)
     return finished(0)
 
