@@ -8,8 +8,10 @@ import logging
 import multiprocessing
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +112,8 @@ class WatchedLoader:
     A worker that stays at one video while `decode_seconds` are waited is ended and the video counts as unreadable; so
     does a video at which a worker dies for the second time. A worker that owes the batch that is due and stands still
     between videos is ended too. All is said, and the loader starts anew at the batch that is due. Only time spent
-    waiting counts, so that a run that is frozen for a while as a whole gives up nothing. Without workers videos are read in this process, and nothing watches over it. The dataset has `make_clips`.
+    waiting counts, so that a run that is frozen for a while as a whole gives up nothing. Without workers videos are
+    read in this process, and nothing watches over it. The dataset has `make_clips`.
     """
 
     def __init__(
@@ -171,7 +174,8 @@ class WatchedLoader:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while True:
             try:
-                batch = next(iterator)
+                with self._ending_frozen_workers(iterator):
+                    batch = next(iterator)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:  # the latter two: a batch whose worker is just dying
@@ -190,9 +194,31 @@ class WatchedLoader:
                 return
             yield batch
 
+    @contextmanager
+    def _ending_frozen_workers(self, iterator: Any) -> Iterator[None]:
+        """Kills the workers when a batch that is announced does not come: torch fetches its memory from the worker
+        without a limit, and a worker that is stopped as a whole never answers."""
+        if not self.num_workers:
+            yield
+            return
+
+        def kill() -> None:
+            for process in iterator._workers:
+                process.kill()
+
+        timer = threading.Timer(self._look_every_seconds + self.decode_seconds, kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def _dead(self, iterator: Any, *, within_seconds: float) -> list[Failure]:
         """The workers that died; waits that long for one that may be about to."""
-        wait([process.sentinel for process in iterator._workers], within_seconds)
+        deadline = time.monotonic() + within_seconds
+        while all(process.is_alive() for process in iterator._workers) and time.monotonic() < deadline:
+            time.sleep(0.01)
         return [
             Failure(number, self._clips.at(number)[0], f"died ({_describe_exit(process.exitcode)})", hung=False)
             for number, process in enumerate(iterator._workers)
