@@ -53,8 +53,16 @@ def test_what_is_saved_is_read_again_and_no_temporary_file_stays(tmp_path: Path)
     assert os.listdir(path.parent) == [checkpoint.LAST]
 
 
-@pytest.mark.parametrize("reason", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
-def test_a_failing_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, reason: Exception) -> None:
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (OSError(28, "No space left on device"), "the disk is full"),
+        (RuntimeError("unexpected pos 64 vs 0"), "unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_failing_write_leaves_the_old_file_and_no_temporary_one(
+    tmp_path: Path, reason: Exception, words: str
+) -> None:
     path = tmp_path / checkpoint.LAST
     checkpoint.save(path, content(1))
     before = path.read_bytes()
@@ -63,7 +71,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path
         temporary.write_bytes(b"half")
         raise reason
 
-    with pytest.raises(ValueError, match=re.escape(f"{path}: cannot be written: {reason}")):
+    with pytest.raises(ValueError, match=re.escape(f"{path}: cannot be written: {words}")):
         checkpoint.write_atomically(path, write_half)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [checkpoint.LAST]

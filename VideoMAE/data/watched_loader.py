@@ -109,11 +109,11 @@ class _Rest(Sampler[Any]):
 class WatchedLoader:
     """Batches of `dataset[key] for key in batch`, for each batch of keys that `sampler` yields, in that order.
 
-    A worker that stays at one video while `decode_seconds` are waited is ended and the video counts as unreadable;
-    so does a video at which a worker dies for the second time. A worker that owes the batch that is due and stands
-    still between videos is ended too. All is said, and the loader starts anew at the batch that is due. Only time
-    spent waiting counts, so that a run that is frozen for a while as a whole gives up nothing. Without workers
-    videos are read in this process, and nothing watches over it. The dataset has `make_clips`.
+    A worker that stays at one video while `decode_seconds` are waited is ended and the video counts as unreadable; so
+    does a video at which a worker dies for the second time. A worker that owes the batch that is due and stands still
+    between videos is ended too. All is said, and the loader starts anew at the batch that is due. Only time spent
+    waiting counts, so that a run that is frozen for a while as a whole gives up nothing. Without workers videos are
+    read in this process, and nothing watches over it. The dataset has `make_clips`.
     """
 
     def __init__(

@@ -171,7 +171,7 @@ def second_run(lab: Lab) -> str:
         assert f"process {run.pid} on" in sentence and "works in it" in sentence
         run.signal(signal.SIGCONT)
         assert run.wait() == 0, run.said
-    lab.finishes(output_dir)
+    lab.is_right(output_dir)
     return stopped(re.sub("process [0-9]+ on .* works", "process N on HOST works", sentence), lab.root)
 
 

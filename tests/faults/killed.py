@@ -256,7 +256,7 @@ def worker_killed(lab: Lab) -> str:
         assert run.wait() == 0, run.said
         said = run.said
     assert "died (signal 9" in said and "it starts anew" in said and "Traceback" not in said
-    lab.finishes(output_dir)
+    lab.is_right(output_dir)
     return finished(0)
 
 
@@ -275,7 +275,7 @@ def worker_frozen(lab: Lab) -> str:
     assert (
         "did not answer within 2 s; it starts anew" in said or "died (signal 9" in said
     ) and "unreadable in training" not in said, said
-    lab.finishes(output_dir)
+    lab.is_right(output_dir)
     return finished(0)
 
 
@@ -290,7 +290,7 @@ def all_frozen(lab: Lab) -> str:
         run.signal(signal.SIGCONT)
         assert run.wait() == 0, run.said
         assert "did not answer" not in run.said
-    lab.finishes(output_dir)
+    lab.is_right(output_dir)
     return finished(0)
 
 
@@ -304,5 +304,5 @@ def rank_frozen(lab: Lab) -> str:
         time.sleep(3)
         os.kill(run.ranks[1].pid, signal.SIGCONT)
         assert run.wait() == 0, run.said
-    lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
+    lab.is_right(output_dir, lab.unbroken(2, tuple(TWO)))
     return finished(0)

@@ -100,9 +100,13 @@ class Lab:
             assert run.wait() == 0, run.said
             said = run.said
         assert "Traceback" not in said, said
-        assert outcome(output_dir) == (expected or self.unbroken()), said
-        assert not leftovers(output_dir)
+        self.is_right(output_dir, expected)
         return said
+
+    def is_right(self, output_dir: Path, expected: dict[str, Any] | None = None) -> None:
+        """A finished run has the unbroken run's numbers, and nothing lies about."""
+        assert outcome(output_dir) == (expected or self.unbroken())
+        assert not leftovers(output_dir)
 
     def stops(
         self,
