@@ -17,7 +17,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["VideoMAE.run_class_finetuning", "deepspeed", "matplotlib.pyplot"])
+SERVER.set_forkserver_preload(  # the program, and what it imports only when it needs it
+    ["VideoMAE.run_class_finetuning", "deepspeed", "timm.optim", "timm.data.mixup", "torch._dynamo", "torch._inductor"]
+)
 
 
 class Run:
