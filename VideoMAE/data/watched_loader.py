@@ -202,8 +202,10 @@ class WatchedLoader:
             yield
             return
 
+        workers = iterator._workers  # not the iterator, whose end would wait for the timer's thread
+
         def kill() -> None:
-            for process in iterator._workers:
+            for process in workers:
                 process.kill()
 
         timer = threading.Timer(self._look_every_seconds + self.decode_seconds, kill)
