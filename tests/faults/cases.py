@@ -20,3 +20,8 @@ def case(name: str) -> Callable[[Case], Case]:
         return function
 
     return add
+
+
+def names(module: str) -> list[str]:
+    """Those of one module."""
+    return [name for name, function in CASES.items() if function.__module__ == module]
