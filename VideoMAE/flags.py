@@ -88,6 +88,7 @@ NOT_THE_RUN = frozenset(
         "nb_classes",  # the dataset's, or refused
         "exclude",  # exclude_content counts
         "pin_mem",
+        "decoder",  # the frames are the same
         "output_dir",
         "log_dir",
         "device",

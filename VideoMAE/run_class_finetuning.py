@@ -108,7 +108,7 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
     max_bad = check_bad_share(labels["train"], check, max_share=data.max_bad_videos)
     train = long_enough(labels["train"], check, clip_len=data.num_frames, clip_fps=data.train_fps)
     transform = train_transform(augment, input_size=data.input_size)
-    clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform)
+    clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform, data.decoder)
     sampler = TrainSampler(
         len(train.ids),
         batch_size=optim.batch_size,
@@ -129,7 +129,7 @@ def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, worl
     data = config.data
     videos = readable(labels["validation"], check)
     transform = ValidationTransform(data.short_side_size, data.input_size)
-    clips = ValidationClips(data.num_frames, data.sampling_rate, transform)
+    clips = ValidationClips(data.num_frames, data.sampling_rate, transform, data.decoder)
     return make_loader(
         EvaluationDataset(videos, make_clips=clips, seed=config.run.seed),
         share_sampler(len(videos.ids), config, world),
@@ -181,6 +181,7 @@ def test(
         data.test_num_crop,
         data.short_side_size,
         data.input_size,
+        data.decoder,
     )
     loader = make_loader(
         EvaluationDataset(videos, make_clips=clips, seed=run.seed),

@@ -21,6 +21,7 @@ from VideoMAE.config import ClipAugmentConfig, ModelConfig, OptimConfig, RunConf
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import ShareSampler
 from VideoMAE.data.video_check import VideoCheck, check_videos
+from VideoMAE.data.video_reader import DecoderName, require_decoder
 from VideoMAE.data.video_transforms import TrainTransform
 from VideoMAE.engine_for_finetuning import SharedError
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
@@ -51,6 +52,9 @@ class LoaderSettings(Protocol):
 
     @property
     def decode_seconds(self) -> float: ...
+
+    @property
+    def decoder(self) -> DecoderName: ...
 
     @property
     def exclude(self) -> Path | None: ...
@@ -146,6 +150,7 @@ def known_to_all() -> Iterator[None]:
 def prepared(config: Settings) -> Settings:
     """The settings, found possible, with absolute paths and what the --exclude file holds."""
     flags.check_settings(config)
+    require_decoder(config.data.decoder)
     config = flags.with_absolute_paths(config)
     found = Exclusion(config.data.exclude).fingerprint()
     return dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_content=found))  # type: ignore[type-var]

@@ -115,12 +115,13 @@ def choose_held_out(
 def make_clips(config: V2VConfig, *, training: bool) -> EvenClips:
     """Clips of training or evaluation, as --crop and --augment say."""
     data = config.data
+    clips = partial(EvenClips, data.num_frames, decoder=data.decoder)
     if training and data.augment:
-        return EvenClips(data.num_frames, run_setup.train_transform(config.augment, input_size=data.input_size))
+        return clips(run_setup.train_transform(config.augment, input_size=data.input_size))
     if data.crop == "center":
-        return EvenClips(data.num_frames, WithoutChance(ValidationTransform(data.input_size, data.input_size)))
+        return clips(WithoutChance(ValidationTransform(data.input_size, data.input_size)))
     size = data.input_size
-    return EvenClips(data.num_frames, WithoutChance(SquashTransform(size)), decode_size=(size, size))
+    return clips(WithoutChance(SquashTransform(size)), decode_size=(size, size))
 
 
 def evaluation_loader(videos: Annotations, config: V2VConfig, world: World) -> Any:

@@ -38,8 +38,10 @@ def importers(*prefixes: str) -> set[str]:
     }
 
 
-def test_only_video_reader_imports_a_decoder() -> None:
-    assert importers("decord", "av", "torchcodec", "torchvision.io") == {"VideoMAE.data.video_reader"}
+def test_only_video_container_and_video_decoders_import_a_decoder() -> None:
+    readers = {"VideoMAE.data.video_container", "VideoMAE.data.video_decoders"}
+    assert importers("decord", "av", "torchcodec", "torchvision.io") == readers
+    assert importers(*readers) <= readers | {"VideoMAE.data.video_reader"}
 
 
 def test_only_backends_imports_deepspeed_and_only_when_asked() -> None:

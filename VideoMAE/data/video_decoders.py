@@ -1,0 +1,264 @@
+"""Who decodes the frames: sources that give the frames at rising, distinct indices, (T,) -> (T, H, W, 3) uint8 RGB.
+
+The only module besides video_container.py that imports decoders; decord and torchcodec when they are asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.frame import VideoFrame
+
+from VideoMAE.data.video_container import OpenFile, UnreadableVideoError, decoded, has_closed_groups
+
+DecoderName = Literal["decord", "torchcodec", "pyav"]
+
+# decord keeps time stamps in 32 bits and may never return when one is larger (its issue 269, pull request 341).
+MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
+# The share of frames that decord may replace by their neighbours before it fails: less than one frame.
+FAULT_TOLERANCE_OF_DECORD = 1e-9
+# Codecs whose decoding may begin at every entry of closed groups.
+CODECS_WITH_ENTRIES = ("h264", "hevc", "vp9", "av1", "libdav1d", "mpeg4")
+
+Size = tuple[int, int] | None
+"""Height and width that frames are squashed to; None: their own."""
+
+
+class Source(Protocol):
+    """Reads rising, distinct indices."""
+
+    def read(self, indices: np.ndarray) -> np.ndarray: ...
+
+
+def open_source(decoder: DecoderName, file: OpenFile, size: Size) -> Source:
+    """The decoder asked for where it gives this file's frames as they are, else PyAV: from key frames on where that is
+    safe, else from the first frame on. The frames are the same to the bit whatever is asked for.
+
+    Raises:
+        ValueError: the decoder is not installed.
+        UnreadableVideoError: it cannot open a file that it should be able to open.
+    """
+    require_decoder(decoder)
+    source: DecordSource | TorchcodecSource | None = None
+    if decoder == "decord" and is_for_decord(file):
+        source = DecordSource(file.path, size)
+    elif decoder == "torchcodec" and is_plain(file) and size is None:
+        source = TorchcodecSource(file.path)
+    if source is not None and source.num_frames == file.info.num_frames:
+        return source
+    return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
+
+
+def has_entries(file: OpenFile) -> bool:
+    """Whether frames can be decoded from the entry before them on."""
+    return (
+        file.is_mp4
+        and file.info.codec in CODECS_WITH_ENTRIES
+        and len(file.packets) == file.info.num_frames
+        and not any(packet.is_hidden for packet in file.packets)
+        and has_closed_groups(file.packets)
+    )
+
+
+def is_plain(file: OpenFile) -> bool:
+    """The kind that every decoder reads alike: an upright mp4 of one film with 8-bit 4:2:0 pixels, closed groups of
+    pictures and every sample shown."""
+    return (
+        file.info.pixel_format in ("yuv420p", "yuvj420p")  # decord, 10 bits: wrong colours
+        and len(file.container.streams.video) == 1  # several: decord picks one by itself
+        and not file.info.rotation  # decord, 90 degrees: a fourth channel, and batches fail
+        and has_entries(file)  # decord, edit lists: shifted frames, the last one repeated
+        and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # decord, open groups: shifted frames
+    )
+
+
+def is_for_decord(file: OpenFile) -> bool:
+    """Whether decord 0.6 returns the frames asked for."""
+    latest = max((packet.pts or 0 for packet in file.packets), default=0)
+    return is_plain(file) and file.info.codec == "h264" and latest <= MAX_TIMESTAMP_OF_DECORD
+
+
+def require_decoder(decoder: DecoderName) -> None:
+    """Imports the decoder's package.
+
+    Raises:
+        ValueError: it is not installed, or lacks a library; says how to get it.
+    """
+    try:
+        if decoder == "decord":
+            import decord  # noqa: F401
+        elif decoder == "torchcodec":
+            import torchcodec.decoders  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--decoder {decoder}: not installed; pip install {error.name}, or take --decoder pyav"
+        ) from error
+    except (ImportError, OSError, RuntimeError) as error:
+        hint = "torchcodec needs FFmpeg's shared libraries (apt-get install ffmpeg)" if decoder == "torchcodec" else ""
+        raise ValueError(
+            f"--decoder {decoder}: does not load ({_cause(error)}); {hint or 'install it anew'}, or take --decoder pyav"
+        ) from error
+
+
+class DecordSource:
+    """decord, which seeks to the key frame before each run of indices and decodes ahead in a thread of its own."""
+
+    def __init__(self, path: Path, size: Size) -> None:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        self._decord, self._path, self._size = decord, path, size
+        self._reader = self._open()
+        self.num_frames = len(self._reader)
+
+    def _open(self) -> Any:
+        height, width = self._size or (-1, -1)
+        try:
+            return self._decord.VideoReader(
+                str(self._path), width=width, height=height, num_threads=1, fault_tol=FAULT_TOLERANCE_OF_DECORD
+            )
+        except (self._decord.DECORDError, RuntimeError, AssertionError, UnicodeError) as error:
+            raise UnreadableVideoError(self._path, f"decord cannot open it ({_cause(error)})") from error
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        try:
+            return self._reader.get_batch(indices).asnumpy()
+        except (self._decord.DECORDError, self._decord.DECORDLimitReachedError, RuntimeError):
+            # It reads ahead in a thread, so that damage after the frames asked for makes it fail now and then, also
+            # in later calls. PyAV, which stops at the last of them, decides.
+            self._reader = self._open()
+            return SequentialSource(self._path, self._size).read(indices)
+
+
+class TorchcodecSource:
+    """torchcodec with an index of its own, on the FFmpeg libraries of the system; frames of their own size, since its
+    scaling differs from decord's by 3 levels of 255 on average."""
+
+    def __init__(self, path: Path) -> None:
+        from torchcodec.decoders import VideoDecoder
+
+        self._path = path
+        try:
+            self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu")
+        except (RuntimeError, ValueError) as error:
+            raise UnreadableVideoError(path, f"torchcodec cannot open it ({_cause(error)})") from error
+        self.num_frames = len(self._decoder)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        try:
+            return self._decoder.get_frames_at(indices.tolist()).data.numpy()
+        except (RuntimeError, IndexError):
+            return SequentialSource(self._path, None).read(indices)  # which says from where on it is damaged
+
+
+class PyAVSource:
+    """PyAV, from the entry before each group of wanted frames on; needs the file to stay open.
+
+    H.264 frames that are not wanted and that no other frame refers to are not decoded, which with B-frames saves
+    a third of the time; neither is what follows the last wanted frame. The other frames are the same to the bit.
+    """
+
+    def __init__(self, file: OpenFile, size: Size) -> None:
+        self._file, self._size = file, size
+        self._times = np.sort([packet.pts for packet in file.packets])
+        self._starts = np.array([place for place, packet in enumerate(file.packets) if packet.is_entry])
+        self._place_of = {packet.pts: place for place, packet in enumerate(file.packets)}
+        self._may_skip = file.info.codec == "h264" and not file.is_interlaced
+        self._to_rgb = RGBConverter(size)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        times = self._times[indices].tolist()
+        groups: dict[int, list[int]] = {}
+        for time in times:
+            start = self._starts[np.searchsorted(self._starts, self._place_of[time], side="right") - 1]
+            groups.setdefault(int(start), []).append(time)
+        frames: dict[int | None, np.ndarray] = {}
+        try:
+            for start, wanted in groups.items():
+                frames.update(self._read_group(start, wanted))
+        except av.error.FFmpegError:
+            frames.clear()
+        if frames.keys() != set(times):
+            return SequentialSource(self._file.path, self._size).read(indices)  # says from where on it is damaged
+        return np.stack([frames[time] for time in times])
+
+    def _read_group(self, start: int, wanted: list[int]) -> dict[int | None, np.ndarray]:
+        """The frames of a group that begins with packet `start`, by their time; fewer where the file is not as it was
+        when it was opened."""
+        stop = max(self._place_of[time] for time in wanted) + 1
+        container, stream = self._file.container, self._file.stream
+        container.seek(self._file.packets[start].dts or 0, stream=stream)
+        frames: dict[int | None, np.ndarray] = {}
+
+        def keep(given: list[VideoFrame]) -> None:
+            frames.update((frame.pts, self._to_rgb(frame)) for frame in given if frame.pts in wanted)
+
+        for expected, packet in zip(self._file.packets[start:stop], container.demux(stream), strict=False):
+            if packet.pts != expected.pts:
+                return {}
+            if self._may_skip:
+                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            keep(packet.decode())
+        keep(stream.codec_context.decode(None))
+        return frames
+
+
+class SequentialSource:
+    """PyAV, from the first frame on: right for every kind."""
+
+    def __init__(self, path: Path, size: Size) -> None:
+        self._path, self._size = path, size
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        wanted = set(indices.tolist())
+        to_rgb = RGBConverter(self._size)
+        frames = []
+        for i, frame in enumerate(decoded(self._path)):
+            if i in wanted:
+                frames.append(to_rgb(frame))
+            if len(frames) == len(wanted):
+                return np.stack(frames)
+        raise UnreadableVideoError(self._path, f"it ends before frame {indices[-1]}")
+
+
+class RGBConverter:
+    """Frames upright, scaled as decord scales them (bilinear, before the change to RGB) -> (H, W, 3) uint8."""
+
+    def __init__(self, size: Size) -> None:
+        self._size = size
+        self._graphs: dict[tuple, Graph] = {}
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
+        if kind not in self._graphs:
+            self._graphs[kind] = self._make_graph(frame)
+        graph = self._graphs[kind]
+        graph.vpush(frame)
+        return np.rot90(graph.vpull().to_ndarray(), frame.rotation // 90)
+
+    def _make_graph(self, frame: VideoFrame) -> Graph:
+        height, width = self._size or (frame.height, frame.width)
+        if self._size and frame.rotation // 90 % 2:
+            height, width = width, height
+        graph = Graph()
+        graph.threads = 1
+        time_base = frame.time_base or Fraction(1, 1000)  # no filter reads it, but there must be one
+        graph.link_nodes(
+            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base),
+            graph.add("scale", f"{width}:{height}:flags=bilinear"),
+            graph.add("format", "rgb24"),
+            graph.add("buffersink"),
+        ).configure()
+        return graph
+
+
+def _cause(error: BaseException) -> str:
+    """What a C++ message says, without the places in the source that it names."""
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", first_line)
