@@ -26,6 +26,7 @@ from VideoMAE.data.vce import (
     read_emotions,
 )
 from VideoMAE.data.video_check import VideoCheck
+from VideoMAE.data.video_reader import VideoOpener
 from VideoMAE.data.video_transforms import ValidationTransform
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.fitting import Fitting, Loaders, fit_and_test
@@ -108,7 +109,8 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
     max_bad = check_bad_share(labels["train"], check, max_share=data.max_bad_videos)
     train = long_enough(labels["train"], check, clip_len=data.num_frames, clip_fps=data.train_fps)
     transform = train_transform(augment, input_size=data.input_size)
-    clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform, data.decoder)
+    opener = VideoOpener(data.decoder, check.infos)
+    clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform, opener)
     sampler = TrainSampler(
         len(train.ids),
         batch_size=optim.batch_size,
@@ -129,7 +131,7 @@ def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, worl
     data = config.data
     videos = readable(labels["validation"], check)
     transform = ValidationTransform(data.short_side_size, data.input_size)
-    clips = ValidationClips(data.num_frames, data.sampling_rate, transform, data.decoder)
+    clips = ValidationClips(data.num_frames, data.sampling_rate, transform, VideoOpener(data.decoder, check.infos))
     return make_loader(
         EvaluationDataset(videos, make_clips=clips, seed=config.run.seed),
         share_sampler(len(videos.ids), config, world),
@@ -181,7 +183,7 @@ def test(
         data.test_num_crop,
         data.short_side_size,
         data.input_size,
-        data.decoder,
+        VideoOpener(data.decoder, check.infos),
     )
     loader = make_loader(
         EvaluationDataset(videos, make_clips=clips, seed=run.seed),

@@ -34,6 +34,7 @@ from VideoMAE.data.v2v import (
 )
 from VideoMAE.data.vce import Annotations, EvaluationDataset
 from VideoMAE.data.video_check import VideoCheck
+from VideoMAE.data.video_reader import VideoOpener
 from VideoMAE.data.video_transforms import SquashTransform, ValidationTransform
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.fitting import Fitting, Loaders, fit_and_test
@@ -112,10 +113,10 @@ def choose_held_out(
     return split.train, split.held_out
 
 
-def make_clips(config: V2VConfig, *, training: bool) -> EvenClips:
+def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenClips:
     """Clips of training or evaluation, as --crop and --augment say."""
     data = config.data
-    clips = partial(EvenClips, data.num_frames, decoder=data.decoder)
+    clips = partial(EvenClips, data.num_frames, open_video=VideoOpener(data.decoder, check.infos))
     if training and data.augment:
         return clips(run_setup.train_transform(config.augment, input_size=data.input_size))
     if data.crop == "center":
@@ -124,10 +125,10 @@ def make_clips(config: V2VConfig, *, training: bool) -> EvenClips:
     return clips(WithoutChance(SquashTransform(size)), decode_size=(size, size))
 
 
-def evaluation_loader(videos: Annotations, config: V2VConfig, world: World) -> Any:
+def evaluation_loader(videos: Annotations, check: VideoCheck, config: V2VConfig, world: World) -> Any:
     """One clip of every video, as many in a batch as a training batch of pairs has."""
     return make_loader(
-        EvaluationDataset(videos, make_clips=make_clips(config, training=False), seed=config.run.seed),
+        EvaluationDataset(videos, make_clips=make_clips(config, check, training=False), seed=config.run.seed),
         run_setup.share_sampler(len(videos.ids), config, world),
         batch_size=2 * config.optim.batch_size,
         **run_setup.loader_settings(config, world),
@@ -156,12 +157,12 @@ def make_loaders(
     dataset = ComparisonDataset(
         train,
         data.data_dir,
-        make_clips=make_clips(config, training=True),
+        make_clips=make_clips(config, check, training=True),
         clip_shape=(3, data.num_frames, data.input_size, data.input_size),
         seed=config.run.seed,
     )
     loader = make_loader(dataset, sampler, collate_fn=collate_comparisons, **run_setup.loader_settings(config, world))
-    validation = evaluation_loader(held_out, config, world) if labels.held_out else None
+    validation = evaluation_loader(held_out, check, config, world) if labels.held_out else None
     ids = [named(entry) for entry in train]
     return Loaders(loader, sampler, validation, ids, max_bad, run_setup.fingerprint(ids))
 
@@ -206,7 +207,7 @@ def test(
     videos = readable(every, check)
     outcome = final_test(
         model,
-        evaluation_loader(videos, config, world),
+        evaluation_loader(videos, check, config, world),
         device=world.device,
         autocast=partial(autocast, world.device, precision),
         logger=log,

@@ -1,6 +1,6 @@
 """From a video file to the clips a model sees: frames chosen, decoded once, transformed. T frames, H W pixels.
 
-`decoder` is the one that `Video` is asked to use.
+`open_video` is how: with which decoder, knowing what beforehand.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from VideoMAE.data import clip_sampling
-from VideoMAE.data.video_reader import DecoderName, Video
+from VideoMAE.data.video_reader import Video
 from VideoMAE.data.video_transforms import crop_views, resize_short_side
 
 
@@ -26,11 +26,11 @@ class TrainClips:
     train_fps: float | None
     num_sample: int
     transform: Callable[[np.ndarray, np.random.Generator], Tensor]
-    decoder: DecoderName = "decord"
+    open_video: Callable[..., Video] = Video
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (num_sample, 3, T, H, W) float32"""
-        with Video(path, decoder=self.decoder) as video:
+        with self.open_video(path) as video:
             if self.train_fps is None:
                 indices = clip_sampling.random_window(
                     video.num_frames, clip_len=self.clip_len, stride=self.stride, rng=rng
@@ -50,11 +50,11 @@ class ValidationClips:
     clip_len: int
     stride: int
     transform: Callable[[np.ndarray], Tensor]
-    decoder: DecoderName = "decord"
+    open_video: Callable[..., Video] = Video
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (1, 3, T, H, W) float32"""
-        with Video(path, decoder=self.decoder) as video:
+        with self.open_video(path) as video:
             indices = clip_sampling.random_window(video.num_frames, clip_len=self.clip_len, stride=self.stride, rng=rng)
             return self.transform(video.frames_at(indices)).unsqueeze(0)
 
@@ -67,11 +67,11 @@ class EvenClips:
     clip_len: int
     transform: Callable[[np.ndarray, np.random.Generator], Tensor]
     decode_size: tuple[int, int] | None = None
-    decoder: DecoderName = "decord"
+    open_video: Callable[..., Video] = Video
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (1, 3, T, H, W) float32"""
-        with Video(path, size=self.decode_size, decoder=self.decoder) as video:
+        with self.open_video(path, size=self.decode_size) as video:
             frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
         return self.transform(frames, rng).unsqueeze(0)
 
@@ -99,11 +99,11 @@ class TestClips:
     num_crops: int
     short_side_size: int
     crop_size: int
-    decoder: DecoderName = "decord"
+    open_video: Callable[..., Video] = Video
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
-        with Video(path, decoder=self.decoder) as video:
+        with self.open_video(path) as video:
             strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
             starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
             windows = [strided[start : start + self.clip_len] for start in starts]

@@ -5,6 +5,8 @@ PyAV opens, counts and indexes; which pixels are decoded by whom stands in video
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,9 @@ from av.video.stream import VideoStream
 
 # Without this a playlist named .mp4 could make the demuxer open network addresses.
 DEMUXER_OPTIONS = {"protocol_whitelist": "file"}
+PROGRESSIVE = 1  # FFmpeg's number of this order of fields
 H264_SLICE, H264_IDR_SLICE = 1, 5
+MAX_HELD_BYTES = 2**28
 
 
 class UnreadableVideoError(ValueError):
@@ -40,7 +44,8 @@ class UnreadableVideoError(ValueError):
 class VideoInfo(NamedTuple):
     """What a video holds as a player shows it: cut by its edit list, and upright; then what is unusual about the file.
 
-    `rotation` is in degrees, `num_overstated` the frames that the container declares and does not hold.
+    `rotation` is in degrees, `num_overstated` the frames that the container declares and does not hold. The last two
+    tell whether the file has changed since.
     """
 
     num_frames: int
@@ -52,6 +57,12 @@ class VideoInfo(NamedTuple):
     pixel_format: str = "yuv420p"
     rotation: int = 0
     num_overstated: int = 0
+    size_bytes: int = 0
+    modified_ns: int = 0
+
+    def is_of(self, path: str | Path) -> bool:
+        """Whether the file is still the one that this was learned from, by its size and time of change."""
+        return (self.size_bytes, self.modified_ns) == _stamp(path)
 
 
 class Packet(NamedTuple):
@@ -76,7 +87,12 @@ class OpenFile:
     stream: VideoStream
     info: VideoInfo
     packets: list[Packet]
-    is_interlaced: bool
+    compressed: list[av.Packet]
+    """The same, for decoding; none of a file larger than MAX_HELD_BYTES."""
+
+    @property
+    def is_progressive(self) -> bool:
+        return getattr(self.stream.codec_context, "field_order", 0) == PROGRESSIVE
 
     @property
     def is_mp4(self) -> bool:
@@ -134,28 +150,21 @@ def probe(path: str | Path) -> VideoInfo:
         return _info(path, stream, [_as_packet(packet, stream) for packet in head], first_frame)
 
 
-def learn(path: str | Path, container: InputContainer, stream: VideoStream) -> OpenFile:
-    """What `probe` tells, and every packet of the file -> OpenFile."""
+def learn(path: str | Path, container: InputContainer, stream: VideoStream, known: VideoInfo | None) -> OpenFile:
+    """What `probe` tells, or what is `known` if that is of this file as it is, and every packet -> OpenFile."""
     demuxed = container.demux(stream)
-    head, first_frame = _read_until_first_frame(path, demuxed)
-    packets = [_as_packet(packet, stream) for packet in head]
-    info = _info(path, stream, packets, first_frame)
-    packets += [_as_packet(packet, stream) for packet in demuxed if packet.size]
-    return OpenFile(Path(path), container, stream, info, packets, first_frame.interlaced_frame)
-
-
-def has_closed_groups(packets: list[Packet]) -> bool:
-    """Whether every entry parts the packets: those decoded before it are shown before it, those after it after it."""
-    group_start, latest = None, -1
-    for packet in packets:
-        if packet.pts is None or packet.dts is None:
-            return False
-        if packet.is_entry:
-            group_start = packet.pts
-        if group_start is None or packet.pts <= (latest if packet.is_entry else group_start):
-            return False
-        latest = max(latest, packet.pts)
-    return len({packet.pts for packet in packets}) == len(packets)
+    head: list[av.Packet] = []
+    if known is not None and known.is_of(path):
+        info = known
+    else:
+        head, first_frame = _read_until_first_frame(path, demuxed)
+        info = _info(path, stream, [_as_packet(packet, stream) for packet in head], first_frame)
+    packets, compressed = [], []
+    for packet in itertools.chain(head, demuxed):
+        if packet.size:
+            packets.append(_as_packet(packet, stream))
+            compressed += [packet] if container.size <= MAX_HELD_BYTES else []
+    return OpenFile(Path(path), container, stream, info, packets, compressed)
 
 
 def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
@@ -241,7 +250,13 @@ def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame
         stream.codec_context.pix_fmt or "unknown",
         first_frame.rotation % 360,
         max(stream.frames - len(entries), 0) if entries else 0,
+        *_stamp(path),
     )
+
+
+def _stamp(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def _mean_fps(times: list[int], time_base: Fraction, declared_fps: Fraction | None) -> float:

@@ -15,16 +15,12 @@ import numpy as np
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
-from VideoMAE.data.video_container import OpenFile, UnreadableVideoError, decoded, has_closed_groups
+from VideoMAE.data.video_container import OpenFile, UnreadableVideoError, decoded
 
 DecoderName = Literal["decord", "torchcodec", "pyav"]
 
-# decord keeps time stamps in 32 bits and may never return when one is larger (its issue 269, pull request 341).
-MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
 # The share of frames that decord may replace by their neighbours before it fails: less than one frame.
 FAULT_TOLERANCE_OF_DECORD = 1e-9
-# Codecs whose decoding may begin at every entry of closed groups.
-CODECS_WITH_ENTRIES = ("h264", "hevc", "vp9", "av1", "libdav1d", "mpeg4")
 
 Size = tuple[int, int] | None
 """Height and width that frames are squashed to; None: their own."""
@@ -34,54 +30,6 @@ class Source(Protocol):
     """Reads rising, distinct indices."""
 
     def read(self, indices: np.ndarray) -> np.ndarray: ...
-
-
-def open_source(decoder: DecoderName, file: OpenFile, size: Size) -> Source:
-    """The decoder asked for where it gives this file's frames as they are, else PyAV: from key frames on where that is
-    safe, else from the first frame on. The frames are the same to the bit whatever is asked for.
-
-    Raises:
-        ValueError: the decoder is not installed.
-        UnreadableVideoError: it cannot open a file that it should be able to open.
-    """
-    require_decoder(decoder)
-    source: DecordSource | TorchcodecSource | None = None
-    if decoder == "decord" and is_for_decord(file):
-        source = DecordSource(file.path, size)
-    elif decoder == "torchcodec" and is_plain(file) and size is None:
-        source = TorchcodecSource(file.path)
-    if source is not None and source.num_frames == file.info.num_frames:
-        return source
-    return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
-
-
-def has_entries(file: OpenFile) -> bool:
-    """Whether frames can be decoded from the entry before them on."""
-    return (
-        file.is_mp4
-        and file.info.codec in CODECS_WITH_ENTRIES
-        and len(file.packets) == file.info.num_frames
-        and not any(packet.is_hidden for packet in file.packets)
-        and has_closed_groups(file.packets)
-    )
-
-
-def is_plain(file: OpenFile) -> bool:
-    """The kind that every decoder reads alike: an upright mp4 of one film with 8-bit 4:2:0 pixels, closed groups of
-    pictures and every sample shown."""
-    return (
-        file.info.pixel_format in ("yuv420p", "yuvj420p")  # decord, 10 bits: wrong colours
-        and len(file.container.streams.video) == 1  # several: decord picks one by itself
-        and not file.info.rotation  # decord, 90 degrees: a fourth channel, and batches fail
-        and has_entries(file)  # decord, edit lists: shifted frames, the last one repeated
-        and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # decord, open groups: shifted frames
-    )
-
-
-def is_for_decord(file: OpenFile) -> bool:
-    """Whether decord 0.6 returns the frames asked for."""
-    latest = max((packet.pts or 0 for packet in file.packets), default=0)
-    return is_plain(file) and file.info.codec == "h264" and latest <= MAX_TIMESTAMP_OF_DECORD
 
 
 def require_decoder(decoder: DecoderName) -> None:
@@ -167,17 +115,17 @@ class PyAVSource:
     def __init__(self, file: OpenFile, size: Size) -> None:
         self._file, self._size = file, size
         self._times = np.sort([packet.pts for packet in file.packets])
-        self._starts = np.array([place for place, packet in enumerate(file.packets) if packet.is_entry])
+        self._entries = np.array([place for place, packet in enumerate(file.packets) if packet.is_entry])
         self._place_of = {packet.pts: place for place, packet in enumerate(file.packets)}
-        self._may_skip = file.info.codec == "h264" and not file.is_interlaced
+        self._may_skip = file.info.codec == "h264" and file.is_progressive
         self._to_rgb = RGBConverter(size)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         times = self._times[indices].tolist()
         groups: dict[int, list[int]] = {}
         for time in times:
-            start = self._starts[np.searchsorted(self._starts, self._place_of[time], side="right") - 1]
-            groups.setdefault(int(start), []).append(time)
+            nearest = np.searchsorted(self._entries, self._place_of[time], side="right") - 1
+            groups.setdefault(int(self._entries[nearest]), []).append(time)
         frames: dict[int | None, np.ndarray] = {}
         try:
             for start, wanted in groups.items():
@@ -189,23 +137,20 @@ class PyAVSource:
         return np.stack([frames[time] for time in times])
 
     def _read_group(self, start: int, wanted: list[int]) -> dict[int | None, np.ndarray]:
-        """The frames of a group that begins with packet `start`, by their time; fewer where the file is not as it was
-        when it was opened."""
+        """The wanted frames of the group that begins with packet `start`, by their time."""
         stop = max(self._place_of[time] for time in wanted) + 1
-        container, stream = self._file.container, self._file.stream
-        container.seek(self._file.packets[start].dts or 0, stream=stream)
+        context = self._file.stream.codec_context
+        context.flush_buffers()
         frames: dict[int | None, np.ndarray] = {}
 
         def keep(given: list[VideoFrame]) -> None:
             frames.update((frame.pts, self._to_rgb(frame)) for frame in given if frame.pts in wanted)
 
-        for expected, packet in zip(self._file.packets[start:stop], container.demux(stream), strict=False):
-            if packet.pts != expected.pts:
-                return {}
+        for packet in self._file.compressed[start:stop]:
             if self._may_skip:
-                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
             keep(packet.decode())
-        keep(stream.codec_context.decode(None))
+        keep(context.decode(None))
         return frames
 
 

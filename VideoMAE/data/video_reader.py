@@ -7,32 +7,66 @@ kinds decord 0.6 silently returns wrong frames, so they are recognised on openin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from VideoMAE.data.video_container import UnreadableVideoError, VideoInfo, learn, opened, probe
-from VideoMAE.data.video_decoders import DecoderName, PyAVSource, Source, open_source, require_decoder
+from VideoMAE.data.video_container import OpenFile, Packet, UnreadableVideoError, VideoInfo, learn, opened, probe
+from VideoMAE.data.video_decoders import (
+    DecoderName,
+    DecordSource,
+    PyAVSource,
+    SequentialSource,
+    Size,
+    Source,
+    TorchcodecSource,
+    require_decoder,
+)
 
-__all__ = ["DecoderName", "UnreadableVideoError", "Video", "VideoInfo", "probe", "require_decoder"]
+__all__ = ["DecoderName", "UnreadableVideoError", "Video", "VideoInfo", "VideoOpener", "probe", "require_decoder"]
+
+
+# decord keeps time stamps in 32 bits and may never return when one is larger (its issue 269, pull request 341).
+MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
+# Codecs whose decoding may begin at every entry of closed groups.
+CODECS_WITH_ENTRIES = ("h264", "hevc", "vp9", "av1", "libdav1d", "mpeg4")
+
+
+@dataclass(frozen=True)
+class VideoOpener:
+    """Opens videos with one decoder, sparing what a check of the dataset has learned: `infos`, by path."""
+
+    decoder: DecoderName = "decord"
+    infos: Mapping[str, VideoInfo] = field(default_factory=dict)
+
+    def __call__(self, path: str | Path, *, size: Size = None) -> Video:
+        return Video(path, size=size, decoder=self.decoder, known=self.infos.get(str(path)))
 
 
 class Video:
     """An open video; close it, or use it as a context manager.
 
     `size` is (height, width): frames are squashed to it while decoding (bilinear). `decoder` decodes where it gives
-    the right frames, PyAV elsewhere. Raises UnreadableVideoError as `probe` does. One decoding thread: the data
+    the right frames, PyAV elsewhere. `known` is what `probe` said: if the file has not changed since, its first frame
+    is not decoded once more. Raises UnreadableVideoError as `probe` does. One decoding thread: the data
     loader's workers are the parallelism. Not for sharing between processes.
     """
 
     def __init__(
-        self, path: str | Path, *, size: tuple[int, int] | None = None, decoder: DecoderName = "decord"
+        self,
+        path: str | Path,
+        *,
+        size: Size = None,
+        decoder: DecoderName = "decord",
+        known: VideoInfo | None = None,
     ) -> None:
         self.path = Path(path)
         self._closing = ExitStack()
         with ExitStack() as stack:
-            file = learn(path, *stack.enter_context(opened(path)))
+            file = learn(path, *stack.enter_context(opened(path)), known)
             self._source: Source | None = open_source(decoder, file, size)
             if isinstance(self._source, PyAVSource):
                 self._closing = stack.pop_all()
@@ -59,10 +93,74 @@ class Video:
         """
         if self._source is None:
             raise ValueError(f"video {self.path} is closed")
-        distinct, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        wanted = np.asarray(indices, dtype=np.int64)
+        distinct, places = np.unique(wanted, return_inverse=True)
         if not len(distinct):
             return np.empty((0, *self._size, 3), np.uint8)
         if distinct[0] < 0 or distinct[-1] >= self.num_frames:
             wrong = distinct[0] if distinct[0] < 0 else distinct[-1]
             raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong} was asked for")
-        return self._source.read(distinct)[places]
+        frames = self._source.read(distinct)
+        return frames if np.array_equal(distinct, wanted) else frames[places]
+
+
+def open_source(decoder: DecoderName, file: OpenFile, size: Size) -> Source:
+    """The decoder asked for where it gives this file's frames as they are, else PyAV: from key frames on where that is
+    safe, else from the first frame on. The frames are the same to the bit whatever is asked for.
+
+    Raises:
+        ValueError: the decoder is not installed.
+        UnreadableVideoError: it cannot open a file that it should be able to open.
+    """
+    require_decoder(decoder)
+    source: DecordSource | TorchcodecSource | None = None
+    if decoder == "decord" and is_for_decord(file):
+        source = DecordSource(file.path, size)
+    elif decoder == "torchcodec" and is_plain(file) and size is None:
+        source = TorchcodecSource(file.path)
+    if source is not None and source.num_frames == file.info.num_frames:
+        return source
+    return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
+
+
+def has_entries(file: OpenFile) -> bool:
+    """Whether frames can be decoded from the entry before them on."""
+    return (
+        file.is_mp4
+        and file.info.codec in CODECS_WITH_ENTRIES
+        and len(file.packets) == len(file.compressed) == file.info.num_frames
+        and not any(packet.is_hidden for packet in file.packets)
+        and has_closed_groups(file.packets)
+    )
+
+
+def is_plain(file: OpenFile) -> bool:
+    """The kind that every decoder reads alike: an upright mp4 of one film with 8-bit 4:2:0 pixels, closed groups of
+    pictures and every sample shown."""
+    return (
+        file.info.pixel_format in ("yuv420p", "yuvj420p")  # decord, 10 bits: wrong colours
+        and len(file.container.streams.video) == 1  # several: decord picks one by itself
+        and not file.info.rotation  # decord, 90 degrees: a fourth channel, and batches fail
+        and has_entries(file)  # decord, edit lists: shifted frames, the last one repeated
+        and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # decord, open groups: shifted frames
+    )
+
+
+def is_for_decord(file: OpenFile) -> bool:
+    """Whether decord 0.6 returns the frames asked for."""
+    latest = max((packet.pts or 0 for packet in file.packets), default=0)
+    return is_plain(file) and file.info.codec == "h264" and latest <= MAX_TIMESTAMP_OF_DECORD
+
+
+def has_closed_groups(packets: list[Packet]) -> bool:
+    """Whether every entry parts the packets: those decoded before it are shown before it, those after it after it."""
+    group_start, latest = None, -1
+    for packet in packets:
+        if packet.pts is None or packet.dts is None:
+            return False
+        if packet.is_entry:
+            group_start = packet.pts
+        if group_start is None or packet.pts <= (latest if packet.is_entry else group_start):
+            return False
+        latest = max(latest, packet.pts)
+    return len({packet.pts for packet in packets}) == len(packets)
