@@ -10,14 +10,16 @@ import signal
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import video_files
 from torch import Tensor
 
-from VideoMAE.data.loaders import TrainSampler, make_loader
-from VideoMAE.data.vce import Annotations, TrainDataset
-from VideoMAE.data.video_reader import UnreadableVideoError
+from VideoMAE.data.loaders import ShareSampler, TrainSampler, make_loader
+from VideoMAE.data.vce import Annotations, EvaluationDataset, TrainDataset
+from VideoMAE.data.video_reader import DecoderName, UnreadableVideoError, Video, require_decoder
 
 NUM_VIDEOS = 12
 
@@ -103,6 +105,37 @@ def test_workers_that_keep_dying_are_an_error_and_not_an_endless_loop(tmp_path: 
 def test_a_mistake_in_the_program_stays_one(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="a mistake in the program"):
         batches(tmp_path, {2: "bug"})
+
+
+class Threads:
+    """What a worker may run at once while it has a film open: threads of torch, of OpenCV, and of the process."""
+
+    def __init__(self, decoder: DecoderName) -> None:
+        self.decoder = decoder
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        with Video(path, decoder=self.decoder) as video:
+            video.frames_at(np.array([3, 15]))
+            of_process = len(list(Path("/proc/self/task").iterdir()))
+            return torch.tensor([[torch.get_num_threads(), cv2.getNumThreads(), of_process]], dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("decoder", "num_decoding"), [("decord", 1), ("pyav", 0)])
+def test_a_worker_computes_in_one_thread(tmp_path: Path, decoder: DecoderName, num_decoding: int) -> None:
+    require_decoder(decoder)  # as every run does: an import in the worker would start threads there
+    path = video_files.write_grey_video(tmp_path / "film.mp4", 24)
+    videos = Annotations([str(i) for i in range(6)], [path] * 6, np.zeros((6, 3), dtype=np.float32))
+    loader = make_loader(
+        EvaluationDataset(videos, make_clips=Threads(decoder), seed=0),
+        ShareSampler(6, rank=0, world_size=1),
+        num_workers=1,
+        pin_memory=False,
+        decode_seconds=60,
+    )
+    found = torch.cat([batch.clips for batch in loader])
+    assert (found[:, :2] == 1).all()
+    # torch's two send batches away; decord decodes ahead in one while a film is open, and none is left behind by it
+    assert found[:, 2].max() <= 1 + 2 + num_decoding
 
 
 def test_no_worker_is_left_behind(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from VideoMAE.data import clip_sampling
+from VideoMAE.data.shared_clips import empty_clips
 from VideoMAE.data.video_reader import Video
 from VideoMAE.data.video_transforms import crop_views, resize_short_side
 
@@ -40,7 +41,8 @@ class TrainClips:
                     video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
                 )
             frames = video.frames_at(indices)
-        return torch.stack([self.transform(frames, rng) for _ in range(self.num_sample)])
+        clips = [self.transform(frames, rng).unsqueeze(0) for _ in range(self.num_sample)]
+        return clips[0] if len(clips) == 1 else torch.cat(clips)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class TestClips:
             crop_size=self.crop_size,
         )
         crops, axis = [view.crop_start for view in geometry[: self.num_crops]], geometry[0].crop_axis
-        views = torch.empty(self.num_segments, self.num_crops, 3, self.clip_len, self.crop_size, self.crop_size)
+        views = empty_clips(self.num_segments, self.num_crops, 3, self.clip_len, self.crop_size, self.crop_size)
         for of_segment, out in zip(positions.reshape(self.num_segments, self.clip_len), views, strict=True):
             crop_views(frames[of_segment], self.crop_size, starts=crops, axis=axis, out=out)
         return views.flatten(0, 1)

@@ -42,15 +42,19 @@ def require_decoder(decoder: DecoderName) -> None:
         if decoder == "decord":
             import decord  # noqa: F401
         elif decoder == "torchcodec":
-            import torchcodec.decoders  # noqa: F401
+            import torchcodec.decoders
+
+            if getattr(torchcodec, "ffmpeg_major_version", 0) is None:
+                raise ImportError("it finds no FFmpeg libraries, or is made for another torch")
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--decoder {decoder}: not installed; pip install {error.name}, or take --decoder pyav"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
-        hint = "torchcodec needs FFmpeg's shared libraries (apt-get install ffmpeg)" if decoder == "torchcodec" else ""
+        advice = "apt-get install ffmpeg, " if decoder == "torchcodec" else ""
         raise ValueError(
-            f"--decoder {decoder}: does not load ({_cause(error)}); {hint or 'install it anew'}, or take --decoder pyav"
+            f"--decoder {decoder}: cannot be loaded ({_cause(error)}); {advice}pip install the {decoder} that "
+            "constraints.txt names, or take --decoder pyav"
         ) from error
 
 

@@ -28,7 +28,7 @@ from VideoMAE.data.video_reader import DecoderName, Video, VideoInfo, probe
 
 CLIP_LEN, STRIDE, CLIP_FPS, SIZE = 16, 4, 4.0, 224
 COPY_SHORT_SIDE, COPY_KEY_FRAMES = 256, 16
-WARM_UP_OPENS = 500
+WARM_UP_OPENS, SOAK_SECONDS = 500, 2
 
 
 def write_copy(source: Path, target: Path) -> Path:
@@ -146,10 +146,10 @@ def main(*, repeats: int = 20, soak: int = 0, decoder: Literal["decord", "torchc
     if importlib.util.find_spec("torchcodec"):
         decoders.insert(1, "torchcodec")
     with tempfile.TemporaryDirectory() as folder:
-        film = write_film(Path(folder) / "film.mp4")
         if soak:
-            watch(film, soak, decoder)
+            watch(write_film(Path(folder) / "film.mp4", seconds=SOAK_SECONDS), soak, decoder)
             return
+        film = write_film(Path(folder) / "film.mp4")
         compare(film, decoders, repeats)
         compare_sizes(film, repeats)
         compare(write_copy(film, Path(folder) / "copy.mp4"), decoders, repeats)
