@@ -41,8 +41,7 @@ class TrainClips:
                     video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
                 )
             frames = video.frames_at(indices)
-        clips = [self.transform(frames, rng).unsqueeze(0) for _ in range(self.num_sample)]
-        return clips[0] if len(clips) == 1 else torch.cat(clips)
+        return torch.stack([self.transform(frames, rng) for _ in range(self.num_sample)])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from VideoMAE.data.shared_clips import joined
 from VideoMAE.data.vce import Sample, SampleKey
 from VideoMAE.data.watched_loader import WatchedLoader
 
@@ -28,7 +27,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     skipped = {key: reason for sample in samples for key, reason in sample.skipped.items()}
     if not whole:
         return Batch(torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64), skipped)
-    clips = joined([sample.clips for sample in whole if sample.clips is not None])
+    clips = torch.cat([sample.clips for sample in whole if sample.clips is not None])
     views = len(clips) // len(whole)
     targets = torch.stack([sample.targets for sample in whole]).repeat_interleave(views, dim=0)
     return Batch(clips, targets, torch.tensor([sample.position for sample in whole]), skipped)

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.shared_clips import joined
 from VideoMAE.data.vce import Annotations, MakeClips, SampleKey, load_json, video_path
 from VideoMAE.data.video_reader import UnreadableVideoError
 
@@ -211,7 +210,7 @@ class ComparisonBatch(NamedTuple):
 def collate_comparisons(samples: Sequence[ComparisonSample]) -> ComparisonBatch:
     """Puts samples together. -> ComparisonBatch"""
     return ComparisonBatch(
-        clips=joined([sample.clips for sample in samples]),
+        clips=torch.cat([sample.clips for sample in samples]),
         lengths=tuple(len(sample.clips) for sample in samples),
         weights=torch.tensor([sample.weight for sample in samples]),
         indices=torch.tensor([sample.position for sample in samples]),

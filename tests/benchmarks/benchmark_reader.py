@@ -28,7 +28,7 @@ from VideoMAE.data.video_reader import DecoderName, Video, VideoInfo, probe
 
 CLIP_LEN, STRIDE, CLIP_FPS, SIZE = 16, 4, 4.0, 224
 COPY_SHORT_SIDE, COPY_KEY_FRAMES = 256, 16
-WARM_UP_OPENS, SOAK_SECONDS = 500, 2
+WATCH_EVERY, SOAK_SECONDS = 500, 2
 
 
 def write_copy(source: Path, target: Path) -> Path:
@@ -103,34 +103,27 @@ def compare(path: Path, decoders: list[DecoderName], repeats: int) -> None:
 
 def compare_sizes(path: Path, repeats: int) -> None:
     """What squashing while decoding saves, for V2V's clips and were training's decoded to a smaller size."""
-    drawn, half = windows(probe(path), "evenly spaced"), (path_height(path) // 2, path_height(path) // 2)
+    info = probe(path)
+    drawn, half = windows(info, "evenly spaced"), (info.height // 2, info.width // 2)
     functions: dict[str, Callable[[], object]] = {}
     for name, size in (("own size", None), (f"{SIZE} x {SIZE}", (SIZE, SIZE)), (f"{half[0]} x {half[1]}", half)):
         functions[name] = lambda size=size: Video(path, size=size, decoder="pyav").frames_at(drawn[0])
     say_table("16 evenly spaced frames by PyAV, squashed while decoding", functions, repeats)
 
 
-def path_height(path: Path) -> int:
-    return probe(path).height
-
-
-def num_threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
 def watch(path: Path, num_opens: int, decoder: DecoderName) -> None:
-    """Memory, threads and open files of this process while it opens the film again and again and reads a window."""
+    """What this process holds while it opens the film again and again and reads four frames."""
     known, rng = probe(path), np.random.default_rng(0)
-    held = []
+    held: list[float] = []
     for number in range(1, num_opens + 1):
         with Video(path, decoder=decoder, known=known) as video:
             video.frames_at(random_window(video.num_frames, clip_len=4, stride=4, rng=rng))
-        if number % WARM_UP_OPENS == 0:
+        if number % WATCH_EVERY == 0:
             gc.collect()
             held.append(memory_mb("VmRSS"))
-            num_files = len(list(Path("/proc/self/fd").iterdir()))
-            say(f"{number:6d} opened: {held[-1]:8.1f} MB held, {num_threads()} threads, {num_files} open files")
-    say(f"{decoder}: memory from {WARM_UP_OPENS} to {num_opens} opens: {100 * (held[-1] / held[0] - 1):+.1f} %")
+            threads, files = (len(list(Path(f"/proc/self/{what}").iterdir())) for what in ("task", "fd"))
+            say(f"{number:6d} opened: {held[-1]:8.1f} MB held, {threads} threads, {files} open files")
+    say(f"{decoder}: memory at the end / at {WATCH_EVERY}: {100 * (held[-1] / held[0] - 1):+.1f} %")
 
 
 def main(*, repeats: int = 20, soak: int = 0, decoder: Literal["decord", "torchcodec", "pyav"] = "decord") -> None:
@@ -138,7 +131,7 @@ def main(*, repeats: int = 20, soak: int = 0, decoder: Literal["decord", "torchc
 
     Args:
         repeats: timed calls of each.
-        soak: above 0, open the film so many times instead and show the memory held.
+        soak: above 0, open a short film so many times instead and show the memory held.
         decoder: of the soak.
     """
     use_threads(1)

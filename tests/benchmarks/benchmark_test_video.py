@@ -1,4 +1,4 @@
-"""A test video with 2 x 3 views against one strided decode of the whole video.
+"""A test video with 2 x 3 views against one decode of the frames that it needs, and one strided decode of the video.
 
 python tests/benchmarks/benchmark_test_video.py
 """
@@ -17,10 +17,11 @@ from benchmarking import say, say_ratio, say_times, time_interleaved, use_thread
 
 from VideoMAE.data.clip_sampling import crop_starts, segment_starts, strided_frames
 from VideoMAE.data.clips import TestClips
-from VideoMAE.data.video_reader import Video
+from VideoMAE.data.video_reader import DecoderName, Video, VideoOpener, probe
 from VideoMAE.data.video_transforms import crop_views, resize_short_side
 
 CLIP_LEN, STRIDE, NUM_SEGMENTS, NUM_CROPS, SIZE = 16, 4, 2, 3, 224
+DECODERS: tuple[DecoderName, DecoderName] = ("decord", "pyav")
 
 
 def strided_decode(path: Path) -> np.ndarray:
@@ -33,12 +34,22 @@ def strided_decode_by_decord(path: Path) -> np.ndarray:
     return reader.get_batch(np.arange(0, len(reader), STRIDE)).asnumpy()
 
 
-def decode_shown(path: Path) -> np.ndarray:
+def shown(num_frames: int) -> np.ndarray:
+    """The frames that some view shows."""
+    strided = strided_frames(num_frames, clip_len=CLIP_LEN, stride=STRIDE)
+    starts = segment_starts(len(strided), num_segments=NUM_SEGMENTS, clip_len=CLIP_LEN)
+    return np.unique(np.concatenate([strided[start : start + CLIP_LEN] for start in starts]))
+
+
+def decode_shown(path: Path, decoder: DecoderName) -> np.ndarray:
     """The frames that some view shows, opening included."""
-    with Video(path) as video:
-        strided = strided_frames(video.num_frames, clip_len=CLIP_LEN, stride=STRIDE)
-        starts = segment_starts(len(strided), num_segments=NUM_SEGMENTS, clip_len=CLIP_LEN)
-        return video.frames_at(np.unique(np.concatenate([strided[start : start + CLIP_LEN] for start in starts])))
+    with Video(path, decoder=decoder) as video:
+        return video.frames_at(shown(video.num_frames))
+
+
+def decode_shown_by_decord(path: Path) -> np.ndarray:
+    reader = decord.VideoReader(str(path), num_threads=1)
+    return reader.get_batch(shown(len(reader))).asnumpy()
 
 
 def open_only(path: Path) -> None:
@@ -62,22 +73,32 @@ def main(*, repeats: int = 9) -> None:
     use_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         path = write_film(Path(folder) / "film.mp4")
-        clips = TestClips(CLIP_LEN, STRIDE, NUM_SEGMENTS, NUM_CROPS, SIZE, SIZE)
-        frames = decode_shown(path)
+        clips, by_pyav = (
+            TestClips(
+                CLIP_LEN, STRIDE, NUM_SEGMENTS, NUM_CROPS, SIZE, SIZE, VideoOpener(decoder, {str(path): probe(path)})
+            )
+            for decoder in DECODERS
+        )
+        frames = decode_shown(path, "decord")
         resized = resize_short_side(frames, SIZE)
         seconds = time_interleaved(
             {
                 "TestClips, 2 x 3 views": partial(clips, path, np.random.default_rng(0)),
+                "the same by pyav": partial(by_pyav, path, np.random.default_rng(0)),
+                "needed frames, decord": partial(decode_shown_by_decord, path),
                 "every 4th frame, Video": partial(strided_decode, path),
                 "every 4th frame, decord": partial(strided_decode_by_decord, path),
                 "split: open": partial(open_only, path),
-                "split: open and decode": partial(decode_shown, path),
+                "split: open and decode": partial(decode_shown, path, "decord"),
+                "split: the same by pyav": partial(decode_shown, path, "pyav"),
                 "split: resize": partial(resize_short_side, frames, SIZE),
                 "split: crop, normalise": partial(crop, resized),
             },
             repeats=repeats,
         )
     say_times(seconds)
+    for way in ("TestClips, 2 x 3 views", "the same by pyav"):
+        say_ratio(f"{way} / bare decord of its frames", seconds[way], seconds["needed frames, decord"], "at most 1.2")
     for way in ("Video", "decord"):
         say_ratio(
             f"TestClips / one strided decode by {way}",
