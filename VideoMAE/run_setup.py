@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from VideoMAE import flags
-from VideoMAE.config import ClipAugmentConfig, ModelConfig, OptimConfig, RunConfig
+from VideoMAE.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, V2VAugmentConfig
 from VideoMAE.data.exclusion import Exclusion
+from VideoMAE.data.fused_augment import FusedTransform
 from VideoMAE.data.loaders import ShareSampler
 from VideoMAE.data.video_check import VideoCheck, check_videos
 from VideoMAE.data.video_transforms import TrainTransform
@@ -257,9 +258,10 @@ def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> Vi
     return check
 
 
-def train_transform(augment: ClipAugmentConfig, *, input_size: int) -> TrainTransform:
-    """The augmentation of training clips as the flags say."""
-    return TrainTransform(
+def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform:
+    """The augmentation of training clips as the flags say; --augment is exact or fused."""
+    transform = {"exact": TrainTransform, "fused": FusedTransform}[augment.augment]
+    return transform(
         input_size,
         auto_augment=augment.aa,
         interpolation=augment.train_interpolation,

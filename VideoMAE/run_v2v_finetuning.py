@@ -115,7 +115,7 @@ def choose_held_out(
 def make_clips(config: V2VConfig, *, training: bool) -> EvenClips:
     """Clips of training or evaluation, as --crop and --augment say."""
     data = config.data
-    if training and data.augment:
+    if training and config.augment.augment != "none":
         return EvenClips(data.num_frames, run_setup.train_transform(config.augment, input_size=data.input_size))
     if data.crop == "center":
         return EvenClips(data.num_frames, WithoutChance(ValidationTransform(data.input_size, data.input_size)))

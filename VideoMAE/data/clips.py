@@ -36,7 +36,8 @@ class TrainClips:
                     video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
                 )
             frames = video.frames_at(indices)
-        return torch.stack([self.transform(frames, rng) for _ in range(self.num_sample)])
+        clips = [self.transform(frames, rng) for _ in range(self.num_sample)]
+        return torch.stack(clips) if len(clips) > 1 else clips[0].unsqueeze(0)  # a single one needs no copy
 
 
 @dataclass(frozen=True)
