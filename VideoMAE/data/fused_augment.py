@@ -7,9 +7,10 @@ What a draw says is what is done, in its order, and erasing is the same code. Th
   bilinearly: its pictures are slightly softer. What a step leaves grey is grey here too, and goes through the later
   colours; its edge may lie half a pixel elsewhere. A crop's outermost pixels may mix with those beside the crop.
 - Colours are done before that map, on the part of the frame that it reads: on pixels that exact would already have
-  turned or moved, where a geometric operation comes first. Tables without jumps wait until after the map.
-- Extremes, ranks and means are those of the whole frame at that point of the order, counted on the source's pixels that
-  are still seen and on what is filled, without the interpolation in between.
+  turned or moved, where a geometric operation comes first: near a threshold of solarising or posterising single pixels
+  may then fall on the other side. Tables without jumps wait until after the map.
+- Extremes, ranks and means are those of the whole frame at that point of the order, what is filled included; frames
+  that have been moved by then are resampled once for that count, too, and by OpenCV's bicubic kernel, not Pillow's.
 - Sharpening at the very edge of a frame repeats the edge's pixels; exact leaves them as they are.
 - Blending rounds within 1 of 255, and resampled pixels are rounded to bytes before they are normalised.
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from VideoMAE.data.fused_colour import do_steps
-from VideoMAE.data.fused_plan import ClipPlan, plan_clip
+from VideoMAE.data.fused_plan import ClipPlan, plan_clip, positions
 from VideoMAE.data.random_erasing import erase_in_place
 from VideoMAE.data.video_transforms import NORMALIZED_BYTE, TrainDraw, TrainTransform
 
@@ -44,15 +45,15 @@ class FusedTransform(TrainTransform):
 def render(frames: np.ndarray, plan: ClipPlan, size: int) -> torch.Tensor:
     """Do what was planned, (T, H, W, 3) uint8 -> (3, T, size, size) float32, normalised."""
     top, left, height, width = plan.region
-    positions = None if plan.to_region is None else _positions(plan.to_region, size)
+    places = None if plan.to_region is None else positions(plan.to_region, size, size)
     tables = [_normalizing(table) for table in plan.last]
     masks = [(plan.labels == number).view(np.uint8) for number in range(1, plan.fills.shape[1] + 1)]
     clip = torch.empty((3, len(frames), size, size))
     planes_out = clip.numpy()
     for t, frame in enumerate(frames[:, top : top + height, left : left + width]):
         frame = do_steps(frame, plan.steps, t)
-        if positions is not None:
-            frame = cv2.remap(frame, positions[0], positions[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if places is not None:
+            frame = cv2.remap(frame, places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         else:
             if frame.shape[:2] != (size, size):
                 frame = cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -69,10 +70,3 @@ def render(frames: np.ndarray, plan: ClipPlan, size: int) -> torch.Tensor:
 def _normalizing(table: np.ndarray) -> Sequence[np.ndarray]:
     """A table and normalising as one table per channel, (256, 3) uint8 -> three of (1, 256) float32."""
     return [np.take(normalized, table[:, channel], axis=1) for channel, normalized in enumerate(NORMALIZED_BYTE)]
-
-
-def _positions(to_region: np.ndarray, size: int) -> Sequence[np.ndarray]:
-    """Where each of size x size pixels is read, in OpenCV's fixed-point form, which is the fastest."""
-    points = np.arange(size) + 0.5
-    x, y = (row[0] * points + (row[1] * points[:, np.newaxis] + row[2] - 0.5) for row in to_region)
-    return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)

@@ -4,6 +4,7 @@ Maps are matrices (3, 3) that lead from points of a picture to points of the pic
 is at + 0.5. T frames of H x W pixels become S x S.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -89,12 +90,14 @@ class _Chain:
         self.steps: list[Step] = []
         self.tables = fused_colour.identity()  # after the steps
         self.maps: list[np.ndarray] = []
+        self.is_bicubic = False  # some map
         self.fills = np.empty((len(frames), 0, 3), dtype=np.uint8)  # as they look now
 
     def add(self, operation: AppliedOperation) -> None:
         name = fused_colour.base_name(operation)
         if is_geometric(operation):
             self.maps.append(operation_map(operation, *self.size))
+            self.is_bicubic |= operation.interpolation == "bicubic"
             grey = np.full((len(self.frames), 1, 3), FILL, dtype=np.uint8)
             self.fills = np.concatenate([self.fills, grey], axis=1)
         elif name == "Color":
@@ -123,29 +126,32 @@ class _Chain:
     def histograms(self) -> np.ndarray:
         """Of whole frames as they are now, with what has been filled -> (T, 256, 3).
 
-        Every geometric operation keeps areas: what is still seen of the source counts as it is.
+        Moved frames are resampled for it as their operations say: extremes depend on that.
         """
-        seen = None
-        if self.maps:
-            forward = [np.linalg.inv(matrix) for matrix in reversed(self.maps)]
-            left = label_outside(forward, np.eye(3), grid=self.size, frame=self.size)
-            seen = (left == 0).view(np.uint8)
+        labels = label_outside(self.maps, np.eye(3), grid=self.size, frame=self.size)
+        seen = (labels == 0).view(np.uint8) if self.maps else None
+        places = positions(functools.reduce(np.matmul, self.maps, np.eye(3)), *self.size)
+        method = cv2.INTER_CUBIC if self.is_bicubic else cv2.INTER_LINEAR
         counts = np.empty((len(self.frames), 256, 3))
         for t, frame in enumerate(self.frames):
             now = fused_colour.do_steps(frame, self.steps, t)
+            if self.maps:
+                now = cv2.remap(now, places[0], places[1], method, borderMode=cv2.BORDER_REPLICATE)
             for channel in range(3):
                 counts[t, :, channel] = cv2.calcHist([now], [channel], seen, [256], [0, 256]).ravel()
         counts = fused_colour.histograms_after(self.tables, counts)
-        labels = label_outside(self.maps, np.eye(3), grid=self.size, frame=self.size)
         for number in range(1, len(self.maps) + 1):
-            values = self.fills[:, np.newaxis, number - 1]
-            np.put_along_axis(
-                counts,
-                values.astype(np.intp),
-                np.take_along_axis(counts, values.astype(np.intp), axis=1) + np.count_nonzero(labels == number),
-                axis=1,
-            )
+            values = self.fills[:, np.newaxis, number - 1].astype(np.intp)
+            filled = np.take_along_axis(counts, values, axis=1) + np.count_nonzero(labels == number)
+            np.put_along_axis(counts, values, filled, axis=1)
         return counts
+
+
+def positions(to_source: np.ndarray, height: int, width: int) -> Sequence[np.ndarray]:
+    """Where each pixel of a grid is read, in the form that OpenCV resamples by fastest."""
+    columns, rows = np.arange(width) + 0.5, np.arange(height)[:, np.newaxis] + 0.5
+    x, y = (across * columns + (down * rows + shift - 0.5) for across, down, shift in to_source[:2])
+    return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
 
 
 def plan_clip(frames: np.ndarray, draw: TrainDraw, size: int) -> ClipPlan:
