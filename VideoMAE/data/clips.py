@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from VideoMAE.data import clip_sampling
+from VideoMAE.data.device_augment import PlannedClips, concatenate
 from VideoMAE.data.video_reader import Video
 from VideoMAE.data.video_transforms import crop_views, resize_short_side
 
@@ -22,10 +24,10 @@ class TrainClips:
     stride: int
     train_fps: float | None
     num_sample: int
-    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor | PlannedClips]
 
-    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
-        """-> (num_sample, 3, T, H, W) float32"""
+    def __call__(self, path: Path, rng: np.random.Generator) -> Any:
+        """-> (num_sample, 3, T, H, W) float32, or PlannedClips of as many, as the transform makes them"""
         with Video(path) as video:
             if self.train_fps is None:
                 indices = clip_sampling.random_window(
@@ -37,7 +39,7 @@ class TrainClips:
                 )
             frames = video.frames_at(indices)
         clips = [self.transform(frames, rng) for _ in range(self.num_sample)]
-        return torch.stack(clips) if len(clips) > 1 else clips[0].unsqueeze(0)  # a single one needs no copy
+        return concatenate([clip.unsqueeze(0) if isinstance(clip, Tensor) else clip for clip in clips])
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from VideoMAE.data.rand_augment import AppliedOperation, image_function
 SAME_FOR_ALL_FRAMES = frozenset(["Invert", "Posterize", "Solarize", "SolarizeAdd", "Brightness"])
 
 _RAMP = np.repeat(np.arange(256, dtype=np.uint8)[np.newaxis, :, np.newaxis], 3, axis=2)  # (1, 256, 3)
-_RED_GREEN_BLUE_IN_GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's
+RED_GREEN_BLUE_IN_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 _SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's, which its sharpness blends with
-_TRUNCATE = -0.49  # added before OpenCV rounds: Pillow cuts fractions off when it blends
+TRUNCATE = -0.49  # added before OpenCV rounds: Pillow cuts fractions off when it blends
 
 
 class Lookup(NamedTuple):
@@ -92,7 +92,7 @@ def by_histogram(operation: AppliedOperation, histograms: np.ndarray) -> np.ndar
 def _contrast(histograms: np.ndarray, factor: float) -> np.ndarray:
     """Towards the frame's mean grey or away from it. The grey is the mean of exact greys, not of rounded ones."""
     means = (histograms * np.arange(256)[:, np.newaxis]).sum(axis=1) / histograms.sum(axis=1)
-    grey = np.floor(means @ _RED_GREEN_BLUE_IN_GREY + 0.5).astype(np.float32)[:, np.newaxis, np.newaxis]
+    grey = np.floor(means @ RED_GREEN_BLUE_IN_GREY + 0.5).astype(np.float32)[:, np.newaxis, np.newaxis]
     return np.clip(grey + np.float32(factor) * (_RAMP - grey), 0, 255).astype(np.uint8)
 
 
@@ -121,7 +121,7 @@ def _equalize(histograms: np.ndarray) -> np.ndarray:
 def saturate(frame: np.ndarray, factor: float) -> np.ndarray:
     """Towards grey or away from it, (H, W, 3) uint8 -> (H, W, 3) uint8."""
     grey = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(frame, factor, grey, 1 - factor, _TRUNCATE)
+    return cv2.addWeighted(frame, factor, grey, 1 - factor, TRUNCATE)
 
 
 def sharpening_kernel(factor: float) -> np.ndarray:
@@ -140,5 +140,5 @@ def do_steps(frame: np.ndarray, steps: Sequence[Step], t: int) -> np.ndarray:
             frame = saturate(frame, step.factor)
         else:
             kernel = sharpening_kernel(step.factor)
-            frame = cv2.filter2D(frame, -1, kernel, delta=_TRUNCATE, borderType=cv2.BORDER_REPLICATE)
+            frame = cv2.filter2D(frame, -1, kernel, delta=TRUNCATE, borderType=cv2.BORDER_REPLICATE)
     return frame
