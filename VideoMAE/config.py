@@ -80,6 +80,9 @@ class ClipAugmentConfig:
     """What erasing fills with: noise per pixel, one random colour, or zeros."""
     recount: int = 1
     """Boxes that erasing fills."""
+    device_augment: bool = False
+    """Fused augmentation on the training device: workers ship the frames' bytes and what was drawn. For a GPU whose
+    processors cannot keep up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +92,6 @@ class AugmentConfig(ClipAugmentConfig):
     augment: Literal["exact", "fused"] = "fused"
     """fused: each frame is resampled once for all operations of a draw; exact: operation by operation, as the original,
     several times slower. Same draws, nearly the same pixels: VideoMAE/data/fused_augment.py says what differs."""
-    device_augment: bool = False
-    """Fused augmentation on the training device: workers ship the frames' bytes and what was drawn. For a GPU whose
-    processors cannot keep up."""
     mixup: float = 0.0
     """Alpha of mixup; 0 switches it off. The original built mixup and cutmix and applied them only in its 'classes'
     recipe."""

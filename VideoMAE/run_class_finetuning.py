@@ -14,7 +14,6 @@ from torch import nn
 
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
-from VideoMAE.data.device_augment import PlanTransform
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import check_bad_share, hold_out, long_enough, readable, unreadable
@@ -108,9 +107,7 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
     data, augment, optim = config.data, config.augment, config.optim
     max_bad = check_bad_share(labels["train"], check, max_share=data.max_bad_videos)
     train = long_enough(labels["train"], check, clip_len=data.num_frames, clip_fps=data.train_fps)
-    transform: Any = train_transform(augment, input_size=data.input_size)
-    if augment.device_augment:
-        transform = PlanTransform(transform)
+    transform = train_transform(augment, input_size=data.input_size)
     clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform)
     sampler = TrainSampler(
         len(train.ids),

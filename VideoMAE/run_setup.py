@@ -18,6 +18,7 @@ from torch import nn
 
 from VideoMAE import flags
 from VideoMAE.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, V2VAugmentConfig
+from VideoMAE.data.device_augment import PlanTransform
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.fused_augment import FusedTransform
 from VideoMAE.data.loaders import ShareSampler
@@ -258,10 +259,10 @@ def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> Vi
     return check
 
 
-def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform:
+def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform | PlanTransform:
     """The augmentation of training clips as the flags say; --augment is exact or fused."""
-    transform = {"exact": TrainTransform, "fused": FusedTransform}[augment.augment]
-    return transform(
+    kind = {"exact": TrainTransform, "fused": FusedTransform}[augment.augment]
+    transform = kind(
         input_size,
         auto_augment=augment.aa,
         interpolation=augment.train_interpolation,
@@ -270,6 +271,7 @@ def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: in
         erase_mode=augment.remode,
         erase_count=augment.recount,
     )
+    return PlanTransform(transform) if augment.device_augment else transform
 
 
 def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:

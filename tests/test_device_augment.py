@@ -10,11 +10,14 @@ import torch
 from test_fused_augment import FRAME, NAMES, SCENE, SIZE, drawn, make_scene, of_255, operation
 from vce_files import make_vce_folder
 
-from VideoMAE.data.clips import TrainClips
+from VideoMAE.data.clips import EvenClips, TrainClips
 from VideoMAE.data.device_augment import PlannedClips, PlanTransform, concatenate
 from VideoMAE.data.fused_augment import FusedTransform
 from VideoMAE.data.random_erasing import ErasedBox
+from VideoMAE.data.v2v import ComparisonDataset, collate_comparisons
+from VideoMAE.data.vce import SampleKey
 from VideoMAE.data.video_transforms import CropBox, TrainDraw
+from VideoMAE.engine_for_finetuning import to_device
 from VideoMAE.run_class_finetuning import main
 
 CPU = torch.device("cpu")
@@ -107,6 +110,18 @@ def test_training_takes_the_clips_of_the_fused_transform(dataset: Path) -> None:
     assert len(made[0]) == 2
     assert (of_255(made[0].to(CPU)[0]) - of_255(made[1][0])).abs().mean() < 0.5
     assert (of_255(made[0].to(CPU)[1]) - of_255(made[1][1])).abs().mean() < 0.5
+
+
+def test_a_lost_comparison_of_v2v_has_weight_0_and_the_others_their_clips(dataset: Path) -> None:
+    (dataset / "videos/empty.mp4").write_bytes(b"")
+    comparisons = [("00000", "empty"), ("00001", "00002"), ("empty", "empty")]
+    made = ComparisonDataset(comparisons, dataset, make_clips=EvenClips(2, PLANNED), blank=PLANNED.blank(2), seed=0)
+    batch = to_device(collate_comparisons([made[SampleKey(position, 0)] for position in range(3)]), CPU)
+    assert batch.clips.shape == (6, 3, 2, SIZE, SIZE)
+    assert batch.weights.tolist() == [0, 1, 0]
+    fused = EvenClips(2, FUSED)(dataset / "videos/00002.mp4", np.random.default_rng((0, 0, 1, 1)))
+    assert (of_255(batch.clips[3]) - of_255(fused[0])).abs().mean() < 1
+    assert torch.isfinite(batch.clips).all()
 
 
 def test_a_run_gives_the_same_losses_with_and_without_workers(dataset: Path, tmp_path: Path) -> None:

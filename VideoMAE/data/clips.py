@@ -15,6 +15,11 @@ from VideoMAE.data.video_reader import Video
 from VideoMAE.data.video_transforms import crop_views, resize_short_side
 
 
+def batch_of_one(clip: Tensor | PlannedClips) -> Tensor | PlannedClips:
+    """(3, T, H, W) -> (1, 3, T, H, W); PlannedClips are a batch"""
+    return clip.unsqueeze(0) if isinstance(clip, Tensor) else clip
+
+
 @dataclass(frozen=True)
 class TrainClips:
     """`num_sample` augmented copies of one random window, of consecutive frames at `train_fps` or, when None, of
@@ -38,8 +43,8 @@ class TrainClips:
                     video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
                 )
             frames = video.frames_at(indices)
-        clips = [self.transform(frames, rng) for _ in range(self.num_sample)]
-        return concatenate([clip.unsqueeze(0) if isinstance(clip, Tensor) else clip for clip in clips])
+        clips = [batch_of_one(self.transform(frames, rng)) for _ in range(self.num_sample)]
+        return concatenate(clips)
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,14 @@ class EvenClips:
     reference's does."""
 
     clip_len: int
-    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor | PlannedClips]
     decode_size: tuple[int, int] | None = None
 
-    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
-        """-> (1, 3, T, H, W) float32"""
+    def __call__(self, path: Path, rng: np.random.Generator) -> Any:
+        """-> (1, 3, T, H, W) float32, or PlannedClips of one"""
         with Video(path, size=self.decode_size) as video:
             frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
-        return self.transform(frames, rng).unsqueeze(0)
+        return batch_of_one(self.transform(frames, rng))
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from VideoMAE.data.fused_augment import FusedTransform
 from VideoMAE.data.fused_colour import RED_GREEN_BLUE_IN_GREY, TRUNCATE, Lookup, Saturation, Step, sharpening_kernel
 from VideoMAE.data.fused_plan import ClipPlan, crop_map, plan_clip
 from VideoMAE.data.random_erasing import ErasedBox, erase_in_place
-from VideoMAE.data.video_transforms import IMAGENET_MEAN, IMAGENET_STD, CropBox
+from VideoMAE.data.video_transforms import IMAGENET_MEAN, IMAGENET_STD, CropBox, TrainTransform
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class PlannedClips:
 class PlanTransform:
     """The draws of `transform`, planned and not done, (T, H, W, 3) uint8 and a generator -> PlannedClips of one."""
 
-    transform: FusedTransform
+    transform: TrainTransform
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> PlannedClips:
         size = self.transform.crop_size
@@ -66,6 +65,10 @@ class PlanTransform:
         read = np.ascontiguousarray(frames[:, top : top + height, left : left + width])
         pixels = torch.from_numpy(read if read.flags.writeable else read.copy()).flatten()
         return PlannedClips(pixels, [(plan, draw.erased)], (len(frames), size), self.transform.random_erasing.mode)
+
+    def blank(self, num_frames: int) -> PlannedClips:
+        """A clip of T frames that stands where none could be read."""
+        return self(np.zeros((num_frames, 1, 1, 3), dtype=np.uint8), np.random.default_rng(0))
 
 
 def concatenate(batches: Sequence[Any]) -> Any:
