@@ -23,6 +23,7 @@ from benchmarking import Times, say, time_interleaved, use_threads, write_film
 
 from VideoMAE.data.clip_sampling import random_window
 from VideoMAE.data.clips import TrainClips
+from VideoMAE.data.device_augment import PlanTransform
 from VideoMAE.data.fused_augment import FusedTransform
 from VideoMAE.data.rand_augment import AppliedOperation, apply_operations
 from VideoMAE.data.random_erasing import erase
@@ -118,6 +119,7 @@ def time_all(path: Path, frames: np.ndarray, *, repeats: int) -> Times:
     items = {name: TrainClips(CLIP_LEN, STRIDE, None, 1, kind) for name, kind in kinds.items()}
     functions = {f"augment, {name}": seeded(lambda rng, kind=kind: kind(frames, rng)) for name, kind in kinds.items()}
     functions |= {f"item, {name}": seeded(lambda rng, item=item: item(path, rng)) for name, item in items.items()}
+    functions["plan for the device"] = seeded(lambda rng: PlanTransform(FUSED)(frames, rng))
     functions["floor: one warp and table a frame"] = lambda: one_warp_and_table(frames)
     functions["floor: bare decoding of the windows"] = seeded(decode)
     return time_interleaved(functions, repeats=repeats)
