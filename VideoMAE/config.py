@@ -83,12 +83,18 @@ class ClipAugmentConfig:
     """What erasing fills with: noise per pixel, one random colour, or zeros."""
     recount: int = 1
     """Boxes that erasing fills."""
+    device_augment: bool = False
+    """Fused augmentation on the training device: workers ship the frames' bytes and what was drawn. For a GPU whose
+    processors cannot keep up."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig(ClipAugmentConfig):
     """What training does to the pixels, of one clip and across a batch."""
 
+    augment: Literal["exact", "fused"] = "fused"
+    """fused: each frame is resampled once for all operations of a draw; exact: operation by operation, as the original,
+    several times slower. Same draws, nearly the same pixels: VideoMAE/data/fused_augment.py says what differs."""
     mixup: float = 0.0
     """Alpha of mixup; 0 switches it off. The original built mixup and cutmix and applied them only in its 'classes'
     recipe."""
@@ -248,9 +254,6 @@ class V2VDataConfig:
     """Side of the square the model sees, pixels."""
     crop: Literal["squash", "center"] = "squash"
     """squash: the whole frame, whatever its shape; center: the central square of the frame, undistorted."""
-    augment: bool = False
-    """Augment training clips as VCE's training does: RandAugment, random resized crop, flip, erasing (see --aa and the
-    flags below it)."""
     val_fraction: float = 0.1
     """Share of the training comparisons that is held out for choosing the best epoch, at most; whole connected
     components, so that no video is on both sides."""
@@ -270,6 +273,15 @@ class V2VDataConfig:
     """Loader processes of each training process."""
     pin_mem: bool = True
     """Pinned host memory for faster copies to a GPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class V2VAugmentConfig(ClipAugmentConfig):
+    """What training does to the pixels of a clip."""
+
+    augment: Literal["none", "exact", "fused"] = "none"
+    """none, as the recipe; the others augment training clips as VCE's training does, by RandAugment, random resized
+    crop, flip and erasing (see --aa and its neighbours): exact operation by operation, fused several times faster."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,7 +339,7 @@ class V2VConfig:
     """Fine-tune a VideoMAE ViT on V2V: which of two videos, or in which order several, feel better."""
 
     data: V2VDataConfig
-    augment: ClipAugmentConfig
+    augment: V2VAugmentConfig
     model: V2VModelConfig
     optim: V2VOptimConfig
     run: V2VRunConfig

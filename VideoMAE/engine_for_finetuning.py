@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from VideoMAE.data.device_augment import PlannedClips
 from VideoMAE.data.loaders import Batch
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.optim_factory import set_step_values
@@ -72,9 +73,9 @@ class SharedError(ValueError):
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch (a NamedTuple) with its tensors on the device."""
+    """A batch (a NamedTuple) with its tensors on the device; planned clips become tensors there."""
     return type(batch)(
-        *(field.to(device, non_blocking=True) if isinstance(field, Tensor) else field for field in batch)
+        *(field.to(device, non_blocking=True) if isinstance(field, Tensor | PlannedClips) else field for field in batch)
     )
 
 

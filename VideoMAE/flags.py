@@ -193,5 +193,7 @@ def check_settings(config: Any) -> None:
             f"--mixup_mode {flags['mixup_mode']} needs an even number of clips per batch, "
             f"--batch_size x --num_sample is {clips}"
         )
+    if flags.get("device_augment") and flags["augment"] != "fused":
+        raise ValueError(f"--device_augment is a way to do --augment fused, and does not go with {flags['augment']}")
     if flags.get("label_path") and flags.get("train_on_all"):
         raise ValueError("--train_on_all does not go with --label_path: val.csv says what validation is")

@@ -17,8 +17,10 @@ import torch
 from torch import nn
 
 from VideoMAE import flags
-from VideoMAE.config import ClipAugmentConfig, ModelConfig, OptimConfig, RunConfig
+from VideoMAE.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, V2VAugmentConfig
+from VideoMAE.data.device_augment import PlanTransform
 from VideoMAE.data.exclusion import Exclusion
+from VideoMAE.data.fused_augment import FusedTransform
 from VideoMAE.data.loaders import ShareSampler
 from VideoMAE.data.video_check import VideoCheck, check_videos
 from VideoMAE.data.video_reader import DecoderName, require_decoder
@@ -262,9 +264,10 @@ def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> Vi
     return check
 
 
-def train_transform(augment: ClipAugmentConfig, *, input_size: int) -> TrainTransform:
-    """The augmentation of training clips as the flags say."""
-    return TrainTransform(
+def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform | PlanTransform:
+    """The augmentation of training clips as the flags say; --augment is exact or fused."""
+    kind = {"exact": TrainTransform, "fused": FusedTransform}[augment.augment]
+    transform = kind(
         input_size,
         auto_augment=augment.aa,
         interpolation=augment.train_interpolation,
@@ -273,6 +276,7 @@ def train_transform(augment: ClipAugmentConfig, *, input_size: int) -> TrainTran
         erase_mode=augment.remode,
         erase_count=augment.recount,
     )
+    return PlanTransform(transform) if augment.device_augment else transform
 
 
 def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import torch
 from torch import nn
 
 from VideoMAE import run_setup
 from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, WithoutChance
+from VideoMAE.data.device_augment import PlanTransform
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import check_bad_share, readable, unreadable
@@ -116,8 +118,7 @@ def choose_held_out(
 def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenClips:
     """Clips of training or evaluation, as --crop and --augment say."""
     data = config.data
-    clips = partial(EvenClips, data.num_frames, open_video=VideoOpener(data.decoder, check.infos))
-    if training and data.augment:
+    if training and config.augment.augment != "none":
         return clips(run_setup.train_transform(config.augment, input_size=data.input_size))
     if data.crop == "center":
         return clips(WithoutChance(ValidationTransform(data.input_size, data.input_size)))
@@ -154,11 +155,15 @@ def make_loaders(
         seed=config.run.seed,
         noun="comparisons",
     )
+    clips = make_clips(config, check, training=True)
+    blank: Any = torch.zeros(1, 3, data.num_frames, data.input_size, data.input_size)
+    if isinstance(clips.transform, PlanTransform):
+        blank = clips.transform.blank(data.num_frames)
     dataset = ComparisonDataset(
         train,
         data.data_dir,
-        make_clips=make_clips(config, check, training=True),
-        clip_shape=(3, data.num_frames, data.input_size, data.input_size),
+        make_clips=clips,
+        blank=blank,
         seed=config.run.seed,
     )
     loader = make_loader(dataset, sampler, collate_fn=collate_comparisons, **run_setup.loader_settings(config, world))

@@ -196,6 +196,7 @@ def test_every_other_switch_works_at_once(dataset: Path, tmp_path: Path) -> None
         "--precision", "bf16", "--num_sample", "2", "--drop", "0.1", "--attn_drop_rate", "0.1", "--drop_path", "0.1",
         "--fc_drop_rate", "0.1", "--weight_decay_end", "0.1", "--train_fps", "None", "--test_average", "softmax",
         "--opt", "sgd", "--aa", "rand-m7-n4-mstd0.5-inc1", "--train_on_all", "--no_dist_eval", "--epochs", "2",
+        "--device_augment",
     ]  # fmt: skip
     main(flags(dataset, tmp_path / "run", *switches))
     content = torch.load(tmp_path / "run/checkpoint-last.pth", weights_only=True)
@@ -295,6 +296,7 @@ def test_eval_needs_a_checkpoint(dataset: Path, tmp_path: Path) -> None:
             ["--mixup", "1", "--mixup_mode", "pair", "--batch_size", "3"],
             "--mixup_mode pair needs an even number of clips per batch, --batch_size x --num_sample is 3",
         ),
+        (["--augment", "exact", "--device_augment"], "--device_augment is a way to do --augment fused"),
         (["--train_fps", "30", "--num_frames", "160"], "none of the 18 training videos is readable and long enough"),
     ],
 )

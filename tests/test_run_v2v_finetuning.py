@@ -193,7 +193,8 @@ def test_a_resumed_run_has_the_losses_of_one_in_a_go(
     [
         ["--loss", "hinge", "--margin", "2", "--model_ema", "--model_ema_decay", "0.8"],
         ["--opt", "sgd", "--lr", "0.01", "--layer_decay", "0.75", "--precision", "bf16", "--select_on", "test"],
-        ["--crop", "center", "--augment", "--aa", "none", "--disable_eval_during_finetuning"],
+        ["--crop", "center", "--augment", "exact", "--aa", "none", "--disable_eval_during_finetuning"],
+        ["--augment", "fused", "--device_augment"],
     ],
     ids=lambda flags: flags[1],
 )

@@ -182,7 +182,7 @@ def dataset(tmp_path: Path) -> ComparisonDataset:
         write_grey_video(tmp_path / "videos" / f"{key}.mp4", 10, levels=lambda _, level=level: level)
     (tmp_path / "videos" / "bad.mp4").write_bytes(b"")
     comparisons = [Pair("a", "b"), Pair("bad", "c"), ("c", "a", "b")]
-    return ComparisonDataset(comparisons, tmp_path, make_clips=even_clips(), clip_shape=(3, 4, 32, 32), seed=0)
+    return ComparisonDataset(comparisons, tmp_path, make_clips=even_clips(), blank=torch.zeros(1, 3, 4, 32, 32), seed=0)
 
 
 def test_clips_stand_from_least_to_most_preferred(dataset: ComparisonDataset) -> None:

@@ -6,15 +6,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from VideoMAE.data import clip_sampling
+from VideoMAE.data.device_augment import PlannedClips, concatenate
 from VideoMAE.data.shared_clips import empty_clips
 from VideoMAE.data.video_reader import Video
 from VideoMAE.data.video_transforms import crop_views, resize_short_side
+
+
+def batch_of_one(clip: Tensor | PlannedClips) -> Tensor | PlannedClips:
+    """(3, T, H, W) -> (1, 3, T, H, W); PlannedClips are a batch"""
+    return clip.unsqueeze(0) if isinstance(clip, Tensor) else clip
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,11 @@ class TrainClips:
     stride: int
     train_fps: float | None
     num_sample: int
-    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor | PlannedClips]
     open_video: Callable[..., Video] = Video
 
-    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
-        """-> (num_sample, 3, T, H, W) float32"""
+    def __call__(self, path: Path, rng: np.random.Generator) -> Any:
+        """-> (num_sample, 3, T, H, W) float32, or PlannedClips of as many, as the transform makes them"""
         with self.open_video(path) as video:
             if self.train_fps is None:
                 indices = clip_sampling.random_window(
@@ -41,7 +48,8 @@ class TrainClips:
                     video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
                 )
             frames = video.frames_at(indices)
-        return torch.stack([self.transform(frames, rng) for _ in range(self.num_sample)])
+        clips = [batch_of_one(self.transform(frames, rng)) for _ in range(self.num_sample)]
+        return concatenate(clips)
 
 
 @dataclass(frozen=True)
@@ -66,15 +74,15 @@ class EvenClips:
     reference's does."""
 
     clip_len: int
-    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor | PlannedClips]
     decode_size: tuple[int, int] | None = None
     open_video: Callable[..., Video] = Video
 
-    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
-        """-> (1, 3, T, H, W) float32"""
+    def __call__(self, path: Path, rng: np.random.Generator) -> Any:
+        """-> (1, 3, T, H, W) float32, or PlannedClips of one"""
         with self.open_video(path, size=self.decode_size) as video:
             frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
-        return self.transform(frames, rng).unsqueeze(0)
+        return batch_of_one(self.transform(frames, rng))
 
 
 @dataclass(frozen=True)

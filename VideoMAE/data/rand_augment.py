@@ -179,6 +179,11 @@ def _image_functions() -> dict[str, Any]:
     return {**_timm().NAME_TO_OP, "Posterize": _posterize, "PosterizeIncreasing": _posterize}
 
 
+def image_function(name: str) -> Callable[..., Image.Image]:
+    """What an operation does to one picture: (image, *args, fillcolor=, resample=) -> image."""
+    return _image_functions()[name]
+
+
 def apply_operations(frames: np.ndarray, operations: Sequence[AppliedOperation]) -> np.ndarray:
     """Do the operations in their order to every frame, (T, H, W, 3) uint8 -> (T, H, W, 3) uint8.
 
@@ -192,6 +197,6 @@ def apply_operations(frames: np.ndarray, operations: Sequence[AppliedOperation])
         image = Image.fromarray(frame)
         for operation in operations:
             resample = _RESAMPLING[operation.interpolation]
-            image = _image_functions()[operation.name](image, *operation.args, fillcolor=FILL, resample=resample)
+            image = image_function(operation.name)(image, *operation.args, fillcolor=FILL, resample=resample)
         target[...] = np.asarray(image)
     return augmented

@@ -97,12 +97,17 @@ def erase(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> torch
     if not boxes:
         return clip
     erased = clip.clone()
+    erase_in_place(erased, boxes, mode=mode)
+    return erased
+
+
+def erase_in_place(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> None:
+    """Fill the boxes in every frame of `clip` itself, (C, T, H, W) float32."""
     for box in boxes:
-        region = erased[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
+        region = clip[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
         if mode == "const":
             region.zero_()
             continue
         shape = tuple(region.shape) if mode == "pixel" else (clip.shape[0], 1, 1, 1)
         noise = np.random.default_rng(box.noise_seed).standard_normal(shape, dtype=np.float32)
         region.copy_(torch.from_numpy(noise))
-    return erased

@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from VideoMAE.data.device_augment import PlannedClips, concatenate
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.vce import Annotations, MakeClips, SampleKey, load_json, video_path
 from VideoMAE.data.video_reader import UnreadableVideoError
@@ -192,7 +193,7 @@ class ComparisonSample(NamedTuple):
     """
 
     position: int
-    clips: Tensor  # (videos, 3, T, H, W) float32
+    clips: Tensor | PlannedClips  # (videos, 3, T, H, W) float32
     weight: float
     skipped: dict[str, str]
 
@@ -200,7 +201,7 @@ class ComparisonSample(NamedTuple):
 class ComparisonBatch(NamedTuple):
     """What the loader yields: the clips of P comparisons, one after the other. B = all their videos."""
 
-    clips: Tensor  # (B, 3, T, H, W)
+    clips: Tensor  # (B, 3, T, H, W), see loaders.Batch
     lengths: tuple[int, ...]  # (P,): videos in each comparison
     weights: Tensor  # (P,) float32: 0 for a comparison that is lost, else 1
     indices: Tensor  # (P,) int64, positions in the dataset
@@ -210,7 +211,7 @@ class ComparisonBatch(NamedTuple):
 def collate_comparisons(samples: Sequence[ComparisonSample]) -> ComparisonBatch:
     """Puts samples together. -> ComparisonBatch"""
     return ComparisonBatch(
-        clips=torch.cat([sample.clips for sample in samples]),
+        clips=concatenate([sample.clips for sample in samples]),
         lengths=tuple(len(sample.clips) for sample in samples),
         weights=torch.tensor([sample.weight for sample in samples]),
         indices=torch.tensor([sample.position for sample in samples]),
@@ -222,7 +223,8 @@ class ComparisonDataset(Dataset[ComparisonSample]):
     """The clips of each comparison's videos. `dataset[SampleKey(index, epoch)]` is the same at every call, in every
     worker, at every world size.
 
-    A video that fails although it passed the check costs its comparison, never another one.
+    A video that fails although it passed the check costs its comparison, never another one; `blank`, a batch of one
+    clip, takes its place.
     """
 
     def __init__(
@@ -231,20 +233,20 @@ class ComparisonDataset(Dataset[ComparisonSample]):
         root: Path,
         *,
         make_clips: MakeClips,
-        clip_shape: tuple[int, int, int, int],
+        blank: Tensor | PlannedClips,
         seed: int,
     ) -> None:
         self.comparisons = comparisons
         self.root = root
         self.make_clips = make_clips
-        self.clip_shape = clip_shape
+        self.blank = blank
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.comparisons)
 
     def __getitem__(self, key: SampleKey) -> ComparisonSample:
-        clips: list[Tensor] = []
+        clips: list[Tensor | PlannedClips] = []
         skipped: dict[str, str] = {}
         for place, video in enumerate(self.comparisons[key.position]):
             rng = np.random.default_rng((self.seed, key.epoch, key.position, place))
@@ -252,5 +254,5 @@ class ComparisonDataset(Dataset[ComparisonSample]):
                 clips.append(self.make_clips(self.root / _file_of(video), rng))
             except UnreadableVideoError as error:
                 skipped[video] = error.reason
-                clips.append(torch.zeros(1, *self.clip_shape))
-        return ComparisonSample(key.position, torch.cat(clips), 0.0 if skipped else 1.0, skipped)
+                clips.append(self.blank)
+        return ComparisonSample(key.position, concatenate(clips), 0.0 if skipped else 1.0, skipped)

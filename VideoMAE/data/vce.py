@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from VideoMAE.data.device_augment import PlannedClips
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.video_reader import UnreadableVideoError
 
@@ -222,7 +223,7 @@ class Sample(NamedTuple):
     """
 
     position: int
-    clips: Tensor | None  # (views, 3, T, H, W) float32
+    clips: Tensor | PlannedClips | None  # (views, 3, T, H, W) float32
     targets: Tensor  # intensities (K,) float32
     skipped: dict[str, str]
 

@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 NUM_CROP_TRIES = 10
 
 # A byte has 256 values: scaling and normalising is one look-up per channel.
-_NORMALIZED_BYTE = [
+NORMALIZED_BYTE = [
     ((np.arange(256) / 255 - mean) / std).astype(np.float32)[np.newaxis]
     for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)
 ]
@@ -57,7 +57,7 @@ def normalize(frames: np.ndarray, *, out: torch.Tensor | None = None) -> torch.T
     planes_out = clip.numpy()
     for t, frame in enumerate(frames):
         for channel, plane in enumerate(cv2.split(frame)):
-            cv2.LUT(plane, _NORMALIZED_BYTE[channel], dst=planes_out[channel, t])
+            cv2.LUT(plane, NORMALIZED_BYTE[channel], dst=planes_out[channel, t])
     return clip
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from VideoMAE.data.device_augment import PlannedClips
 from VideoMAE.data.video_reader import UnreadableVideoError
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class _Shared:
     def __call__(self, samples: Any) -> Any:
         batch = self.collate_fn(samples)
         for field in batch:
-            if isinstance(field, Tensor):
+            if isinstance(field, Tensor | PlannedClips):
                 field.share_memory_()
         return batch
 

@@ -10,16 +10,18 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import decord
 import numpy as np
 import tyro
 from benchmarking import Times, say, say_times, time_interleaved, use_threads, write_film
 
+from VideoMAE.config import AugmentConfig
 from VideoMAE.data.clip_sampling import random_fps_window, random_window
 from VideoMAE.data.clips import TrainClips
 from VideoMAE.data.video_reader import Video
-from VideoMAE.data.video_transforms import TrainTransform
+from VideoMAE.run_setup import train_transform
 
 CLIP_LEN, STRIDE, SIZE = 16, 4, 224
 
@@ -48,15 +50,18 @@ def say_rates(seconds: Times) -> None:
         say(f"  {name}: {1 / (sum(values) / len(values)):.1f} clips/s of one core (mean)")
 
 
-def main(*, repeats: int = 40, aa: str = "rand-m7-n4-mstd0.5-inc1") -> None:
+def main(
+    *, repeats: int = 40, augment: Literal["exact", "fused"] = "fused", aa: str = "rand-m7-n4-mstd0.5-inc1"
+) -> None:
     """Time all in turn, on one thread; the n-th call of each sees the same window and the same draws.
 
     Args:
         repeats: timed calls of each.
-        aa: augmentation, as the training flag of that name.
+        augment: as the training flag of that name.
+        aa: as the training flag of that name.
     """
     use_threads(1)
-    transform = TrainTransform(SIZE, auto_augment=aa)
+    transform = train_transform(AugmentConfig(augment=augment, aa=aa), input_size=SIZE)
     with tempfile.TemporaryDirectory() as folder:
         path = write_film(Path(folder) / "film.mp4")
         for train_fps in (4.0, None):
