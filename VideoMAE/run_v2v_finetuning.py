@@ -118,6 +118,7 @@ def choose_held_out(
 def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenClips:
     """Clips of training or evaluation, as --crop and --augment say."""
     data = config.data
+    clips = partial(EvenClips, data.num_frames, open_video=VideoOpener(data.decoder, check.infos))
     if training and config.augment.augment != "none":
         return clips(run_setup.train_transform(config.augment, input_size=data.input_size))
     if data.crop == "center":
