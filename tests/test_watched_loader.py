@@ -122,7 +122,8 @@ class Threads:
 
 @pytest.mark.parametrize(("decoder", "num_decoding"), [("decord", 1), ("pyav", 0)])
 def test_a_worker_computes_in_one_thread(tmp_path: Path, decoder: DecoderName, num_decoding: int) -> None:
-    require_decoder(decoder)  # as every run does: an import in the worker would start threads there
+    gc.collect()  # the end of earlier tests' loaders, inherited by the worker, would start threads there
+    require_decoder(decoder)  # as would the import, which every run does beforehand
     path = video_files.write_grey_video(tmp_path / "film.mp4", 24)
     videos = Annotations([str(i) for i in range(6)], [path] * 6, np.zeros((6, 3), dtype=np.float32))
     loader = make_loader(

@@ -1,4 +1,4 @@
-"""Room for clips: in a loader's worker shared memory, which the main process reads too, so that nothing is copied."""
+"""Room for clips: in a loader's worker in shared memory, where the main process reads, so that nothing is copied."""
 
 import math
 
