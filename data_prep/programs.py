@@ -21,7 +21,13 @@ from VideoMAE.training.checkpoint import write_text
 Settings = TypeVar("Settings")
 
 
-def run_program(run: Callable[[Settings], bool], settings_type: type[Settings], description: str | None) -> int:
+def run_program(
+    run: Callable[[Settings], bool],
+    settings_type: type[Settings],
+    description: str | None,
+    *,
+    if_stopped: str = "what was found of the videos is remembered",
+) -> int:
     """Parse the flags and run; a reason to stop becomes one sentence -> exit status, 0 only if all is well."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     settings = tyro.cli(settings_type, description=description, use_underscores=True)
@@ -31,7 +37,7 @@ def run_program(run: Callable[[Settings], bool], settings_type: type[Settings], 
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:
-        sys.stderr.write("error: stopped; what was found of the videos is remembered\n")
+        sys.stderr.write(f"error: stopped; {if_stopped}\n")
     return 1
 
 

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -52,11 +52,12 @@ class _Remembered(NamedTuple):
     result: VideoInfo | str
 
 
-class _Answer(NamedTuple):
-    """`is_final`: said by the probe; a file at which the process died or hung is tried again the next time."""
+class Answer(NamedTuple):
+    """What the function said of a file, or why it said nothing, in a text. `is_final`: said by the function; a file at
+    which the process died or hung is tried again the next time."""
 
     video_id: str
-    result: VideoInfo | str
+    result: Any
     is_final: bool
 
 
@@ -86,7 +87,7 @@ def check_videos(
     }
     tasks = [(video_id, Path(path)) for video_id, path in videos.items() if video_id not in answers]
     if num_processes:
-        stream = _answers_of_processes(tasks, min(num_processes, len(tasks)), limit_seconds, probe_function)
+        stream = answers_of_processes(tasks, min(num_processes, len(tasks)), limit_seconds, probe_function)
     else:
         stream = (_probe_one(video_id, path, probe_function) for video_id, path in tasks)
     is_hidden = True if len(tasks) <= MIN_FILES_FOR_PROGRESS_BAR else None  # None: hidden unless stderr is a terminal
@@ -109,13 +110,13 @@ def check_videos(
     )
 
 
-def _probe_one(video_id: str, path: Path, probe_function: Probe) -> _Answer:
+def _probe_one(video_id: str, path: Path, probe_function: Callable[[Path], Any]) -> Answer:
     try:
-        return _Answer(video_id, probe_function(path), is_final=True)
+        return Answer(video_id, probe_function(path), is_final=True)
     except UnreadableVideoError as error:
-        return _Answer(video_id, error.reason or str(error), is_final=True)
+        return Answer(video_id, error.reason or str(error), is_final=True)
     except Exception as error:  # a decoder's bindings may raise anything, and one file must not stop the others
-        return _Answer(video_id, f"{type(error).__name__}: {error}", is_final=False)
+        return Answer(video_id, f"{type(error).__name__}: {error}", is_final=False)
 
 
 class _Worker:
@@ -125,7 +126,7 @@ class _Worker:
     (seconds), and "fork" copies the locks of torch's threads.
     """
 
-    def __init__(self, probe_function: Probe) -> None:
+    def __init__(self, probe_function: Callable[[Path], Any]) -> None:
         self.connection, childs_end = Pipe()
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve({childs_end.fileno()})"
         with childs_end:
@@ -138,7 +139,7 @@ class _Worker:
         self.task, self.deadline = task, time.monotonic() + limit_seconds
         self.connection.send(task)
 
-    def receive(self) -> tuple[_Answer | None, bool]:
+    def receive(self) -> tuple[Answer | None, bool]:
         """The answer (None from a process that has just started), and whether the process lives on."""
         try:
             answer = self.connection.recv()
@@ -150,11 +151,11 @@ class _Worker:
             return self.give_up(f"crashed its reader ({self.kill()})"), False
         return answer, True
 
-    def give_up(self, what_happened: str) -> _Answer:
+    def give_up(self, what_happened: str) -> Answer:
         if self.task is None:
             raise RuntimeError(f"a process that checks videos did not start within {START_LIMIT_SECONDS:g} s")
         self.kill()
-        return _Answer(self.task[0], what_happened, is_final=False)
+        return Answer(self.task[0], what_happened, is_final=False)
 
     def kill(self) -> str:
         """End the process, if it has not ended -> how it ended, in words."""
@@ -181,9 +182,11 @@ def _serve(file_descriptor: int) -> None:
         pass
 
 
-def _answers_of_processes(
-    tasks: list[tuple[str, Path]], num_processes: int, limit_seconds: float, probe_function: Probe
-) -> Iterator[_Answer]:
+def answers_of_processes(
+    tasks: list[tuple[str, Path]], num_processes: int, limit_seconds: float, probe_function: Callable[[Path], Any]
+) -> Generator[Answer, None, None]:
+    """What the function, importable by name, says of each file, in the order in which it is done; a process goes on
+    only after its answer was taken. One that hangs or dies is replaced, and its file answered for by a reason."""
     waiting = deque(tasks)
     workers: list[_Worker] = []
     try:

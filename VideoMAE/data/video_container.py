@@ -20,6 +20,8 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from VideoMAE.data.prepared_copy import CopiedVideo, copied_video
+
 # Without this a playlist named .mp4 could make the demuxer open network addresses.
 DEMUXER_OPTIONS = {"protocol_whitelist": "file"}
 PROGRESSIVE = 1  # FFmpeg's number of this order of fields
@@ -89,6 +91,13 @@ class OpenFile:
     packets: list[Packet]
     compressed: list[av.Packet]
     """The same, for decoding; none of a file larger than MAX_HELD_BYTES."""
+    copied: CopiedVideo | None
+    """What a prepared copy says of the video that it was made from; `info` is on that one's time."""
+
+    @property
+    def num_held(self) -> int:
+        """Frames that the file itself holds."""
+        return self.info.num_frames if self.copied is None else len(self.copied.held())
 
     @property
     def is_progressive(self) -> bool:
@@ -140,7 +149,7 @@ def decoded(path: str | Path) -> Iterator[VideoFrame]:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Read a video's index and first frame, which takes milliseconds -> VideoInfo.
+    """Read a video's index and first frame, which takes milliseconds -> VideoInfo; a prepared copy's as its source.
 
     Raises UnreadableVideoError: no such file, a folder, an empty file, not a video, cut off, no video stream, no
     frames, a first frame that cannot be decoded. Kinds without an index of their frames are decoded whole.
@@ -164,7 +173,7 @@ def learn(path: str | Path, container: InputContainer, stream: VideoStream, know
         if packet.size:
             packets.append(_as_packet(packet, stream))
             compressed += [packet] if container.size <= MAX_HELD_BYTES else []
-    return OpenFile(Path(path), container, stream, info, packets, compressed)
+    return OpenFile(Path(path), container, stream, info, packets, compressed, _copied(path, stream))
 
 
 def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
@@ -237,6 +246,11 @@ def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame
     if not times or stream.time_base is None:
         raise UnreadableVideoError(path, "its frames have no time stamps")
     fps = _mean_fps(times, stream.time_base, stream.average_rate)
+    copied = _copied(path, stream)
+    if copied is not None:
+        if len(copied.held()) != num_frames:
+            raise UnreadableVideoError(path, f"it has {num_frames} of the {len(copied.held())} frames of its copy")
+        num_frames, fps = copied.num_frames, copied.fps
     height, width = first_frame.height, first_frame.width
     if first_frame.rotation % 180:
         height, width = width, height
@@ -252,6 +266,14 @@ def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame
         max(stream.frames - len(entries), 0) if entries else 0,
         *_stamp(path),
     )
+
+
+def _copied(path: str | Path, stream: VideoStream) -> CopiedVideo | None:
+    """What a prepared copy says of its source; None for any other video."""
+    try:
+        return copied_video(stream.container.metadata)
+    except ValueError as error:
+        raise UnreadableVideoError(path, str(error)) from error
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 Frame `i` is the i-th frame that a player shows, whatever decodes it. decord (H.264), torchcodec and PyAV read the
 ordinary kind alike: an mp4 with 8-bit 4:2:0 pixels, upright, every sample shown, closed groups of pictures. On other
-kinds decord 0.6 silently returns wrong frames, so they are recognised on opening, and PyAV decodes them.
+kinds decord 0.6 silently returns wrong frames, so they are recognised on opening, and PyAV decodes them. A prepared
+copy (prepared_copy.py) answers as the video that it was made from.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Video:
             self._source: Source | None = open_source(decoder, file, size)
             if isinstance(self._source, PyAVSource):
                 self._closing = stack.pop_all()
-        self.info = file.info
+        self.info, self._copied = file.info, file.copied
         self.num_frames, self.fps = self.info.num_frames, self.info.fps
         self._size = size or (self.info.height, self.info.width)
 
@@ -100,6 +101,12 @@ class Video:
         if distinct[0] < 0 or distinct[-1] >= self.num_frames:
             wrong = distinct[0] if distinct[0] < 0 else distinct[-1]
             raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong} was asked for")
+        if self._copied is not None:
+            try:
+                wanted = self._copied.places(wanted)
+            except ValueError as error:
+                raise UnreadableVideoError(self.path, str(error)) from error
+            distinct, places = np.unique(wanted, return_inverse=True)
         frames = self._source.read(distinct)
         return frames if np.array_equal(distinct, wanted) else frames[places]
 
@@ -113,12 +120,14 @@ def open_source(decoder: DecoderName, file: OpenFile, size: Size) -> Source:
         UnreadableVideoError: it cannot open a file that it should be able to open.
     """
     require_decoder(decoder)
+    if file.copied is not None and has_entries(file):  # the quickest by far on so short groups
+        return PyAVSource(file, size)
     source: DecordSource | TorchcodecSource | None = None
     if decoder == "decord" and is_for_decord(file):
         source = DecordSource(file.path, size)
     elif decoder == "torchcodec" and is_plain(file) and size is None:
         source = TorchcodecSource(file.path)
-    if source is not None and source.num_frames == file.info.num_frames:
+    if source is not None and source.num_frames == file.num_held:
         return source
     return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
 
@@ -128,7 +137,7 @@ def has_entries(file: OpenFile) -> bool:
     return (
         file.is_mp4
         and file.info.codec in CODECS_WITH_ENTRIES
-        and len(file.packets) == len(file.compressed) == file.info.num_frames
+        and len(file.packets) == len(file.compressed) == file.num_held
         and not any(packet.is_hidden for packet in file.packets)
         and has_closed_groups(file.packets)
     )

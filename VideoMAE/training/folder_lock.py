@@ -19,7 +19,9 @@ server keeps the locks of a machine that is gone for a minute or two."""
 _held: dict[Path, int] = {}  # folder -> file descriptor
 
 
-def hold_folder(folder: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+def hold_folder(
+    folder: Path, *, patience_seconds: float = PATIENCE_SECONDS, instead: str = "choose another --output_dir"
+) -> None:
     """Keeps other runs out of a folder until `release_folders` or the end of this process, however it ends.
 
     Waits for a run that is about to leave. A POSIX lock: children do not inherit it, and the kernel frees it.
@@ -37,7 +39,7 @@ def hold_folder(folder: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> 
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
         if waited > patience_seconds:
             os.close(descriptor)
-            raise ValueError(f"{folder}: {holder} works in it; wait for its end or choose another --output_dir")
+            raise ValueError(f"{folder}: {holder} works in it; wait for its end or {instead}")
         if waited > 2 and not said:
             logger.info("%s: %s works in it; waiting up to %g s for its end", folder, holder, patience_seconds)
             said = True
