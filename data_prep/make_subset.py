@@ -31,11 +31,10 @@ from tqdm import tqdm
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # let `import VideoMAE` find the repository
 
-from read_labels import emotion_names, kind_of, label_file, read_emotions, read_preferences
+from read_labels import emotion_names, kind_of, label_file, read_emotions, read_json, read_preferences
 from subset_choice import Choice, choose_comparisons, choose_videos
 
 from VideoMAE.data.v2v import videos_of
-from VideoMAE.data.vce import load_json
 
 logger = logging.getLogger("make_subset")
 
@@ -144,12 +143,6 @@ def as_subset(labels: dict[str, Any], choice: Choice, videos: Mapping[str, Path]
     kept = {key: path for key, path in videos.items() if key in chosen}
     report = {"num_videos": len(kept), "splits": choice.report, "missing_in_source": sorted(missing)}
     return Subset(labels, kept, report)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """An object as it stands in the file, numbers too. Raises ValueError as `load_json` does."""
-    load_json(file)
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def keep(entries: Mapping[str, Any], ids: Iterable[str]) -> dict[str, Any]:

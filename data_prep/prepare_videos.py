@@ -27,7 +27,7 @@ from tqdm import tqdm
 from copy_video import CannotWrite, Copied, Recipe, copy_video
 from dataset_videos import describe
 from prepared_folder import SETTINGS_FILE, PreparedFolder
-from read_labels import Kind, kind_of, read_emotions, read_preferences
+from read_labels import Kind, kind_of, read_emotions, read_json, read_preferences
 
 from VideoMAE.data.prepared_copy import FORMAT_VERSION
 from VideoMAE.data.v2v import videos_of

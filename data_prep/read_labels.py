@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -23,6 +24,12 @@ Kind = Literal["vce", "v2v"]
 
 def label_file(root: Path, split: str) -> Path:
     return root / f"{split}_labels.json"
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """An object as it stands in the file, numbers too. Raises ValueError as `load_json` does."""
+    vce.load_json(file)
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def kind_of(root: Path) -> Kind:
