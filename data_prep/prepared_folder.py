@@ -45,7 +45,7 @@ class PreparedFolder:
             self.write_settings(complete=False)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         with naming(self.unfinished):
-            self.unfinished.mkdir()
+            self.unfinished.mkdir(exist_ok=True)  # a process left behind may still write in it
         self.entries: dict[str, Entry] = {}
 
     @property

@@ -30,6 +30,7 @@ def write_video(
     rotation: int = 0,
     codec_options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
+    comment: str = "",
 ) -> Path:
     """Encode (H, W, 3) uint8 frames; `timestamps(i)` is a time in units of 1/fps, `rotation` is counterclockwise."""
     options = {"g": str(gop), "bf": str(bframes), **(codec_options or {})}
@@ -39,6 +40,7 @@ def write_video(
         options = {"preset": "veryfast", "crf": "12", **steady, **options}
     stream = None
     with av.open(str(path), "w", options=container_options or {}) as container:
+        container.metadata.update({"comment": comment} if comment else {})
         for index, pixels in enumerate(frames):
             if stream is None:
                 stream = container.add_stream(codec, rate=fps, options=options)
