@@ -16,7 +16,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.filter import Graph
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from VideoMAE.data.prepared_copy import COMMENT, CopiedVideo
@@ -184,6 +184,7 @@ def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> di
             if stream is None:
                 stream = _stream(container, recipe, rate, small)
             small.pts, small.time_base = place, 1 / rate
+            small.pict_type = PictureType.NONE  # the source's key frames would become the copy's
             if place in wanted:
                 compared[place] = small
             container.mux(stream.encode(small))

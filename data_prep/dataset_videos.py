@@ -31,22 +31,22 @@ METADATA_FIELDS = {
 
 def decode_first(path: Path) -> VideoInfo:
     """Read a video's first frame as training would."""
-    return _decode(path, lambda num_frames: np.array([0]))
+    return _decode(path, lambda frames: frames[:1])
 
 
 def decode_ends(path: Path) -> VideoInfo:
     """Read a video's first and last frame."""
-    return _decode(path, lambda num_frames: np.array([0, num_frames - 1]))
+    return _decode(path, lambda frames: frames[[0, -1]])
 
 
 def decode_all(path: Path) -> VideoInfo:
     """Read every frame of a video."""
-    return _decode(path, np.arange)
+    return _decode(path, lambda frames: frames)
 
 
-def _decode(path: Path, choose: Callable[[int], np.ndarray]) -> VideoInfo:
+def _decode(path: Path, choose: Callable[[np.ndarray], np.ndarray]) -> VideoInfo:
     with Video(path, size=DECODE_SIZE) as video:
-        video.frames_at(choose(video.num_frames))
+        video.frames_at(choose(video.frames_held))
         return video.info
 
 

@@ -47,7 +47,8 @@ def thumbnail_file(folder: Path, video: Path) -> Path:
 def save_thumbnail(path: Path, *, folder: Path) -> VideoInfo:
     """Write the middle frame of a video, scaled to fit, under `folder`; raises UnreadableVideoError."""
     with Video(path) as video:
-        frame = video.frames_at(np.array([video.num_frames // 2]))[0]
+        held = video.frames_held
+        frame = video.frames_at(held[[len(held) // 2]])[0]
         scale = min(WIDTH / frame.shape[1], HEIGHT / frame.shape[0])
         size = [max(1, round(scale * side)) for side in (frame.shape[1], frame.shape[0])]
         small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)

@@ -130,9 +130,8 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
         return {**content, **(content.get("settings") or {}), "settings": None}
 
     before, now = flat(theirs), flat(ours)
-    return " and ".join(
-        f"with {name} {before.get(name)}, not {now[name]}" for name in now if before.get(name) != now[name]
-    )
+    different = [name for name in now if before.get(name) != now[name]]
+    return " and ".join(f"with {name} {before.get(name)}, not {now[name]}" for name in different)
 
 
 def _lines(file: Path) -> Iterable[Entry]:

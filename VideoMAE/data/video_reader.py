@@ -86,6 +86,11 @@ class Video:
         self._source = None
         self._closing.close()
 
+    @property
+    def frames_held(self) -> np.ndarray:
+        """The frames that the file holds: all of them, but in a prepared copy that has fewer. -> (M,) int64"""
+        return np.arange(self.num_frames) if self._copied is None else self._copied.held()
+
     def frames_at(self, indices: np.ndarray) -> np.ndarray:
         """RGB frames at (T,) integer indices, in any order and with repeats -> (T, H, W, 3) uint8.
 
