@@ -104,8 +104,10 @@ def test_a_comment_that_is_not_ours_any_more_is_an_error(change: Callable[[str],
 def test_a_copy_has_its_sources_length_and_rate(source: Path, copies: dict[str, Path], name: str) -> None:
     ours, theirs = probe(copies[name]), probe(source)
     assert (ours.num_frames, ours.fps, ours.duration_seconds) == (NUM_FRAMES, FPS, theirs.duration_seconds)
-    with Video(copies[name]) as video:
+    with Video(copies[name]) as video, Video(copies[name], known=ours) as known:
         assert (video.num_frames, video.fps, video.info) == (NUM_FRAMES, FPS, ours)
+        held = video.frames_held
+        assert np.array_equal(video.frames_at(held), known.frames_at(held)) and held[-1] == NUM_FRAMES - 1
         for wrong in (-1, NUM_FRAMES):
             with pytest.raises(ValueError, match=f"has frames 0 to {NUM_FRAMES - 1}; frame {wrong}"):
                 video.frames_at(np.array([wrong]))

@@ -90,7 +90,8 @@ def compare(
     say_times(seconds)
     rates = {name: 1 / fmean(values) for name, values in seconds.items()}
     for name, rate in rates.items():
-        of_original = f"{rate / rates[ORIGINAL]:.2f} times the original's (target: {target})" if name in paths else ""
+        is_copy = name in paths and name != ORIGINAL
+        of_original = f"{rate / rates[ORIGINAL]:.2f} times the original's (target: {target})" if is_copy else ""
         say(f"  {name}: {rate:.1f} a second of one core (mean){', ' if of_original else ''}{of_original}")
 
 
