@@ -14,7 +14,7 @@ import torch
 from programs import num_cores
 from read_labels import kind_of
 
-from VideoMAE import flags, run_class_finetuning, run_v2v_finetuning
+from VideoMAE import flags, run_class_finetuning, run_setup, run_v2v_finetuning
 from VideoMAE.config import V2VConfig, VCEConfig
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import long_enough, readable, unreadable
@@ -49,16 +49,12 @@ def open_subject(root: Path, mode: Mode, run_flags: Sequence[str], *, max_videos
     Raises:
         ValueError: the dataset, a flag or its labels are no good, or no video is left.
     """
-    is_vce = kind_of(root) == "vce"
     common = ["--output_dir", "unused", "--disable_eval_during_finetuning", *run_flags]
-    if is_vce:
-        return _vce(_checked(flags.parse_flags(VCEConfig, ["--data_path", str(root), *common])), mode, max_videos)
-    return _v2v(_checked(flags.parse_flags(V2VConfig, ["--data_dir", str(root), *common])), mode, max_videos)
-
-
-def _checked(config: Config) -> Config:
-    flags.check_settings(config)
-    return config
+    if kind_of(root) == "vce":
+        config = flags.parse_flags(VCEConfig, ["--data_path", str(root), *common])
+        return _vce(run_setup.prepared(config), mode, max_videos)
+    v2v = flags.parse_flags(V2VConfig, ["--data_dir", str(root), *common])
+    return _v2v(run_setup.prepared(v2v), mode, max_videos)
 
 
 def _world(config: VCEConfig | V2VConfig) -> World:

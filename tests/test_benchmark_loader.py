@@ -196,7 +196,7 @@ def test_a_worker_over_many_items(vce: Path, tmp_path: Path, caplog: pytest.LogC
         ([*SMALL, "--batch_size", "50"], "7 training videos do not fill one total batch of 50 "),
         (["--train_fps", "0.5", *SMALL], "none of the 8 training videos is readable and long enough for a clip"),
         (["--input_size", "0"], "--input_size 0: must be at least 1"),
-        (["--exclude", "nowhere.txt"], "--exclude nowhere.txt: no such file"),
+        (["--exclude", "nowhere.txt"], "nowhere.txt: no such file"),
         (["--aa", "rand-x"], "--aa"),
     ],
 )
