@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -28,6 +27,7 @@ from VideoMAE.data.vce import (
 from VideoMAE.data.video_check import VideoCheck
 from VideoMAE.data.video_reader import VideoOpener
 from VideoMAE.data.video_transforms import ValidationTransform
+from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
@@ -126,7 +126,7 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
     return Loaders(loader, sampler, validation, train.ids, max_bad, fingerprint(train.ids, train.intensities))
 
 
-def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, world: World) -> Any:
+def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, world: World) -> WatchedLoader:
     """One clip of every readable validation video, 1.5 times as many in a batch as in training."""
     data = config.data
     videos = readable(labels["validation"], check)
@@ -136,6 +136,25 @@ def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, worl
         EvaluationDataset(videos, make_clips=clips, seed=config.run.seed),
         share_sampler(len(videos.ids), config, world),
         batch_size=max(int(1.5 * config.optim.batch_size), 1),
+        **loader_settings(config, world),
+    )
+
+
+def test_loader(videos: Annotations, check: VideoCheck, config: VCEConfig, world: World) -> WatchedLoader:
+    """Every view of every one of these videos, one video in a batch."""
+    data = config.data
+    clips = TestClips(
+        data.num_frames,
+        data.sampling_rate,
+        data.test_num_segment,
+        data.test_num_crop,
+        data.short_side_size,
+        data.input_size,
+        VideoOpener(data.decoder, check.infos),
+    )
+    return make_loader(
+        EvaluationDataset(videos, make_clips=clips, seed=config.run.seed),
+        share_sampler(len(videos.ids), config, world),
         **loader_settings(config, world),
     )
 
@@ -176,20 +195,7 @@ def test(
     """Tests a model on every view of every test video; the main process writes results.json and predictions.jsonl."""
     data, run = config.data, config.run
     videos = readable(labels["test"], check)
-    clips = TestClips(
-        data.num_frames,
-        data.sampling_rate,
-        data.test_num_segment,
-        data.test_num_crop,
-        data.short_side_size,
-        data.input_size,
-        VideoOpener(data.decoder, check.infos),
-    )
-    loader = make_loader(
-        EvaluationDataset(videos, make_clips=clips, seed=run.seed),
-        share_sampler(len(videos.ids), config, world),
-        **loader_settings(config, world),
-    )
+    loader = test_loader(videos, check, config, world)
     outcome = final_test(
         model, loader, device=world.device, autocast=partial(autocast, world.device, precision), logger=log
     )

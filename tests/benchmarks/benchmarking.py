@@ -91,10 +91,12 @@ def memory_mb(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
-def write_film(path: Path, *, seconds: float = 12, fps: int = 30, width: int = 426, height: int = 320) -> Path:
+def write_film(
+    path: Path, *, seconds: float = 12, fps: int = 30, width: int = 426, height: int = 320, seed: int = 0
+) -> Path:
     """An H.264 film as a phone takes it and a web site encodes it: a panning textured scene, things that move in it,
     grain; about 0.7 Mbit/s."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     num_frames = round(seconds * fps)
     scene = sum(
         cv2.resize(rng.normal(0, 26, (height * 2 // grain, width * 2 // grain, 3)), (width * 2, height * 2))
