@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from prepared_folder import SETTINGS_FILE
 from programs import num_cores
 from read_labels import kind_of
 
@@ -38,6 +39,7 @@ class Subject(NamedTuple):
     config: VCEConfig | V2VConfig
     what: str
     num_videos: int
+    is_prepared: bool
     unreadable: dict[str, str]
 
 
@@ -55,6 +57,11 @@ def open_subject(root: Path, mode: Mode, run_flags: Sequence[str], *, max_videos
         return _vce(run_setup.prepared(config), mode, max_videos)
     v2v = flags.parse_flags(V2VConfig, ["--data_dir", str(root), *common])
     return _v2v(run_setup.prepared(v2v), mode, max_videos)
+
+
+def is_prepared(root: Path) -> bool:
+    """Whether data_prep/prepare_videos.py made the folder."""
+    return (root / SETTINGS_FILE).is_file()
 
 
 def _world(config: VCEConfig | V2VConfig) -> World:
@@ -101,7 +108,7 @@ def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Subject:
     def make(num_workers: int) -> WatchedLoader:
         changed = _with_workers(config, num_workers)
         if mode == "test":
-            return run_class_finetuning.test_loader(chosen, changed, _world(config))
+            return run_class_finetuning.test_loader(chosen, check, changed, _world(config))
         return run_class_finetuning.make_loaders(labels, check, changed, world=_world(config)).train
 
     if mode == "test":
@@ -111,7 +118,9 @@ def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Subject:
         rate = f"every {data.sampling_rate}th frame" if data.train_fps is None else f"{data.train_fps:g} fps"
         what = f"VCE training clips, {data.num_frames} frames, {rate}, batches of {config.optim.batch_size} videos"
         what += f" x {data.num_sample}" if data.num_sample > 1 else ""
-    return Subject(make, config, f"{what}, {data.input_size} pixels", len(chosen.ids), bad)
+    what = f"{what}, {data.input_size} pixels"
+    what += ", augmented on the device" if mode == "train" and config.augment.device_augment else ""
+    return Subject(make, config, what, len(chosen.ids), is_prepared(data.data_path), bad)
 
 
 def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Subject:
@@ -129,11 +138,11 @@ def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Subject:
     def make(num_workers: int) -> WatchedLoader:
         changed = _with_workers(config, num_workers)
         if mode == "test":
-            return run_v2v_finetuning.evaluation_loader(videos, changed, _world(config))
+            return run_v2v_finetuning.evaluation_loader(videos, check, changed, _world(config))
         chosen = run_v2v_finetuning.Labels(whole, [], [], [])
         return run_v2v_finetuning.make_loaders(chosen, videos, check, changed, world=_world(config)).train
 
     items = "training comparisons" if mode == "train" else "test videos"
     batch = config.optim.batch_size * (1 if mode == "train" else 2)
     what = f"V2V {items}, {data.num_frames} frames a video, batches of {batch}, {data.input_size} pixels"
-    return Subject(make, config, what, len(videos.ids), bad)
+    return Subject(make, config, what, len(videos.ids), is_prepared(data.data_dir), bad)

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import cv2
 import decord
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from VideoMAE.data import video_reader
 from VideoMAE.data.loaders import TrainSampler
+from VideoMAE.data.prepared_copy import copied_video
+from VideoMAE.data.video_decoders import RGBConverter, SequentialSource
 from VideoMAE.data.video_reader import Video
 from VideoMAE.data.watched_loader import WatchedLoader
 
@@ -108,7 +110,7 @@ def told_apart(watch: Stopwatch, windows: list[Window]) -> Iterator[None]:
         (Video, "__init__", "open"),
         (Video, "close", "open"),
         (Video, "frames_at", "decode"),
-        (video_reader, "_to_rgb", "convert"),
+        (RGBConverter, "__call__", "convert"),
     )
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
 
@@ -134,18 +136,25 @@ def told_apart(watch: Stopwatch, windows: list[Window]) -> Iterator[None]:
             setattr(owner, name, original)
 
 
+def stored(window: Window) -> Window:
+    """The same window by the numbers that its frames have in the file, rising: a prepared copy may hold fewer than its
+    source."""
+    with av.open(str(window.path)) as container:
+        source = copied_video(container.metadata)
+    indices = window.indices if source is None else source.places(window.indices)
+    return window._replace(indices=np.unique(indices))
+
+
 def decode_bare(window: Window) -> None:
-    """What no loader can do without: decord opens the file and decodes those frames, at that size; the project's reader
-    where decord cannot."""
+    """What no loader can do without: decord opens the file and decodes the frames of a `stored` window, at its size;
+    PyAV where decord cannot."""
     height, width = window.size if window.is_squashed else (-1, -1)
     decord.logging.set_level(decord.logging.QUIET)
-    distinct = np.unique(window.indices)
     try:
         reader = decord.VideoReader(str(window.path), width=width, height=height, num_threads=1)
-        reader.get_batch(distinct[distinct < len(reader)]).asnumpy()
+        reader.get_batch(window.indices[window.indices < len(reader)]).asnumpy()
     except (decord.DECORDError, RuntimeError):
-        with Video(window.path) as video:
-            video.frames_at(distinct)
+        SequentialSource(window.path, window.size if window.is_squashed else None).read(window.indices)
 
 
 def measure_parts(loader: WatchedLoader, *, seconds: float, repeats: int | None = None) -> Split:
@@ -170,6 +179,7 @@ def measure_parts(loader: WatchedLoader, *, seconds: float, repeats: int | None 
                 batch = loader.collate_fn(samples)
         num_clips, num_items = num_clips + len(batch.clips), num_items + len(samples)
         del samples, batch
+        windows[:] = map(stored, windows)
         start = time.process_time()
         for window in windows:
             decode_bare(window)

@@ -81,7 +81,8 @@ def advice(split: Split, rates: Sequence[Rate], subject: Subject, gpu_clips_per_
     ]
     reading, pixels = split.share("open", "decode", "convert"), split.share("augment")
     if reading >= LARGE_SHARE:
-        lines.append(f"reading videos takes {100 * reading:.0f} %: {PREPARE}")
+        more = "" if subject.is_prepared else f": {PREPARE}"
+        lines.append(f"reading videos takes {100 * reading:.0f} %{more}")
     elif pixels >= LARGE_SHARE:
         exact = getattr(subject.config.augment, "augment", None) == "exact"
         lines.append(

@@ -124,10 +124,12 @@ def test_what_is_measured_is_what_the_run_reads(vce: Path) -> None:
     assert watch.seconds == before, "outside nothing is timed"
 
 
-def test_test_videos_are_measured_by_views(vce: Path, tmp_path: Path) -> None:
+def test_test_videos_are_measured_by_views_and_pyav_tells_converting_apart(vce: Path, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
-    assert benchmark(vce, "--mode", "test", *QUICK, "--workers", 1, "--json", file, *SMALL) == 0
+    flags = [*SMALL, "--decoder", "pyav"]
+    assert benchmark(vce, "--mode", "test", *QUICK, "--workers", 1, "--json", file, *flags) == 0
     found = json.loads(file.read_text())
+    assert found["cpu_seconds"]["convert"] > 0
     assert (found["num_items"], found["num_windows"], found["num_clips"]) == (2, 2, 12)
     assert list(found["unreadable"]) == ["50002"]
 

@@ -97,7 +97,7 @@ def world_of(rank: int, size: int) -> World:
 
 KINDS = pytest.mark.parametrize("kind", ["vce", "v2v"])
 MAKERS = {"vce": vce_loaders, "v2v": v2v_loaders}
-AUGMENTED = {"vce": ["--num_sample", "2"], "v2v": ["--augment"]}
+AUGMENTED = {"vce": ["--num_sample", "2"], "v2v": ["--augment", "fused"]}
 
 
 def loaders_of(

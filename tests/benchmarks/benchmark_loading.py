@@ -25,7 +25,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 sys.path.insert(1, str(ROOT / "data_prep"))
 
 from loader_datasets import open_subject
-from loader_parts import Stopwatch, Window, decode_bare, endless_batches, told_apart
+from loader_parts import Stopwatch, Window, decode_bare, endless_batches, stored, told_apart
 from loader_report import growth, held_line
 from loader_workers import measure_soak
 
@@ -94,7 +94,7 @@ def windows_of(loader: WatchedLoader, keys: Sequence[Any]) -> list[list[Window]]
         windows: list[Window] = []
         with told_apart(Stopwatch(), windows):
             _ = loader.dataset[key]
-        found.append(windows)
+        found.append([stored(window) for window in windows])
     return found
 
 
