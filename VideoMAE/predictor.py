@@ -18,7 +18,8 @@ from VideoMAE.data.clip_reading import ReadClips, emotion_windows, preference_wi
 from VideoMAE.data.clip_sampling import sliding_starts
 from VideoMAE.data.video_reader import Video
 from VideoMAE.models.checkpoint_files import inner
-from VideoMAE.trained import TASK_TITLES, NetworkFlags, TaskName, Trained, load_trained
+from VideoMAE.predict_config import NetworkFlags
+from VideoMAE.trained import TASK_TITLES, TaskName, Trained, load_trained
 from VideoMAE.training.backends import autocast, choose_precision
 from VideoMAE.training.metrics import average_views
 from VideoMAE.training.tasks import EmotionTask

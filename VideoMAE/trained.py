@@ -14,11 +14,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from VideoMAE import flags
-from VideoMAE.config import DataConfig, ModelName, V2VDataConfig, VCEConfig
+from VideoMAE.config import DataConfig, V2VDataConfig, VCEConfig
 from VideoMAE.data.clips import EvenClips, TestClips, preference_clips
 from VideoMAE.data.vce import EMOTIONS, read_emotions
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer, sine_cosine_position_table
 from VideoMAE.models.checkpoint_files import Checkpoint, check_whole, inner, model_name, network_of, read
+from VideoMAE.predict_config import NetworkFlags
 from VideoMAE.training.checkpoint import BEST
 from VideoMAE.training.pretrained import load_weights
 
@@ -26,29 +27,6 @@ logger = logging.getLogger(__name__)
 
 TaskName = Literal["vce", "v2v"]
 TASK_TITLES: dict[TaskName, str] = {"vce": "VCE", "v2v": "V2V"}
-
-
-@dataclass(frozen=True)
-class NetworkFlags:
-    """What the network is and how it wants to see videos. None: as the checkpoint's run says; without a run's
-    config.json as the weights' shapes and the recipe say."""
-
-    model: ModelName | None = None
-    """Size of the ViT."""
-    input_size: int | None = None
-    """Side of the square the model sees, pixels."""
-    short_side_size: int | None = None
-    """Short side that frames are resized to before cropping, pixels (VCE)."""
-    num_frames: int | None = None
-    """Frames in a clip."""
-    sampling_rate: int | None = None
-    """Frames from one frame of a clip to the next (VCE)."""
-    loss: Literal["bce", "ce", "soft_ce", "mse"] | None = None
-    """Loss that the network was trained with (VCE): ce and soft_ce make its outputs chances that sum to 1."""
-    crop: Literal["squash", "center"] | None = None
-    """The whole frame squashed, or the central square (V2V)."""
-    emotions: Path | None = None
-    """File with the outputs' names, a JSON list as a dataset's emotions.json (VCE)."""
 
 
 @dataclass(frozen=True)
