@@ -5,6 +5,8 @@ N windows, K emotions, T frames, B clips.
 
 import dataclasses
 import logging
+import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -67,10 +69,13 @@ class Network:
         """Outputs, before any activation. (B, 3, T, H, W) -> (B, K) float32
 
         Raises:
-            ValueError: they are not finite.
+            ValueError: they are not finite, or the GPU has no room.
         """
-        with autocast(self.device, self.precision):
-            outputs = self._forward(clips.to(self.device, non_blocking=True)).float().cpu().numpy()
+        try:
+            with autocast(self.device, self.precision):
+                outputs = self._forward(clips.to(self.device, non_blocking=True)).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ValueError(f"no memory on the GPU for {len(clips)} clips; pass a smaller --batch_size") from error
         if not np.isfinite(outputs).all():
             raise ValueError(f"{self.trained.source}: the network's outputs are not finite; its weights are ruined")
         return outputs
@@ -285,6 +290,8 @@ def load_predictor(
     if not sources:
         raise ValueError("--checkpoint: no checkpoint is given")
     chosen = _device(device)
+    if compile and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise ValueError("--compile needs a C++ compiler: apt-get install g++, or set CXX")
     networks: dict[TaskName, Network] = {}
     for source in sources:
         trained = load_trained(source, network_flags, num_segments=num_segments, num_crops=num_crops)

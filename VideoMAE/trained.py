@@ -89,7 +89,7 @@ def load_trained(
     check_whole(weights, found.file)
     network = {**network_of(weights), "use_learnable_pos_emb": "pos_embed" in weights}
     theirs = inner(found.beside, "huggingface_config")
-    recipe = _recipe(found.file, task, given, config, theirs, {"segment": num_segments, "crop": num_crops})
+    recipe = _recipe(found.file, task, given, config, theirs, {"num_segments": num_segments, "num_crops": num_crops})
     emotions = () if task == "v2v" else _emotions(found, config, folder, given.emotions, network["num_classes"])
     model = _build(found.file, network, recipe, given.model or flags.flat(config).get("model"), theirs)
     load_weights(model, weights, found.file, must_be_whole=True)
@@ -141,7 +141,7 @@ def _recipe(
     defaults = {**asdict(V2VDataConfig(Path())), **asdict(DataConfig(Path())), "loss": VCEConfig.loss}
     known = {"num_frames": theirs.get("num_frames"), "input_size": theirs.get("image_size"), **flags.flat(config)}
     known |= {name: value for name, value in asdict(given).items() if value is not None}
-    known |= {f"test_num_{name}": value for name, value in views.items() if value is not None}
+    known |= {f"test_{name.removesuffix('s')}": value for name, value in views.items() if value is not None}
     told = {name: known[name] for name in names if known.get(name) is not None}
     told.setdefault("short_side_size", told.get("input_size", data.input_size))
     matters = [name for name in names if hasattr(data, name) or (name == "loss" and task == "vce")]
@@ -152,7 +152,8 @@ def _recipe(
     for name in names:
         value = getattr(recipe, name)
         if isinstance(value, int) and value < 1:
-            raise ValueError(f"--{name.removeprefix('test_')} {value}: must be at least 1")
+            flag = f"{name.removeprefix('test_')}s" if name.startswith("test_") else name
+            raise ValueError(f"--{flag} {value}: must be at least 1")
     if task == "vce" and recipe.short_side_size < recipe.input_size:
         raise ValueError(f"--short_side_size {recipe.short_side_size} is smaller than --input_size {recipe.input_size}")
     return recipe
