@@ -1,10 +1,13 @@
 """Ask trained networks of any videos: `python -m VideoMAE.predict VIDEO_OR_FOLDER... --checkpoint RUN [RUN]`."""
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
@@ -176,6 +179,13 @@ def check_flags(config: PredictConfig) -> str:
     return "" if config.num_workers >= 0 else f"--num_workers {config.num_workers}: must be at least 0"
 
 
+def end_workers_and_stop(signal_number: int, _: FrameType | None) -> None:
+    """Ctrl-C: a worker that lived on would complain of a batch that is no longer fetched."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: see --help. -> 0; 1 when a video cannot be read, or on an error, which is said; 2 for wrong
     flags; 130 after Ctrl-C."""
@@ -191,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("VideoMAE.training.pretrained").setLevel(logging.WARNING)  # how many weights: all of them
+    before = signal.signal(signal.SIGINT, end_workers_and_stop)
     try:
         return 0 if predict(config) else 1
     except BrokenPipeError:  # whoever read has read enough, as `head` does
@@ -200,6 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return INTERRUPTED_STATUS
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 1
 
 
