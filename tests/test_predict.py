@@ -184,8 +184,12 @@ def test_ctrl_c_ends_it_with_130_and_leaves_nothing(folder: Path, tiny_runs: Tin
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert said.splitlines()[-1] == "stopped" and "Traceback" not in said
-    assert os.listdir(tmp_path) == ["many"] and not group_of(process.pid)
+    assert said.splitlines()[-1] == "stopped" and "Traceback" not in said, said
+    assert os.listdir(tmp_path) == ["many"]
+    deadline = time.monotonic() + 20
+    while group_of(process.pid) and time.monotonic() < deadline:  # killed, and about to end
+        time.sleep(0.05)
+    assert not group_of(process.pid)
 
 
 def group_of(leader: int) -> list[int]:
