@@ -16,7 +16,7 @@ from torch import nn
 
 from VideoMAE import run_setup
 from VideoMAE.config import V2VConfig
-from VideoMAE.data.clips import EvenClips, WithoutChance
+from VideoMAE.data.clips import EvenClips, preference_clips
 from VideoMAE.data.device_augment import PlanTransform
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
@@ -37,7 +37,6 @@ from VideoMAE.data.v2v import (
 from VideoMAE.data.vce import Annotations, EvaluationDataset
 from VideoMAE.data.video_check import VideoCheck
 from VideoMAE.data.video_reader import VideoOpener
-from VideoMAE.data.video_transforms import SquashTransform, ValidationTransform
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
@@ -118,13 +117,11 @@ def choose_held_out(
 def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenClips:
     """Clips of training or evaluation, as --crop and --augment say."""
     data = config.data
-    clips = partial(EvenClips, data.num_frames, open_video=VideoOpener(data.decoder, check.infos))
+    open_video = VideoOpener(data.decoder, check.infos)
     if training and config.augment.augment != "none":
-        return clips(run_setup.train_transform(config.augment, input_size=data.input_size))
-    if data.crop == "center":
-        return clips(WithoutChance(ValidationTransform(data.input_size, data.input_size)))
-    size = data.input_size
-    return clips(WithoutChance(SquashTransform(size)), decode_size=(size, size))
+        transform = run_setup.train_transform(config.augment, input_size=data.input_size)
+        return EvenClips(data.num_frames, transform, open_video=open_video)
+    return preference_clips(data.num_frames, data.input_size, crop=data.crop, open_video=open_video)
 
 
 def evaluation_loader(videos: Annotations, check: VideoCheck, config: V2VConfig, world: World) -> Any:

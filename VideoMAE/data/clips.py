@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +15,7 @@ from VideoMAE.data import clip_sampling
 from VideoMAE.data.device_augment import PlannedClips, concatenate
 from VideoMAE.data.shared_clips import empty_clips
 from VideoMAE.data.video_reader import Video
-from VideoMAE.data.video_transforms import crop_views, resize_short_side
+from VideoMAE.data.video_transforms import SquashTransform, ValidationTransform, crop_views, resize_short_side
 
 
 def batch_of_one(clip: Tensor | PlannedClips) -> Tensor | PlannedClips:
@@ -80,7 +80,11 @@ class EvenClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Any:
         """-> (1, 3, T, H, W) float32, or PlannedClips of one"""
         with self.open_video(path, size=self.decode_size) as video:
-            frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
+            return self.of(video, rng)
+
+    def of(self, video: Video, rng: np.random.Generator) -> Any:
+        """The clip of a video that was opened with `decode_size`. -> (1, 3, T, H, W) float32, or PlannedClips of one"""
+        frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
         return batch_of_one(self.transform(frames, rng))
 
 
@@ -92,6 +96,21 @@ class WithoutChance:
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> Tensor:
         return self.transform(frames)
+
+
+def preference_clips(
+    num_frames: int,
+    input_size: int,
+    *,
+    crop: Literal["squash", "center"],
+    open_video: Callable[..., Video] = Video,
+) -> EvenClips:
+    """What V2V's evaluation sees of a video: the whole frame squashed, or the central square."""
+    if crop == "center":
+        transform = WithoutChance(ValidationTransform(input_size, input_size))
+        return EvenClips(num_frames, transform, open_video=open_video)
+    size = (input_size, input_size)
+    return EvenClips(num_frames, WithoutChance(SquashTransform(input_size)), size, open_video)
 
 
 @dataclass(frozen=True)
@@ -112,11 +131,15 @@ class TestClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
         with self.open_video(path) as video:
-            strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
-            starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
-            windows = [strided[start : start + self.clip_len] for start in starts]
-            shown, positions = np.unique(np.concatenate(windows), return_inverse=True)
-            frames = resize_short_side(video.frames_at(shown), self.short_side_size)
+            return self.of(video)
+
+    def of(self, video: Video) -> Tensor:
+        """The views of an open video. -> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
+        strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
+        starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
+        windows = [strided[start : start + self.clip_len] for start in starts]
+        shown, positions = np.unique(np.concatenate(windows), return_inverse=True)
+        frames = resize_short_side(video.frames_at(shown), self.short_side_size)
         geometry = clip_sampling.view_geometry(
             len(strided),
             height=frames.shape[1],

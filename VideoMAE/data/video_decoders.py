@@ -6,6 +6,8 @@ The only module besides video_container.py that imports decoders; decord and tor
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,15 +23,30 @@ DecoderName = Literal["decord", "torchcodec", "pyav"]
 
 # The share of frames that decord may replace by their neighbours before it fails: less than one frame.
 FAULT_TOLERANCE_OF_DECORD = 1e-9
+# How many frames decord and torchcodec hand over in one piece where they are asked for one after the other.
+FRAMES_AT_ONCE = 16
 
 Size = tuple[int, int] | None
 """Height and width that frames are squashed to; None: their own."""
 
 
 class Source(Protocol):
-    """Reads rising, distinct indices."""
+    """Reads rising, distinct indices: all at once, or one after the other, (H, W, 3) uint8 each."""
 
     def read(self, indices: np.ndarray) -> np.ndarray: ...
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]: ...
+
+
+class _InPieces:
+    """One frame after the other for decoders that are asked for many at once and go on where they are."""
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(indices), FRAMES_AT_ONCE):
+            yield from self.read(indices[start : start + FRAMES_AT_ONCE])
 
 
 def require_decoder(decoder: DecoderName) -> None:
@@ -58,7 +75,7 @@ def require_decoder(decoder: DecoderName) -> None:
         ) from error
 
 
-class DecordSource:
+class DecordSource(_InPieces):
     """decord, which seeks to the key frame before each run of indices and decodes ahead in a thread of its own."""
 
     def __init__(self, path: Path, size: Size) -> None:
@@ -88,7 +105,7 @@ class DecordSource:
             return SequentialSource(self._path, self._size).read(indices)
 
 
-class TorchcodecSource:
+class TorchcodecSource(_InPieces):
     """torchcodec with an index of its own, on the FFmpeg libraries of the system; frames of their own size, since its
     scaling differs from decord's by 3 levels of 255 on average."""
 
@@ -125,37 +142,41 @@ class PyAVSource:
         self._to_rgb = RGBConverter(size)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        times = self._times[indices].tolist()
+        return np.stack(list(self.iterate(indices)))
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        num_given = 0
+        with suppress(av.error.FFmpegError):
+            for frame in self._in_turn(self._times[indices].tolist()):
+                yield frame
+                num_given += 1
+        if num_given < len(indices):  # the other source says from where on it is damaged
+            yield from SequentialSource(self._file.path, self._size).iterate(indices[num_given:])
+
+    def _in_turn(self, times: list[int]) -> Iterator[np.ndarray]:
+        """The frames of these times, up to the first that the decoder does not give."""
         groups: dict[int, list[int]] = {}
         for time in times:
             nearest = np.searchsorted(self._entries, self._place_of[time], side="right") - 1
             groups.setdefault(int(self._entries[nearest]), []).append(time)
-        frames: dict[int | None, np.ndarray] = {}
-        try:
-            for start, wanted in groups.items():
-                frames.update(self._read_group(start, wanted))
-        except av.error.FFmpegError:
-            frames.clear()
-        if frames.keys() != set(times):
-            return SequentialSource(self._file.path, self._size).read(indices)  # says from where on it is damaged
-        return np.stack([frames[time] for time in times])
+        for start, wanted in groups.items():
+            coming = self._group(start, set(wanted))
+            for time in wanted:
+                frame = next(coming, None)
+                if frame is None or frame.pts != time:
+                    return
+                yield self._to_rgb(frame)
 
-    def _read_group(self, start: int, wanted: list[int]) -> dict[int | None, np.ndarray]:
-        """The wanted frames of the group that begins with packet `start`, by their time."""
+    def _group(self, start: int, wanted: set[int]) -> Iterator[VideoFrame]:
+        """The wanted frames of the group that begins with packet `start`."""
         stop = max(self._place_of[time] for time in wanted) + 1
         context = self._file.stream.codec_context
         context.flush_buffers()
-        frames: dict[int | None, np.ndarray] = {}
-
-        def keep(given: list[VideoFrame]) -> None:
-            frames.update((frame.pts, self._to_rgb(frame)) for frame in given if frame.pts in wanted)
-
         for packet in self._file.compressed[start:stop]:
             if self._may_skip:
                 context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-            keep(packet.decode())
-        keep(context.decode(None))
-        return frames
+            yield from (frame for frame in packet.decode() if frame.pts in wanted)
+        yield from (frame for frame in context.decode(None) if frame.pts in wanted)
 
 
 class SequentialSource:
@@ -165,14 +186,17 @@ class SequentialSource:
         self._path, self._size = path, size
 
     def read(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack(list(self.iterate(indices)))
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         wanted = set(indices.tolist())
         to_rgb = RGBConverter(self._size)
-        frames = []
         for i, frame in enumerate(decoded(self._path)):
             if i in wanted:
-                frames.append(to_rgb(frame))
-            if len(frames) == len(wanted):
-                return np.stack(frames)
+                yield to_rgb(frame)
+                wanted.remove(i)
+            if not wanted:
+                return
         raise UnreadableVideoError(self._path, f"it ends before frame {indices[-1]}")
 
 

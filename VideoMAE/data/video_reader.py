@@ -8,7 +8,7 @@ copy (prepared_copy.py) answers as the video that it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,23 +97,38 @@ class Video:
         Each distinct frame is decoded once. Raises ValueError for an index outside 0 to num_frames - 1, and
         UnreadableVideoError when a frame cannot be decoded: no other frame ever stands in for it.
         """
+        source, wanted = self._wanted(indices)
+        if not len(wanted):
+            return np.empty((0, *self._size, 3), np.uint8)
+        distinct, places = np.unique(wanted, return_inverse=True)
+        frames = source.read(distinct)
+        return frames if np.array_equal(distinct, wanted) else frames[places]
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """RGB frames at rising indices one after the other -> (H, W, 3) uint8 each.
+
+        The video is decoded once, and few frames are held at a time. Raises as `frames_at` does.
+        """
+        source, wanted = self._wanted(indices)
+        distinct, repeats = np.unique(wanted, return_counts=True)
+        for frame, times in zip(source.iterate(distinct), repeats, strict=True):
+            for _ in range(times):
+                yield frame
+
+    def _wanted(self, indices: np.ndarray) -> tuple[Source, np.ndarray]:
+        """The source, and the places in the file of the frames asked for. -> (T,) int64"""
         if self._source is None:
             raise ValueError(f"video {self.path} is closed")
         wanted = np.asarray(indices, dtype=np.int64)
-        distinct, places = np.unique(wanted, return_inverse=True)
-        if not len(distinct):
-            return np.empty((0, *self._size, 3), np.uint8)
-        if distinct[0] < 0 or distinct[-1] >= self.num_frames:
-            wrong = distinct[0] if distinct[0] < 0 else distinct[-1]
-            raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong} was asked for")
+        wrong = wanted[(wanted < 0) | (wanted >= self.num_frames)]
+        if len(wrong):
+            raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong.min()} was asked for")
         if self._copied is not None:
             try:
                 wanted = self._copied.places(wanted)
             except ValueError as error:
                 raise UnreadableVideoError(self.path, str(error)) from error
-            distinct, places = np.unique(wanted, return_inverse=True)
-        frames = self._source.read(distinct)
-        return frames if np.array_equal(distinct, wanted) else frames[places]
+        return self._source, wanted
 
 
 def open_source(decoder: DecoderName, file: OpenFile, size: Size) -> Source:
