@@ -1,8 +1,7 @@
 """--linear_probe: the head alone is trained, on what the frozen network makes of every video once.
 
-The features are cached in the output folder, so that a run that was broken off goes on with the rest. The head is found
-by L-BFGS over all of them at once: bce, ce, soft_ce, logistic and listwise are convex in a linear head, of which L-BFGS
-finds the optimum in some dozen passes over a matrix and without a learning rate to choose.
+The features are cached in the output folder, so that a run that was broken off goes on with the rest. The head on them
+is found by head_solver.py; the best epoch is chosen, tested and saved as in a run that trains everything.
 """
 
 import logging
@@ -28,6 +27,7 @@ from VideoMAE.training.backends import autocast
 from VideoMAE.training.distributed import World
 from VideoMAE.training.feature_cache import FeatureCache, fingerprint_of_weights
 from VideoMAE.training.folder_lock import check_still_held
+from VideoMAE.training.head_solver import HeadSolver, apply_head
 from VideoMAE.training.metric_logger import MetricLogger
 from VideoMAE.training.stop_request import InterruptedRunError, stop_request
 from VideoMAE.training.tasks import Evaluation
@@ -35,8 +35,6 @@ from VideoMAE.training.tasks import Evaluation
 logger = logging.getLogger(__name__)
 
 VIDEOS_PER_BLOCK = 64  # of each process; what an interruption costs at most
-ITERATIONS_PER_EPOCH = 5
-CONVERGED = 1e-9  # smallest relative decrease of the objective that is worth another epoch
 
 MEANINGLESS: dict[str, tuple[Any, str]] = {
     "eval": (False, "which trains nothing"),
@@ -126,6 +124,11 @@ class LinearProbe:
         self.autocast = partial(autocast, world.device, precision)
         self.state, self.step = EpochState(), 0
         self.cache = FeatureCache(self.run.output_dir / "features")
+        logger.info(
+            "linear probe of %s, %s, %d x %s: %d training videos pass once through the frozen network; then L-BFGS on "
+            "the head alone, --weight_decay %g (--lr, --opt and the augmentation flags are not used)",
+            config.model.model, precision, world.size, world.device.type, len(data.train), config.optim.weight_decay,
+        )  # fmt: skip
 
     def fit(self, log: MetricLogger) -> None:
         """Computes the features that are not there yet, trains the head on them, and saves the best epoch's network.
@@ -200,12 +203,13 @@ class LinearProbe:
         features = torch.from_numpy(train.logits[:, 0]).to(self.world.device, torch.float64)
         batch = self.data.make_batch(train.indices, torch.from_numpy(train.targets).to(features))
         output = next(module for module in self.model.head.modules() if isinstance(module, nn.Linear))
-        solver = HeadSolver(features, output, weight_decay=self.config.optim.weight_decay)
+        loss_of = partial(_loss_of_rows, self.task, batch)
+        solver = HeadSolver(features, output, loss_of=loss_of, weight_decay=self.config.optim.weight_decay)
         best: tuple[float | None, int, dict[str, Any]] = (None, -1, {})
         for epoch in range(self.config.optim.epochs):
             if stop_request:
                 return None
-            values = solver.run_epoch(lambda scores: self.task.training_loss(lambda rows: scores[rows], batch))
+            values = solver.run_epoch()
             folded = solver.folded()
             if validation is not None:
                 logits = np.stack([apply_head(folded, view) for view in validation.logits.swapaxes(0, 1)], axis=1)
@@ -255,71 +259,5 @@ def _check_readable(reasons: dict[str, str], num_videos: int, split: str, *, max
         )
 
 
-def apply_head(head: tuple[Tensor, Tensor | None], features: np.ndarray) -> np.ndarray:
-    """features (V, D) -> outputs (V, K) float32"""
-    weight, bias = head
-    outputs = torch.from_numpy(features).to(weight) @ weight.T
-    return (outputs if bias is None else outputs + bias).float().cpu().numpy()
-
-
-class HeadSolver:
-    """Minimises a task's loss plus weight_decay / 2 x the mean over outputs of the squared length of their weights.
-
-    The weights are those on features divided by their standard deviation over the training videos, and without their
-    mean where the head has a bias to make up for it, so that one weight decay suits every network; `folded` gives the
-    same head for features as they are. Starts from zeros. In float64.
-    """
-
-    def __init__(self, features: Tensor, output: nn.Linear, *, weight_decay: float) -> None:
-        features = features.double()
-        spread = features.std(dim=0, correction=0)
-        self.scale = torch.where(spread > 1e-6 * spread.max(), spread, torch.ones_like(spread))
-        self.mean = features.mean(dim=0) if output.bias is not None else torch.zeros_like(spread)
-        self.features = (features - self.mean) / self.scale
-        shape = output.weight.shape
-        self.weight = torch.zeros(shape, dtype=torch.float64, device=features.device, requires_grad=True)
-        self.bias = None
-        if output.bias is not None:
-            self.bias = torch.zeros(shape[0], dtype=torch.float64, device=features.device, requires_grad=True)
-        self.weight_decay = weight_decay
-        self.value, self.converged = math.inf, False
-        self._optimizer = torch.optim.LBFGS(
-            [self.weight] if self.bias is None else [self.weight, self.bias],
-            max_iter=ITERATIONS_PER_EPOCH,
-            tolerance_grad=1e-10,
-            tolerance_change=1e-14,
-            history_size=30,
-            line_search_fn="strong_wolfe",
-        )
-
-    def run_epoch(self, loss_of: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Some iterations; `loss_of` takes the outputs (N, K). -> the loss, and the penalty on top of it
-
-        Raises:
-            ValueError: the objective is not finite.
-        """
-
-        def parts() -> tuple[Tensor, Tensor]:
-            scores = self.features @ self.weight.T
-            penalty = 0.5 * self.weight_decay * self.weight.square().sum(dim=1).mean()
-            return loss_of(scores if self.bias is None else scores + self.bias), penalty
-
-        def objective() -> Tensor:
-            self._optimizer.zero_grad()
-            value = torch.stack(parts()).sum()
-            value.backward()
-            return value
-
-        self._optimizer.step(objective)
-        with torch.no_grad():
-            loss, penalty = (float(part) for part in parts())
-        before, self.value = self.value, loss + penalty
-        if not math.isfinite(self.value):
-            raise ValueError(f"the head's loss became {self.value}")
-        self.converged = before - self.value <= CONVERGED * max(abs(self.value), 1e-12)
-        return {"train_loss": loss, "penalty": penalty}
-
-    def folded(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (K, D) and bias (K,) for features as the network gives them."""
-        weight = self.weight.detach() / self.scale
-        return weight, None if self.bias is None else self.bias.detach() - weight @ self.mean
+def _loss_of_rows(task: Task, batch: Any, outputs: Tensor) -> Tensor:
+    return task.training_loss(lambda rows: outputs[rows], batch)
