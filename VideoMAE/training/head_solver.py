@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 ITERATIONS_PER_EPOCH = 5
-CONVERGED = 1e-9  # smallest relative decrease of the objective that is worth another epoch
+CONVERGED = 1e-7  # smallest relative decrease of the objective that is worth another epoch
 
 
 def apply_head(head: tuple[Tensor, Tensor | None], features: np.ndarray) -> np.ndarray:
