@@ -147,7 +147,7 @@ class LinearProbe:
         with known_to_all():
             head = distributed.on_main(self.world, lambda: self._train_head(train, validation, log))
         if head is None:
-            raise InterruptedRunError("stopped in training the head; the features are saved, and it trains anew")
+            raise InterruptedRunError("stopped in training the head; the same command goes on from the features")
         self.model.head.load_state_dict(head)
 
     def best_model(self) -> nn.Module:
@@ -169,14 +169,17 @@ class LinearProbe:
         reasons: dict[str, str] = {}
         num_blocks = math.ceil(max(distributed.gather(len(loader))) / size)
         for block in range(num_blocks):
-            outcome = evaluate(
-                frozen,
-                _Block(batches, min(size, max(len(loader) - block * size, 0))),
-                device=self.world.device,
-                autocast=self.autocast,
-                logger=log,
-                describe=f"{split} features, part {block + 1} of {num_blocks}",
-            )
+            try:
+                outcome = evaluate(
+                    frozen,
+                    _Block(batches, min(size, max(len(loader) - block * size, 0))),
+                    device=self.world.device,
+                    autocast=self.autocast,
+                    logger=log,
+                    describe=f"{split} features, part {block + 1} of {num_blocks}",
+                )
+            except InterruptedRunError as error:
+                raise InterruptedRunError(f"{error}; the same command goes on from there") from error
             reasons |= outcome.skipped
             _check_readable(reasons, len(ids), split, max_bad=max_bad)
             with known_to_all():

@@ -5,8 +5,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,26 +159,23 @@ def forked(arguments: list[str], *, processes: int = 1, videos_per_block: int = 
     return started
 
 
-@pytest.fixture
-def killed(dataset: Path, encoder: Path, tmp_path: Path) -> Iterator[Path]:
-    """The folder of a run that was killed after some features."""
-    output_dir = tmp_path / "run"
-    (process,) = forked(flags(dataset, encoder, output_dir), videos_per_block=4)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
+def test_a_probe_that_is_ended_goes_on_with_the_rest_and_ends_as_an_unbroken_one(
+    probed: Path, dataset: Path, encoder: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    killed = tmp_path / "run"
+    (process,) = forked(flags(dataset, encoder, killed), videos_per_block=4)
     try:
         deadline = time.monotonic() + 60
-        while not (output_dir / "features/training-00001.npz").exists():
+        while not (killed / "features/training-00001.npz").exists():
             assert time.monotonic() < deadline
             time.sleep(0.001)
+        os.kill(process.pid, number)
+        process.join(30)
+        assert process.exitcode == status
     finally:
         process.kill()
-        process.join()
-    assert not (output_dir / checkpoint.BEST).exists()
-    yield output_dir
-
-
-def test_a_killed_probe_goes_on_with_the_rest_and_ends_as_an_unbroken_one(
-    killed: Path, probed: Path, dataset: Path, encoder: Path
-) -> None:
+    assert not (killed / checkpoint.BEST).exists()
     before = {path: path.stat().st_mtime_ns for path in (killed / "features").glob("*.npz")}
     run(flags(dataset, encoder, killed))
     assert {path: path.stat().st_mtime_ns for path in before} == before

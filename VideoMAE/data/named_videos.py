@@ -1,6 +1,5 @@
 """Videos with names of their own: in folders, in lists, in datasets of VCE and V2V."""
 
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -40,10 +39,12 @@ def named_videos(sources: Iterable[Path], listed: Path | None = None) -> tuple[l
         root = source if source.is_dir() else source.parent
         found += [NamedVideo(path.relative_to(root).as_posix(), path) for path in videos.paths]
     found += [] if listed is None else _of_list(listed)
-    distinct = list({path.resolve(): NamedVideo(name, path) for name, path in reversed(found)}.values())[::-1]
-    if max(Counter(video.id for video in distinct).values(), default=0) > 1:
-        distinct = [NamedVideo(_whole(path), path) for _, path in distinct]
-    return distinct, num_ignored
+    distinct: dict[Path, NamedVideo] = {}
+    for video in found:
+        distinct.setdefault(video.path.resolve(), video)
+    if len({video.id for video in distinct.values()}) < len(distinct):
+        return [NamedVideo(_whole(path), path) for _, path in distinct.values()], num_ignored
+    return list(distinct.values()), num_ignored
 
 
 def _whole(path: Path) -> str:
