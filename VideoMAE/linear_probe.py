@@ -215,8 +215,8 @@ class LinearProbe:
             values = solver.run_epoch()
             folded = solver.folded()
             if validation is not None:
-                logits = np.stack([apply_head(folded, view) for view in validation.logits.swapaxes(0, 1)], axis=1)
-                measured = self.task.validation_metrics(validation._replace(logits=logits))
+                logits = apply_head(folded, validation.logits[:, 0])
+                measured = self.task.validation_metrics(validation._replace(logits=logits[:, None]))
                 values |= {f"val_{name}": value for name, value in measured.items()}
                 values["val_num_unreadable"] = len(validation.skipped)
             log.epoch(epoch, values)
