@@ -146,8 +146,10 @@ class OptimConfig:
     """Videos per process and step; total batch = batch_size x update_freq x processes."""
     update_freq: int = 1
     """Batches added up before an optimizer step."""
+    linear_probe: bool = False
+    """Train the head alone, on features that the frozen network gives of every video once; see linear_probe.py."""
     epochs: int = 50
-    """Passes over the training videos."""
+    """Passes over the training videos. With --linear_probe at most 5 times as many steps of L-BFGS."""
     opt: str = "adamw"
     """Optimizer, a name that timm knows."""
     lr: float = 5e-4
@@ -165,7 +167,8 @@ class OptimConfig:
     momentum: float = 0.9
     """SGD's momentum."""
     weight_decay: float = 0.05
-    """Weight decay; none on biases and norms."""
+    """Weight decay; none on biases and norms. With --linear_probe the loss has half of it times the weights'
+    squares, on features of unit spread."""
     weight_decay_end: float | None = None
     """Weight decay at the end, reached by a cosine. None: constant."""
     layer_decay: float = 0.75

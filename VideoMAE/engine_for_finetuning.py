@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -66,6 +66,14 @@ class StepControl(Protocol):
 
     def after_step(self, *, save: bool, stop: bool) -> None:
         """Hears, alike at every process, whether any of them wants to."""
+
+
+class Batches(Protocol):
+    """What evaluation reads from: a loader, or part of what one gives."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class SharedError(ValueError):
@@ -183,7 +191,7 @@ def name_videos(ids: Sequence[str], shown: Sequence[int]) -> str:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    loader: WatchedLoader,
+    loader: Batches,
     *,
     device: torch.device,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]],

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import nn
@@ -253,9 +253,22 @@ class Fitting:
         self.saved_at = time.monotonic()
 
 
+class Trainer(Protocol):
+    """What trains a network: a `Fitting`, or a LinearProbe."""
+
+    state: EpochState
+
+    @property
+    def step(self) -> int: ...
+
+    def fit(self, log: MetricLogger) -> None: ...
+
+    def best_model(self) -> nn.Module: ...
+
+
 def fit_and_test(
     model: nn.Module,
-    fitting: Fitting | None,
+    fitting: Trainer | None,
     test: Callable[[nn.Module, MetricLogger], None],
     *,
     run: RunConfig,

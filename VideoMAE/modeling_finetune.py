@@ -6,6 +6,7 @@ pixels, N tokens, D width, K outputs.
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -224,13 +225,18 @@ class VisionTransformer(nn.Module):
         """Names of parameters that weight decay leaves alone besides the one-dimensional ones."""
         return {"pos_embed", "cls_token"}
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """What the head sees. (B, 3, T, H, W) -> (B, D)"""
+    def tokens(self, x: Tensor, *, num_blocks: int | None = None) -> Tensor:
+        """The tokens after the first `num_blocks` blocks, 0 being the embedding; None: after all. (B, 3, T, H, W) ->
+        (B, N, D)"""
         x = self.patch_embed(x)
         x = self.pos_drop(x + self.pos_embed.to(x.dtype))
-        for block in self.blocks:
+        for block in islice(self.blocks, num_blocks):
             x = checkpoint(block, x, use_reentrant=False) if self.use_checkpoint and self.training else block(x)
-        x = self.norm(x)
+        return x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """What the head sees. (B, 3, T, H, W) -> (B, D)"""
+        x = self.norm(self.tokens(x))
         return x[:, 0] if self.fc_norm is None else self.fc_norm(x.mean(1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from VideoMAE.config import ModelName
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkFlags:
+class ClipFlags:
     """What a checkpoint does not say of itself. None: as its run says, which its folder or the file itself tells; for
     other files as the shapes of the weights and the recipe say."""
 
@@ -24,10 +24,17 @@ class NetworkFlags:
     """Frames in a clip."""
     sampling_rate: int | None = None
     """Frames from one frame of a clip to the next (VCE)."""
-    loss: Literal["bce", "ce", "soft_ce", "mse"] | None = None
-    """Loss that the network was trained with (VCE): after ce and soft_ce its outputs are chances that sum to 1."""
     crop: Literal["squash", "center"] | None = None
     """The whole frame squashed, or its central square (V2V)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkFlags(ClipFlags):
+    """What a checkpoint does not say of itself. None: as its run says, which its folder or the file itself tells; for
+    other files as the shapes of the weights and the recipe say."""
+
+    loss: Literal["bce", "ce", "soft_ce", "mse"] | None = None
+    """Loss that the network was trained with (VCE): after ce and soft_ce its outputs are chances that sum to 1."""
     emotions: Path | None = None
     """File of the outputs' names, a JSON list like a dataset's emotions.json (VCE)."""
 

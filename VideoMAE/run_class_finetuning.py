@@ -9,12 +9,14 @@ from pathlib import Path
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.loaders import TrainSampler, make_loader
+from VideoMAE.data.loaders import Batch, TrainSampler, make_loader
 from VideoMAE.data.splits import check_bad_share, hold_out, long_enough, readable, unreadable
 from VideoMAE.data.vce import (
     Annotations,
@@ -31,6 +33,7 @@ from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
+from VideoMAE.linear_probe import LinearProbe, ProbeData, check_flags
 from VideoMAE.optimization import scale_to_batch
 from VideoMAE.run_setup import (
     check_all,
@@ -128,13 +131,10 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
 
 def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, world: World) -> WatchedLoader:
     """One clip of every readable validation video, 1.5 times as many in a batch as in training."""
-    data = config.data
-    videos = readable(labels["validation"], check)
-    transform = ValidationTransform(data.short_side_size, data.input_size)
-    clips = ValidationClips(data.num_frames, data.sampling_rate, transform, VideoOpener(data.decoder, check.infos))
+    dataset = one_clip_each(labels["validation"], check, config)
     return make_loader(
-        EvaluationDataset(videos, make_clips=clips, seed=config.run.seed),
-        share_sampler(len(videos.ids), config, world),
+        dataset,
+        share_sampler(len(dataset), config, world),
         batch_size=max(int(1.5 * config.optim.batch_size), 1),
         **loader_settings(config, world),
     )
@@ -156,6 +156,29 @@ def test_loader(videos: Annotations, check: VideoCheck, config: VCEConfig, world
         EvaluationDataset(videos, make_clips=clips, seed=config.run.seed),
         share_sampler(len(videos.ids), config, world),
         **loader_settings(config, world),
+    )
+
+
+def one_clip_each(videos: Annotations, check: VideoCheck, config: VCEConfig) -> EvaluationDataset:
+    """One clip of every readable video."""
+    data = config.data
+    transform = ValidationTransform(data.short_side_size, data.input_size)
+    clips = ValidationClips(data.num_frames, data.sampling_rate, transform, VideoOpener(data.decoder, check.infos))
+    return EvaluationDataset(readable(videos, check), make_clips=clips, seed=config.run.seed)
+
+
+def probe_data(labels: Labels, check: VideoCheck, config: VCEConfig) -> ProbeData:
+    """What --linear_probe learns from: the intensities of every readable training video."""
+
+    def make_batch(positions: np.ndarray, targets: Tensor) -> Batch:
+        rows = torch.arange(len(positions))
+        return Batch(rows, targets, rows, {})
+
+    return ProbeData(
+        one_clip_each(labels["train"], check, config),
+        None if config.run.disable_eval_during_finetuning else one_clip_each(labels["validation"], check, config),
+        make_batch,
+        check_bad_share(labels["train"], check, max_share=config.data.max_bad_videos),
     )
 
 
@@ -220,6 +243,8 @@ def run(config: VCEConfig, world: World) -> None:
     """Trains and tests, or with --eval only tests."""
     with known_to_all():
         config = prepared(config)
+        if config.optim.linear_probe:
+            check_flags(config)
         precision = choose_precision(config.run.precision, world.device)
         exclusion = Exclusion(config.data.exclude)
         labels = read_labels(config.data, exclusion)
@@ -240,8 +265,11 @@ def run(config: VCEConfig, world: World) -> None:
         )
         splits = ["test"] if config.run.eval else ["train", "validation", "test"]
         check = check_all((path for split in splits for path in labels[split].paths), config, world=world)
-        fitting = None
-        if not config.run.eval:
+        fitting: Fitting | LinearProbe | None = None
+        if config.optim.linear_probe:
+            data = probe_data(labels, check, config)
+            fitting = LinearProbe(model, task, data, config=config, world=world, precision=precision)
+        elif not config.run.eval:
             loaders = make_loaders(labels, check, config, world=world)
             say_plan(config, loaders, world=world, precision=precision, num_parameters=count_parameters(model))
             fitting = Fitting(model, task, loaders, config=config, world=world, precision=precision)

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -288,11 +288,11 @@ def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
     }
 
 
-def share_sampler(num_videos: int, config: RunSettings, world: World) -> ShareSampler:
-    """This process's share of an evaluation; without --dist_eval the main process has all of it."""
+def share_sampler(num_videos: int, config: RunSettings, world: World, *, done: Container[int] = ()) -> ShareSampler:
+    """This process's share of an evaluation, but for what is `done`; without --dist_eval the main process has all."""
     if config.run.dist_eval:
-        return ShareSampler(num_videos, rank=world.rank, world_size=world.size)
-    return ShareSampler(num_videos if world.is_main else 0, rank=0, world_size=1)
+        return ShareSampler(num_videos, rank=world.rank, world_size=world.size, done=done)
+    return ShareSampler(num_videos if world.is_main else 0, rank=0, world_size=1, done=done)
 
 
 def say_machine(config: RunSettings, *, world: World, precision: str, num_parameters: int) -> None:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from VideoMAE import run_setup
 from VideoMAE.config import V2VConfig
@@ -23,6 +24,7 @@ from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import check_bad_share, readable, unreadable
 from VideoMAE.data.v2v import (
     Comparison,
+    ComparisonBatch,
     ComparisonDataset,
     check_metadata,
     collate_comparisons,
@@ -40,6 +42,7 @@ from VideoMAE.data.video_reader import VideoOpener
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
+from VideoMAE.linear_probe import LinearProbe, ProbeData, check_flags
 from VideoMAE.optimization import keep_base
 from VideoMAE.training import results
 from VideoMAE.training.backends import autocast, choose_precision
@@ -139,11 +142,7 @@ def make_loaders(
 ) -> Loaders:
     """The loaders of training comparisons and, where something is held out, of its videos."""
     data, optim = config.data, config.optim
-    videos = videos_of(data.data_dir, labels.train)
-    max_bad = check_bad_share(videos, check, max_share=data.max_bad_videos)
-    train, lost = without(labels.train, unreadable(videos, check))
-    if lost:
-        logger.warning("%d training comparisons are lost with unreadable videos: %s", len(lost), _named(lost))
+    train, max_bad = readable_comparisons(labels, check, config)
     sampler = TrainSampler(
         len(train),
         batch_size=optim.batch_size,
@@ -168,6 +167,41 @@ def make_loaders(
     validation = evaluation_loader(held_out, check, config, world) if labels.held_out else None
     ids = [named(entry) for entry in train]
     return Loaders(loader, sampler, validation, ids, max_bad, run_setup.fingerprint(ids))
+
+
+def readable_comparisons(labels: Labels, check: VideoCheck, config: V2VConfig) -> tuple[list[Comparison], int]:
+    """The training comparisons of readable videos, and how many more videos may turn out unreadable."""
+    videos = videos_of(config.data.data_dir, labels.train)
+    max_bad = check_bad_share(videos, check, max_share=config.data.max_bad_videos)
+    train, lost = without(labels.train, unreadable(videos, check))
+    if lost:
+        logger.warning("%d training comparisons are lost with unreadable videos: %s", len(lost), _named(lost))
+    return train, max_bad
+
+
+def probe_data(labels: Labels, held_out: Annotations, check: VideoCheck, config: V2VConfig) -> ProbeData:
+    """What --linear_probe learns from: the training comparisons of readable videos."""
+    train, max_bad = readable_comparisons(labels, check, config)
+    videos = videos_of(config.data.data_dir, train)
+
+    def make_batch(positions: np.ndarray, targets: Tensor) -> ComparisonBatch:
+        row = {videos.ids[position]: number for number, position in enumerate(positions)}
+        kept, lost = without(train, {key: "" for key in videos.ids if key not in row})
+        if not kept:
+            raise ValueError("none of the training comparisons has readable videos")
+        if lost:
+            logger.warning("%d training comparisons are lost with unreadable videos: %s", len(lost), _named(lost))
+        return ComparisonBatch(
+            clips=torch.tensor([row[key] for entry in kept for key in entry], device=targets.device),
+            lengths=tuple(map(len, kept)),
+            weights=torch.ones(len(kept), device=targets.device),
+            indices=torch.arange(len(kept)),
+            skipped={},
+        )
+
+    clips, seed = make_clips(config, check, training=False), config.run.seed
+    validation = EvaluationDataset(held_out, make_clips=clips, seed=seed) if labels.held_out else None
+    return ProbeData(EvaluationDataset(videos, make_clips=clips, seed=seed), validation, make_batch, max_bad)
 
 
 def _named(comparisons: Sequence[Comparison]) -> str:
@@ -236,6 +270,8 @@ def run(config: V2VConfig, world: World) -> None:
     """Trains and tests, or with --mode eval only tests."""
     with run_setup.known_to_all():
         config = run_setup.prepared(config)
+        if config.optim.linear_probe:
+            check_flags(config)
         precision = choose_precision(config.run.precision, world.device)
         exclusion = Exclusion(config.data.exclude)
         labels = read_labels(config, exclusion)
@@ -247,16 +283,20 @@ def run(config: V2VConfig, world: World) -> None:
             config, num_outputs=1, num_frames=data.num_frames, input_size=data.input_size, head_bias=False
         )
         check = run_setup.check_all(videos_of(data.data_dir, itertools.chain(*labels)).paths, config, world=world)
-        fitting = None
+        fitting: Fitting | LinearProbe | None = None
         if not config.run.eval:
             held_out = readable(videos_of(data.data_dir, labels.held_out), check)
             task = PreferenceTask(loss=config.loss, margin=config.margin, held_out=labels.held_out, ids=held_out.ids)
-            loaders = make_loaders(labels, held_out, check, config, world=world)
-            say_plan(
-                config, loaders, world=world, precision=precision, num_parameters=run_setup.count_parameters(model)
-            )
-            fitting = Fitting(model, task, loaders, config=config, world=world, precision=precision, scale=keep_base)
-            fitting.resume()
+            settings: Any = {"config": config, "world": world, "precision": precision}
+            if config.optim.linear_probe:
+                fitting = LinearProbe(model, task, probe_data(labels, held_out, check, config), **settings)
+            else:
+                loaders = make_loaders(labels, held_out, check, config, world=world)
+                say_plan(
+                    config, loaders, world=world, precision=precision, num_parameters=run_setup.count_parameters(model)
+                )
+                fitting = Fitting(model, task, loaders, scale=keep_base, **settings)
+                fitting.resume()
 
     def test_model(model: nn.Module, log: MetricLogger) -> None:
         test(model, labels, check, config, exclusion=exclusion, world=world, precision=precision, log=log)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from VideoMAE import flags
 from VideoMAE.config import DataConfig, V2VDataConfig, VCEConfig
@@ -21,7 +22,7 @@ from VideoMAE.modeling_finetune import MODELS, VisionTransformer, sine_cosine_po
 from VideoMAE.models.checkpoint_files import Checkpoint, check_whole, inner, model_name, network_of, read
 from VideoMAE.predict_config import NetworkFlags
 from VideoMAE.training.checkpoint import BEST
-from VideoMAE.training.pretrained import load_weights
+from VideoMAE.training.pretrained import ENCODER_PREFIXES, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,12 @@ def load_trained(
     *,
     num_segments: int | None = None,
     num_crops: int | None = None,
+    may_lack_head: bool = False,
 ) -> Trained:
     """The network of a run's folder or of a checkpoint file: ours, the published form, or Hugging Face's.
+
+    With `may_lack_head` pre-training weights are taken too, as fine-tuning on VCE would begin with them; the head then
+    is of zeros.
 
     Raises:
         ValueError: it is none, a damaged one, one without a head of VCE or V2V, or of another size than a flag says.
@@ -85,6 +90,8 @@ def load_trained(
     given = network_flags or NetworkFlags()
     found, config, folder = _find(Path(path))
     weights = found.our_weights()
+    if may_lack_head and not any(name.startswith("head.") for name in weights):
+        weights = _with_new_head(weights)
     task = _task_of(weights, found.file)
     check_whole(weights, found.file)
     network = {**network_of(weights), "use_learnable_pos_emb": "pos_embed" in weights}
@@ -116,6 +123,16 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
     return content if isinstance(content, dict) else {}
+
+
+def _with_new_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An encoder's weights with what is new after pre-training: a norm as it starts out, and a head of zeros."""
+    prefix = next((prefix for prefix in ENCODER_PREFIXES if f"{prefix}patch_embed.proj.weight" in weights), "")
+    encoder = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    encoder = {name: value for name, value in encoder.items() if not name.startswith("norm.")}
+    width = len(encoder.get("patch_embed.proj.weight", ()))
+    new = {"fc_norm.weight": torch.ones(width), "fc_norm.bias": torch.zeros(width)}
+    return {**new, **encoder, "head.weight": torch.zeros(len(EMOTIONS), width), "head.bias": torch.zeros(len(EMOTIONS))}
 
 
 def _task_of(weights: Mapping[str, Any], file: Path) -> TaskName:

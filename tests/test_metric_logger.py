@@ -129,7 +129,11 @@ def test_curves_are_drawn_without_validation_and_not_before_the_first_epoch(tmp_
     (tmp_path / "log.txt").write_text('{"epoch": 0, "train_loss": 0.5}\n')
     (tmp_path / "steps.jsonl").write_text('{"epoch": 0, "step": 0, "loss": 0.5, "lr": 0.1}\n{"epoch": 0, "st')
     draw_curves(tmp_path)
-    assert image.imread(tmp_path / "curves.png", format="png").shape[1] > 1000
+    width = image.imread(tmp_path / "curves.png", format="png").shape[1]
+    assert width > 1000
+    (tmp_path / "steps.jsonl").write_text("")  # as after --linear_probe, which has no learning rate to draw
+    draw_curves(tmp_path)
+    assert image.imread(tmp_path / "curves.png", format="png").shape[1] == pytest.approx(width * 2 / 3, abs=1)
 
 
 def test_another_process_writes_and_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """In which order videos come, which process gets which, and what a batch is."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,10 +83,10 @@ class TrainSampler(Sampler[list[SampleKey]]):
 
 
 class ShareSampler(Sampler[int]):
-    """Every world_size-th item, from rank on: all processes together see each item once."""
+    """Every world_size-th item that is not `done`, from rank on: all processes together see each once."""
 
-    def __init__(self, num_items: int, *, rank: int, world_size: int) -> None:
-        self.items = range(rank, num_items, world_size)
+    def __init__(self, num_items: int, *, rank: int, world_size: int, done: Container[int] = ()) -> None:
+        self.items = [item for item in range(num_items) if item not in done][rank::world_size]
 
     def __len__(self) -> int:
         return len(self.items)

@@ -187,7 +187,9 @@ def draw_curves(output_dir: Path) -> None:
     steps, epochs = read_lines(output_dir / "steps.jsonl"), read_lines(output_dir / "log.txt")
     if not epochs:
         return
-    figure, (loss, accuracy, rate) = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    titles = ["loss", "validation accuracy, %", *(["learning rate of the head"] if steps else [])]
+    figure, axes = pyplot.subplots(1, len(titles), figsize=(4.3 * len(titles), 3.6), layout="constrained")
+    loss, accuracy = axes[:2]
     per_epoch = max(len(steps) / len(epochs), 1)
     loss.plot(
         [(line["step"] + 1) / per_epoch for line in steps],
@@ -206,8 +208,10 @@ def draw_curves(output_dir: Path) -> None:
     ]
     for name in shown:
         accuracy.plot(ends, [line.get(name) for line in epochs], marker=".", label=name.removeprefix("val_"))
-    rate.plot([(line["step"] + 1) / per_epoch for line in steps], [line["lr"] for line in steps], color="tab:green")
-    for axis, title in ((loss, "loss"), (accuracy, "validation accuracy, %"), (rate, "learning rate of the head")):
+    if steps:
+        at = [(line["step"] + 1) / per_epoch for line in steps]
+        axes[2].plot(at, [line["lr"] for line in steps], color="tab:green")
+    for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:

@@ -143,6 +143,7 @@ FILES = {
     "curves.png": "loss and accuracy over the epochs",
     "log.txt": "one line per epoch",
     "steps.jsonl": "one line per step",
+    "features": "what the frozen network made of each video",
     "config.json": "every flag",
 }
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from VideoMAE.data.loaders import Batch
 from VideoMAE.data.v2v import Comparison, ComparisonBatch, pairs_in
@@ -91,8 +90,9 @@ class PreferenceTask:
     def training_loss(self, forward: Callable[[Tensor], Tensor], batch: ComparisonBatch) -> Tensor:
         """Mean loss over the comparisons of a batch; those that are lost add nothing. -> ()"""
         scores = forward(batch.clips)[:, 0]
-        ranked = pad_sequence(list(scores.split(batch.lengths)), batch_first=True)
         lengths = torch.tensor(batch.lengths, device=scores.device)
+        inside = torch.arange(max(batch.lengths), device=scores.device) < lengths[:, None]
+        ranked = scores.new_zeros(inside.shape).masked_scatter(inside, scores)
         return (self.loss(ranked, lengths) * batch.weights).mean()
 
     def validation_metrics(self, outcome: Evaluation) -> dict[str, Any]:
