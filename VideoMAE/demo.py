@@ -108,7 +108,7 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
     examples = look_at_examples(files, temp / "examples", max_seconds=settings.max_seconds)
     uploads = Uploads(temp / "uploads")
     page = Page(answers, uploads, examples, max_upload_mb=settings.max_upload_mb)
-    app = make_app(page.build(), uploads, max_upload_mb=settings.max_upload_mb)
+    app = make_app(page.build(), uploads, max_upload_mb=settings.max_upload_mb, endpoints=page.described_endpoints())
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
 

@@ -42,7 +42,7 @@ class Answers:
         return prediction
 
     def over_time(self, seen: SeenVideo) -> Curves:
-        """At most `MAX_WINDOWS` windows, half a second apart where that suffices. Raises ValueError as `predict` does."""
+        """At most `MAX_WINDOWS` windows, half a second apart where that suffices; raises as `predict` does."""
         try:
             return self.predictor.over_time(seen.path, hop_seconds=max(0.5, seen.duration_seconds / MAX_WINDOWS))
         except UnreadableVideoError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -39,7 +39,11 @@ def upload_field(uploads: Uploads, label: str, **options: Any) -> gr.File:
         return None if payload is None else own(payload.path)
 
     field = gr.File(label=label, file_count="single", **options)
-    vars(field).update(async_move_resource_to_block_cache=keep_in_place, preprocess=preprocess)
+    vars(field).update(
+        async_move_resource_to_block_cache=keep_in_place,
+        preprocess=preprocess,
+        example_payload=lambda: {"path": "video.mp4", "meta": {"_type": "gradio.FileData"}},
+    )
     return field
 
 
@@ -74,11 +78,11 @@ class Page:
             if task in tasks
         )
         facts = self.answers.reference.facts
-        tested = f" In its test: {escape('; '.join(facts))}." if facts else ""
+        tested = f"In its test: {escape('; '.join(facts))}. " if facts else ""
         return (
-            f"<h1>How would the viewer feel?</h1><p>Learned from {names}, short videos whose viewers told {asked}: a guess "
-            f"of what viewers report on average, not of what you feel, and it may be wrong.{tested} Weights that stem "
-            f"from the published VideoMAE ones are CC BY-NC 4.0, not for commercial use.</p>"
+            f"<h1>How would the viewer feel?</h1><p>Learned from {names}, short videos whose viewers told {asked}: a "
+            f"guess of what viewers report on average, not of what you feel; it may be wrong.</p><p>{tested}Weights "
+            f"that stem from the published VideoMAE ones are CC BY-NC 4.0, not for commercial use.</p>"
         )
 
     def _build_one(self) -> None:
@@ -90,7 +94,7 @@ class Page:
                 if self.examples:
                     gallery = gr.Gallery(
                         [(seen.thumbnail(), seen.name) for seen in self.examples],
-                        label="Examples", columns=2, height="auto", object_fit="cover", allow_preview=False,
+                        label="Examples", columns=4, height="auto", object_fit="cover", allow_preview=False,
                         elem_id="examples", buttons=[], interactive=False,
                     )  # fmt: skip
                 gr.HTML('<p class="emo-foot">The file is removed from the server once it is answered.</p>')
@@ -117,10 +121,21 @@ class Page:
         button.click(self.about_two, fields, outputs, api_visibility="private", concurrency_id=IN_TURN)
 
     def _build_api(self) -> None:
-        first, second = upload_field(self.uploads, "video", visible=False), upload_field(self.uploads, "second", visible=False)
+        first, second = (
+            upload_field(self.uploads, "video", visible=False),
+            upload_field(self.uploads, "second", visible=False),
+        )
         values = gr.JSON(visible=False)
-        for function, inputs in ((self.predict, [first]), (self.over_time, [first]), (self.compare, [first, second])):
+        for function in self._endpoints():
+            inputs = [first, second] if function == self.compare else [first]
             gr.Button(visible=False).click(function, inputs, values, api_name=function.__name__, concurrency_id=IN_TURN)
+
+    def _endpoints(self) -> list[Callable[..., dict[str, Any]]]:
+        return [self.predict, self.over_time, self.compare]
+
+    def described_endpoints(self) -> dict[str, str]:
+        """What each of the endpoints for programs gives, by name."""
+        return {function.__name__: function.__doc__ or "" for function in self._endpoints()}
 
     def about_upload(self, upload: str | None) -> Iterator[Outputs]:
         """The result, then the curves too, or what is wrong with the video."""
@@ -172,7 +187,7 @@ class Page:
             return self.answers.as_values(seen, self.answers.predict(seen))
 
     def over_time(self, video: str) -> dict[str, Any]:
-        """The same for windows of the video: `intensities` has a row per window and a column per emotion."""
+        """The same for windows of the video: intensities has a row per window and a column per emotion."""
         with self._answered(video) as (path,):
             seen = self.answers.see(path)
             found = self.answers.over_time(seen)
@@ -196,9 +211,9 @@ class Page:
     def _answered(self, *uploads: str | None) -> Iterator[list[Path]]:
         """A program's request: its files are removed, and a ValueError becomes the sentence that its client raises."""
         try:
-            if None in uploads:
-                raise ValueError("a video is missing: send one with gradio_client.handle_file(PATH)")
             with self.uploads.taken(*[upload for upload in uploads if upload is not None]) as paths:
+                if len(paths) < len(uploads):
+                    raise ValueError("a video is missing: send one with gradio_client.handle_file(PATH)")
                 yield paths
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error

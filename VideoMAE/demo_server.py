@@ -7,20 +7,21 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from html import escape
 from pathlib import Path
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from VideoMAE.demo_style import STYLE
+from VideoMAE.demo_style import API_PAGE, STYLE
 from VideoMAE.demo_videos import Uploads, safe_name
 
 MEGABYTE = 2**20
@@ -53,8 +54,8 @@ class OnlyFromHere:
         await self.app(scope, receive, with_policy)
 
 
-def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float) -> FastAPI:
-    """The page, at /api the description of its endpoints, and an upload that Gradio's does not stand in for.
+def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoints: Mapping[str, str]) -> FastAPI:
+    """The page, at /api what its `endpoints` (by name) do, and an upload instead of Gradio's.
 
     Gradio names an uploaded file after its content, so that two people's equal uploads are one file: removing one's
     would lose the other's.
@@ -70,8 +71,9 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float) -> Fast
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=sweeping)
 
     @app.get("/api")
-    async def api() -> Response:
-        return RedirectResponse("/?view=api")
+    async def api(request: Request) -> Response:
+        listed = "".join(f"<dt><code>/{name}</code></dt><dd>{escape(text)}</dd>" for name, text in endpoints.items())
+        return HTMLResponse(API_PAGE.format(url=escape(str(request.base_url)), endpoints=listed))
 
     @app.post("/gradio_api/upload")
     async def upload(request: Request) -> Response:
@@ -85,6 +87,10 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float) -> Fast
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
 
+    @app.get("/gradio_api/upload_progress")
+    async def upload_progress() -> Response:
+        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")  # it is not followed
+
     gr.mount_gradio_app(
         app,
         page,
@@ -95,7 +101,7 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float) -> Fast
         ssr_mode=False,
         mcp_server=False,
         pwa=False,
-        theme=gr.themes.Default(font=FONTS, font_mono=["monospace"]),
+        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"]),
         css=STYLE,
     )
     # mounted, Gradio does not count the page as launched, and without that leaves out its checks of paths

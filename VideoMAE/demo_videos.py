@@ -45,9 +45,10 @@ class SeenVideo(NamedTuple):
 
     def thumbnail(self) -> np.ndarray:
         """The strip's middle tile -> (H, W, 3) uint8 RGB"""
-        strip = cv2.cvtColor(cv2.imdecode(np.frombuffer(self.strip, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        strip = cv2.imdecode(np.frombuffer(self.strip, np.uint8), cv2.IMREAD_COLOR)
+        assert strip is not None
         width = strip.shape[1] // NUM_TILES
-        return strip[:, width * (NUM_TILES // 2) : width * (NUM_TILES // 2 + 1)]
+        return cv2.cvtColor(strip[:, width * (NUM_TILES // 2) : width * (NUM_TILES // 2 + 1)], cv2.COLOR_BGR2RGB)
 
 
 def look_at(paths: Sequence[Path], *, max_seconds: float, num_processes: int = 1) -> list[SeenVideo | str]:
@@ -117,8 +118,9 @@ class Uploads:
     @contextmanager
     def taken(self, *paths: str | Path) -> Iterator[list[Path]]:
         """The files of one request; they are removed at the end, whatever happens."""
-        own = [self.own(path) for path in paths]
+        own: list[Path] = []
         try:
+            own.extend(self.own(path) for path in paths)
             yield own
         finally:
             for path in own:
