@@ -88,13 +88,10 @@ def run(settings: Settings) -> None:
 
 
 def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
-    from VideoMAE.demo_answers import Answers
-    from VideoMAE.demo_page import Page
     from VideoMAE.demo_reference import find_examples, read_reference
-    from VideoMAE.demo_server import make_app, serve
-    from VideoMAE.demo_videos import Uploads, look_at_examples
     from VideoMAE.predictor import load_predictor
 
+    # what may be wrong with the flags comes before Gradio, which takes seconds to import
     predictor = load_predictor(
         settings.checkpoint,
         device=settings.device,
@@ -103,8 +100,15 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
         num_segments=settings.num_segments,
         num_crops=settings.num_crops,
     )
-    answers = Answers(predictor, read_reference(settings.checkpoint), max_seconds=settings.max_seconds)
+    reference = read_reference(settings.checkpoint)
     files = find_examples(settings.checkpoint, settings.examples)
+
+    from VideoMAE.demo_answers import Answers
+    from VideoMAE.demo_page import Page
+    from VideoMAE.demo_server import make_app, serve
+    from VideoMAE.demo_videos import Uploads, look_at_examples
+
+    answers = Answers(predictor, reference, max_seconds=settings.max_seconds)
     examples = look_at_examples(files, temp / "examples", max_seconds=settings.max_seconds)
     uploads = Uploads(temp / "uploads")
     page = Page(answers, uploads, examples, max_upload_mb=settings.max_upload_mb)

@@ -67,22 +67,18 @@ class Page:
         return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
     def _head(self) -> str:
-        tasks = self.answers.predictor.tasks
-        names = " and ".join(task.upper() for task in ("vce", "v2v") if task in tasks)
-        asked = " and ".join(
-            text
-            for task, text in (
-                ("vce", "which emotions they felt, and how strongly"),
-                ("v2v", "which was more pleasant"),
-            )
-            if task in tasks
-        )
-        facts = self.answers.reference.facts
-        tested = f"In its test: {escape('; '.join(facts))}. " if facts else ""
+        """What the model is, what it is not, how good it was, and whose weights it may hold."""
+        tasks, reference = self.answers.predictor.tasks, self.answers.reference
+        told = {"vce": "which emotions they felt", "v2v": "which they found more pleasant"}
+        source = f"{' and '.join(task.upper() for task in tasks)}, short videos whose viewers told "
+        source += " and ".join(told[task] for task in tasks)
+        if reference.is_drawn:
+            source = "a small drawn sample, not from real videos and viewers"
+        tested = f"In its test: {escape('; '.join(reference.facts))}. " if reference.facts else ""
         return (
-            f"<h1>How would the viewer feel?</h1><p>Learned from {names}, short videos whose viewers told {asked}: a "
-            f"guess of what viewers report on average, not of what you feel; it may be wrong.</p><p>{tested}Weights "
-            f"that stem from the published VideoMAE ones are CC BY-NC 4.0, not for commercial use.</p>"
+            f"<h1>How would the viewer feel?</h1><p>The model learned from {source}. It guesses what viewers report "
+            f"on average, not what you feel, and may be wrong.</p><p>{tested}Weights that stem from the published "
+            f"VideoMAE ones are CC BY-NC 4.0, not for commercial use.</p>"
         )
 
     def _build_one(self) -> None:

@@ -30,6 +30,7 @@ class Reference(NamedTuple):
     mean_intensities: dict[str, float]
     num_intensities: int
     facts: list[str]
+    is_drawn: bool = False  # the runs learned from make_sample.py's drawn videos, not from real ones
 
     def percentile(self, score: float) -> float:
         """How many percent of the test videos a score is above; equals count half."""
@@ -58,11 +59,19 @@ def read_reference(checkpoints: Sequence[Path]) -> Reference:
         facts += _facts(folder)
     emotions = intensities[0] if intensities else {}
     means = {name: float(np.mean([entry[name] for entry in intensities])) for name in emotions}
-    return Reference(np.sort(np.asarray(scores, dtype=np.float64)), means, len(intensities), facts)
+    is_drawn = any((root.parent / "make_sample.json").is_file() for root in filter(None, map(_dataset, checkpoints)))
+    return Reference(np.sort(np.asarray(scores, dtype=np.float64)), means, len(intensities), facts, is_drawn)
 
 
 def run_folder(checkpoint: Path) -> Path:
     return checkpoint if checkpoint.is_dir() else checkpoint.parent
+
+
+def _dataset(checkpoint: Path) -> Path | None:
+    """The dataset that a run learned from, where its settings lie beside the checkpoint."""
+    settings = flat(_json(run_folder(checkpoint) / "config.json"))
+    root = settings.get("data_dir") or settings.get("data_path")
+    return Path(root) if root else None
 
 
 def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path]:
@@ -79,15 +88,14 @@ def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path
         if not files:
             raise ValueError(f"--examples {folder}: holds no video file")
         return files[:NUM_EXAMPLES]
-    for run in map(run_folder, reversed(checkpoints)):  # the V2V run, which orders them, is commonly the last
+    for checkpoint in reversed(checkpoints):  # the V2V run, which orders them, is commonly the last
+        run, root = run_folder(checkpoint), _dataset(checkpoint)
         ids = [line["id"] for line in sorted(_lines(run / "scores.jsonl", "score"), key=lambda line: line["score"])]
         ids = ids or [line["id"] for line in _lines(run / "predictions.jsonl", "predicted")]
-        settings = flat(_json(run / "config.json"))
-        root = settings.get("data_dir") or settings.get("data_path")
-        if not ids or not root:
+        if not ids or root is None:
             continue
         chosen = np.linspace(0, len(ids) - 1, min(NUM_EXAMPLES, len(ids))).round().astype(int)
-        found = [Path(root) / "videos" / f"{ids[place]}.mp4" for place in chosen]
+        found = [root / "videos" / f"{ids[place]}.mp4" for place in chosen]
         found = [path for path in found if path.is_file()]
         if found:
             return found

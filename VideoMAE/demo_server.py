@@ -78,12 +78,14 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
     @app.post("/gradio_api/upload")
     async def upload(request: Request) -> Response:
         length = request.headers.get("content-length", "")
-        if not length.isdigit():
-            return PlainTextResponse("an upload must say its length", status_code=411)
-        if int(length) > max_bytes + MULTIPART_BYTES:
-            return PlainTextResponse(f"the file is larger than {max_upload_mb:g} MB", status_code=413)
         try:
-            return JSONResponse(await receive_files(request, uploads))
+            if length.isdigit() and int(length) <= max_bytes + MULTIPART_BYTES:
+                return JSONResponse(await receive_files(request, uploads))
+            async for _ in request.stream():  # a client that is still sending would not read the answer
+                pass
+            if length.isdigit():
+                return PlainTextResponse(f"the file is larger than {max_upload_mb:g} MB", status_code=413)
+            return PlainTextResponse("an upload must say its length", status_code=411)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
 

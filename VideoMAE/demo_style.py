@@ -26,8 +26,8 @@ STYLE = """
 .emo-problem { border-left: 4px solid #c2452f; overflow-wrap: anywhere; }
 .emo-strip { display: block; width: 100%; height: auto; border-radius: 6px; margin: 0; }
 ol.emo-bars { list-style: none; margin: 0; padding: 0; font-size: .85rem; columns: 2 300px; column-gap: 32px; }
-ol.emo-bars li { display: grid; grid-template-columns: 10.6em minmax(0, 1fr) 2.4em; gap: 8px; align-items: center; margin: 0;
-  padding: 2px 0; break-inside: avoid; color: var(--emo-muted); }
+ol.emo-bars li { display: grid; grid-template-columns: 10.6em minmax(0, 1fr) 2.4em; gap: 8px; align-items: center;
+  margin: 0; padding: 2px 0; break-inside: avoid; color: var(--emo-muted); }
 ol.emo-bars li.top { color: var(--body-text-color); font-weight: 600; }
 ol.emo-bars div { position: relative; height: 12px; border-radius: 3px; background: var(--background-fill-secondary); }
 ol.emo-bars i { position: absolute; left: 0; top: 0; bottom: 0; border-radius: 3px; background: var(--emo-soft); }
