@@ -75,8 +75,17 @@ def client(site: Site) -> Any:
     return Client(site.url, verbose=False)
 
 
+@pytest.fixture(scope="module")
+def page(browser: Any, site: Site) -> Any:
+    """The page, and in `page.asked` and `page.complaints` what it asked for and what went wrong in it."""
+    return open_page(browser, site)
+
+
 def open_page(browser: Any, site: Site) -> Any:
     page = browser.new_page()
+    page.asked, page.complaints = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
     page.goto(site.url)
     page.wait_for_selector("#one-video input[type=file]", state="attached")
     return page
@@ -88,13 +97,7 @@ def ask(client: Any, name: str, *files: Path) -> Any:
     return client.predict(*map(handle_file, files), api_name=name)
 
 
-def test_a_video_is_uploaded_and_its_feelings_are_shown(browser: Any, site: Site, videos: list[Path]) -> None:
-    page = browser.new_page()
-    asked: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.goto(site.url)
+def test_a_video_is_uploaded_and_its_feelings_are_shown(page: Any, site: Site, videos: list[Path]) -> None:
     page.set_input_files("#one-video input[type=file]", videos[0])
     page.wait_for_selector("#one-time .emo-plot")
     assert page.inner_text("#one-result h3") == "film _0_ _ co.mp4"
@@ -104,17 +107,14 @@ def test_a_video_is_uploaded_and_its_feelings_are_shown(browser: Any, site: Site
     assert re.fullmatch(r"More pleasant than \d+ % of the 5 test videos", finding)
     assert page.locator("#one-time .emo-plot").count() == 2
     assert page.locator("#one-time polyline").count() == demo_charts.NUM_CURVES + 1
-    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {site.url.split("/")[2]}
-    assert complaints == []
+    assert {url.split("/")[2] for url in page.asked if url.startswith("http")} == {site.url.split("/")[2]}
+    assert page.complaints == []
     assert site.uploads() == []
-    page.close()
 
 
-def test_an_example_is_picked_and_two_are_compared(browser: Any, site: Site, videos: list[Path]) -> None:
-    page = open_page(browser, site)
+def test_an_example_is_picked_and_two_are_compared(page: Any, site: Site, videos: list[Path]) -> None:
     page.locator("#examples button").first.click()
-    page.wait_for_selector("#one-time .emo-plot")
-    assert re.fullmatch(r"000\d\d.mp4", page.inner_text("#one-result h3"))
+    page.locator("#one-result h3", has_text=re.compile(r"^000\d\d.mp4$")).wait_for()
     page.get_by_role("tab", name="Compare two").click()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("Choose a video A.").wait_for()
@@ -126,31 +126,26 @@ def test_an_example_is_picked_and_two_are_compared(browser: Any, site: Site, vid
     assert "is more pleasant" in page.inner_text("#two-result .emo-finding >> nth=0")
     assert page.locator("#two-result .emo-differences li").count() == demo_charts.NUM_DIFFERENCES
     assert site.uploads() == []
-    page.close()
 
 
-def test_a_file_that_is_no_video_gives_a_sentence(browser: Any, site: Site, folder: Path) -> None:
+def test_a_file_that_is_no_video_gives_a_sentence(page: Any, site: Site, folder: Path) -> None:
     bad = folder / "notes.mp4"
     bad.write_text("no video at all")
-    page = open_page(browser, site)
+    page.get_by_role("tab", name="One video").click()
     page.set_input_files("#one-video input[type=file]", bad)
     alert = page.locator("#one-result [role=alert]")
     alert.wait_for()
     assert alert.inner_text() == "notes.mp4: it is not a video, or it is damaged or cut off (invalid data)"
     assert site.uploads() == []
-    page.close()
 
 
-def test_two_people_at_once_each_get_their_own(browser: Any, site: Site, videos: list[Path]) -> None:
-    contexts = [browser.new_context() for _ in range(2)]
-    pages = [open_page(context, site) for context in contexts]
-    for page, path in zip(pages, videos, strict=True):
-        page.set_input_files("#one-video input[type=file]", path)
-    for number, page in enumerate(pages):
-        page.wait_for_selector("#one-time .emo-plot")
-        assert page.inner_text("#one-result h3") == f"film _{number}_ _ co.mp4"
-    for context in contexts:
-        context.close()
+def test_two_people_at_once_each_get_their_own(page: Any, browser: Any, site: Site, videos: list[Path]) -> None:
+    pages = [page, open_page(browser, site)]
+    for one, path in zip(pages, videos, strict=True):
+        one.set_input_files("#one-video input[type=file]", path)
+    for number, one in enumerate(pages):
+        one.locator("#one-result h3", has_text=f"film _{number}_ _ co.mp4").wait_for()
+        one.wait_for_selector("#one-time .emo-plot")
 
 
 def test_programs_get_what_the_library_says(client: Any, runs: list[Path], videos: list[Path]) -> None:
