@@ -18,6 +18,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from VideoMAE.flags import parse_flags
+from VideoMAE.predict_config import NetworkFlags
 
 logger = logging.getLogger("demo")
 
@@ -30,7 +31,8 @@ class Settings:
     """Show a web page that tells how the viewers of a video would feel. Nothing leaves this machine."""
 
     checkpoint: tuple[Path, ...]
-    """A run's folder or a checkpoint file; of VCE, of V2V, or one of each."""
+    """Run's output folder or checkpoint file, of VCE or of V2V; or one of each."""
+    network: NetworkFlags
     examples: Path | None = None
     """Folder of videos to pick from; otherwise test videos of the runs."""
     host: str = "127.0.0.1"
@@ -99,6 +101,7 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
         compile=settings.compile,
         num_segments=settings.num_segments,
         num_crops=settings.num_crops,
+        network_flags=settings.network,
     )
     reference = read_reference(settings.checkpoint)
     files = find_examples(settings.checkpoint, settings.examples)

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from VideoMAE.data.video_search import find_videos
 from VideoMAE.flags import flat
 
 logger = logging.getLogger(__name__)
 
 NUM_EXAMPLES = 8
-VIDEO_ENDINGS = frozenset(
-    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv", ".flv", ".wmv"]
-)
 
 
 class Reference(NamedTuple):
@@ -84,7 +82,7 @@ def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path
     if folder is not None:
         if not folder.is_dir():
             raise ValueError(f"--examples {folder}: no such folder")
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_ENDINGS and path.is_file())
+        files = find_videos([folder]).paths
         if not files:
             raise ValueError(f"--examples {folder}: holds no video file")
         return files[:NUM_EXAMPLES]

@@ -5,8 +5,10 @@ N windows, K emotions, T frames, B clips.
 
 import dataclasses
 import logging
+import os
+import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,8 @@ from VideoMAE.data.clip_reading import ReadClips, emotion_windows, preference_wi
 from VideoMAE.data.clip_sampling import sliding_starts
 from VideoMAE.data.video_reader import Video
 from VideoMAE.models.checkpoint_files import inner
-from VideoMAE.trained import TASK_TITLES, NetworkFlags, TaskName, Trained, load_trained
+from VideoMAE.predict_config import NetworkFlags
+from VideoMAE.trained import TASK_TITLES, TaskName, Trained, load_trained
 from VideoMAE.training.backends import autocast, choose_precision
 from VideoMAE.training.metrics import average_views
 from VideoMAE.training.tasks import EmotionTask
@@ -57,7 +60,7 @@ class Network:
 
     def __init__(self, trained: Trained, *, device: torch.device, precision: str, compile: bool) -> None:
         self.trained, self.device = trained, device
-        self.precision = _precision(trained, precision, device)
+        self.precision = run_precision(trained, precision, device)
         self.model = trained.model.to(device)
         self._forward = torch.compile(self.model) if compile else self.model
 
@@ -66,10 +69,13 @@ class Network:
         """Outputs, before any activation. (B, 3, T, H, W) -> (B, K) float32
 
         Raises:
-            ValueError: they are not finite.
+            ValueError: they are not finite, or the GPU has no room.
         """
-        with autocast(self.device, self.precision):
-            outputs = self._forward(clips.to(self.device, non_blocking=True)).float().cpu().numpy()
+        try:
+            with autocast(self.device, self.precision):
+                outputs = self._forward(clips.to(self.device, non_blocking=True)).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ValueError(f"no memory on the GPU for {len(clips)} clips; pass a smaller --batch_size") from error
         if not np.isfinite(outputs).all():
             raise ValueError(f"{self.trained.source}: the network's outputs are not finite; its weights are ruined")
         return outputs
@@ -83,7 +89,7 @@ class Network:
         return task.probabilities(average_views(logits, average="logits"))
 
 
-def _precision(trained: Trained, precision: str, device: torch.device) -> str:
+def run_precision(trained: Trained, precision: str, device: torch.device) -> str:
     """`auto` is what the run that trained the network asked for, where the device has it."""
     if precision == "auto":
         precision = inner(trained.config, "run").get("precision", "auto")
@@ -92,10 +98,10 @@ def _precision(trained: Trained, precision: str, device: torch.device) -> str:
     return choose_precision(precision, device)
 
 
-class _Batches:
+class ClipBatches:
     """Clips that wait for `batch_size` of them, and the outputs of those that went through, in the order they came."""
 
-    def __init__(self, network: Network, batch_size: int) -> None:
+    def __init__(self, network: Callable[[Tensor], np.ndarray], batch_size: int) -> None:
         self.network, self.batch_size = network, batch_size
         self._clips: deque[Tensor] = deque()
         self._outputs: deque[np.ndarray] = deque()
@@ -117,7 +123,7 @@ class _Batches:
         return len(self._outputs)
 
     def take(self, num_views: int) -> np.ndarray:
-        """Outputs of the next `num_views` clips, which must be ready. -> (num_views, K)"""
+        """Outputs of the next `num_views` clips, which must be ready. -> (num_views, K), or as the network gives"""
         return np.stack([self._outputs.popleft() for _ in range(num_views)])
 
     def _compute(self, num_clips: int) -> None:
@@ -159,7 +165,7 @@ class Predictor:
 
     def stream(self, videos: Iterable[Source]) -> Iterator[Prediction]:
         """The same one after the other, as soon as they are there: views of several videos share a forward pass."""
-        batches = {task: _Batches(self.networks[task], self.batch_size) for task in self.tasks}
+        batches = {task: ClipBatches(self.networks[task], self.batch_size) for task in self.tasks}
         waiting: deque[tuple[Prediction, dict[TaskName, int]]] = deque()  # with how many views are to come
         paths = map(Path, videos)
         for path, clips in read_videos(
@@ -178,7 +184,7 @@ class Predictor:
         yield from self._finished(waiting, batches)
 
     def _finished(
-        self, waiting: deque[tuple[Prediction, dict[TaskName, int]]], batches: dict[TaskName, _Batches]
+        self, waiting: deque[tuple[Prediction, dict[TaskName, int]]], batches: dict[TaskName, ClipBatches]
     ) -> Iterator[Prediction]:
         """The first of the waiting videos, as far as their outputs are there."""
         while waiting:
@@ -224,7 +230,7 @@ class Predictor:
         is_vce = network.trained.task == "vce"
         even = network.trained.preference_clips()
         crops = dataclasses.replace(network.trained.emotion_clips(), num_crops=self.window_crops)
-        batches = _Batches(network, self.batch_size)
+        batches = ClipBatches(network, self.batch_size)
         with Video(path, size=None if is_vce else even.decode_size) as video:
             window_frames, num_frames, fps = self._window_frames(video.fps, window_seconds), video.num_frames, video.fps
             starts = sliding_starts(num_frames, window_frames=window_frames, hop_frames=hop_seconds * fps)
@@ -283,7 +289,9 @@ def load_predictor(
             raise ValueError(f"--{name} {value}: must be at least {least}")
     if not sources:
         raise ValueError("--checkpoint: no checkpoint is given")
-    chosen = _device(device)
+    chosen = find_device(device)
+    if compile and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise ValueError("--compile needs a C++ compiler: apt-get install g++, or set CXX")
     networks: dict[TaskName, Network] = {}
     for source in sources:
         trained = load_trained(source, network_flags, num_segments=num_segments, num_crops=num_crops)
@@ -303,7 +311,8 @@ def load_predictor(
     )
 
 
-def _device(device: str) -> torch.device:
+def find_device(device: str) -> torch.device:
+    """The device of that name; auto is a GPU where there is one. Raises ValueError where torch sees none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -14,11 +14,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from VideoMAE import flags
-from VideoMAE.config import DataConfig, ModelName, V2VDataConfig, VCEConfig
+from VideoMAE.config import DataConfig, V2VDataConfig, VCEConfig
 from VideoMAE.data.clips import EvenClips, TestClips, preference_clips
 from VideoMAE.data.vce import EMOTIONS, read_emotions
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer, sine_cosine_position_table
 from VideoMAE.models.checkpoint_files import Checkpoint, check_whole, inner, model_name, network_of, read
+from VideoMAE.predict_config import NetworkFlags
 from VideoMAE.training.checkpoint import BEST
 from VideoMAE.training.pretrained import load_weights
 
@@ -26,29 +27,6 @@ logger = logging.getLogger(__name__)
 
 TaskName = Literal["vce", "v2v"]
 TASK_TITLES: dict[TaskName, str] = {"vce": "VCE", "v2v": "V2V"}
-
-
-@dataclass(frozen=True)
-class NetworkFlags:
-    """What the network is and how it wants to see videos. None: as the checkpoint's run says; without a run's
-    config.json as the weights' shapes and the recipe say."""
-
-    model: ModelName | None = None
-    """Size of the ViT."""
-    input_size: int | None = None
-    """Side of the square the model sees, pixels."""
-    short_side_size: int | None = None
-    """Short side that frames are resized to before cropping, pixels (VCE)."""
-    num_frames: int | None = None
-    """Frames in a clip."""
-    sampling_rate: int | None = None
-    """Frames from one frame of a clip to the next (VCE)."""
-    loss: Literal["bce", "ce", "soft_ce", "mse"] | None = None
-    """Loss that the network was trained with (VCE): ce and soft_ce make its outputs chances that sum to 1."""
-    crop: Literal["squash", "center"] | None = None
-    """The whole frame squashed, or the central square (V2V)."""
-    emotions: Path | None = None
-    """File with the outputs' names, a JSON list as a dataset's emotions.json (VCE)."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +89,7 @@ def load_trained(
     check_whole(weights, found.file)
     network = {**network_of(weights), "use_learnable_pos_emb": "pos_embed" in weights}
     theirs = inner(found.beside, "huggingface_config")
-    recipe = _recipe(found.file, task, given, config, theirs, {"segment": num_segments, "crop": num_crops})
+    recipe = _recipe(found.file, task, given, config, theirs, {"num_segments": num_segments, "num_crops": num_crops})
     emotions = () if task == "v2v" else _emotions(found, config, folder, given.emotions, network["num_classes"])
     model = _build(found.file, network, recipe, given.model or flags.flat(config).get("model"), theirs)
     load_weights(model, weights, found.file, must_be_whole=True)
@@ -163,7 +141,7 @@ def _recipe(
     defaults = {**asdict(V2VDataConfig(Path())), **asdict(DataConfig(Path())), "loss": VCEConfig.loss}
     known = {"num_frames": theirs.get("num_frames"), "input_size": theirs.get("image_size"), **flags.flat(config)}
     known |= {name: value for name, value in asdict(given).items() if value is not None}
-    known |= {f"test_num_{name}": value for name, value in views.items() if value is not None}
+    known |= {f"test_{name.removesuffix('s')}": value for name, value in views.items() if value is not None}
     told = {name: known[name] for name in names if known.get(name) is not None}
     told.setdefault("short_side_size", told.get("input_size", data.input_size))
     matters = [name for name in names if hasattr(data, name) or (name == "loss" and task == "vce")]
@@ -174,7 +152,8 @@ def _recipe(
     for name in names:
         value = getattr(recipe, name)
         if isinstance(value, int) and value < 1:
-            raise ValueError(f"--{name.removeprefix('test_')} {value}: must be at least 1")
+            flag = f"{name.removeprefix('test_')}s" if name.startswith("test_") else name
+            raise ValueError(f"--{flag} {value}: must be at least 1")
     if task == "vce" and recipe.short_side_size < recipe.input_size:
         raise ValueError(f"--short_side_size {recipe.short_side_size} is smaller than --input_size {recipe.input_size}")
     return recipe

@@ -18,7 +18,7 @@ import demo_site
 import numpy as np
 import pytest
 from demo_site import MAX_SECONDS, MAX_UPLOAD_MB, Site, open_browser, serving, why_no_browser, why_no_server
-from tiny_runs import make_v2v_run, make_vce_run
+from tiny_runs import TinyRuns
 from video_files import grey_frames, moving_frames, write_video
 
 from VideoMAE import demo, demo_charts, demo_videos
@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(folder: Path) -> list[Path]:
-    return [make_vce_run(folder), make_v2v_run(folder)]
+def runs(tiny_runs: TinyRuns) -> list[Path]:
+    return list(tiny_runs)
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_uploads_have_harmless_names(name: str, kept: str) -> None:
     assert demo_videos.safe_name(name) == kept
 
 
-def test_what_runs_know_of_their_test_videos(runs: list[Path], tmp_path: Path) -> None:
+def test_what_runs_know_of_their_test_videos(runs: list[Path], tiny_runs: TinyRuns, tmp_path: Path) -> None:
     reference = read_reference(runs)
     assert (len(reference.scores), reference.num_intensities, len(reference.mean_intensities)) == (5, 4, 27)
     assert len(reference.facts) == 2 and not reference.is_drawn
@@ -289,7 +289,7 @@ def test_what_runs_know_of_their_test_videos(runs: list[Path], tmp_path: Path) -
     lines = [json.loads(line) for line in (runs[1] / "scores.jsonl").read_text().splitlines()]
     ranked = [line["id"] for line in sorted(lines, key=lambda line: line["score"])]
     assert [path.stem for path in find_examples(runs, None)] == ranked
-    assert [path.name for path in find_examples(runs, runs[1].parent / "v2v_dataset/videos")][:2] == [
+    assert [path.name for path in find_examples(runs, tiny_runs.v2v_videos)][:2] == [
         "00000.mp4",
         "00001.mp4",
     ]

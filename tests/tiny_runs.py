@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from vce_files import make_vce_folder
 from video_files import moving_frames, write_video
@@ -18,6 +19,21 @@ TINY = [
     "--model", "vit_micro_patch16_224", "--input_size", "32", "--num_frames", "4", "--epochs", "1",
     "--warmup_epochs", "0", "--layer_decay", "1", "--init_scale", "1", "--num_workers", "0", "--device", "cpu",
 ]  # fmt: skip
+
+
+class TinyRuns(NamedTuple):
+    """Output folders of two runs, whose datasets lie beside them as vce_dataset and v2v_dataset."""
+
+    vce: Path
+    v2v: Path
+
+    @property
+    def vce_videos(self) -> Path:
+        return self.vce.parent / "vce_dataset/videos"
+
+    @property
+    def v2v_videos(self) -> Path:
+        return self.v2v.parent / "v2v_dataset/videos"
 
 
 @contextmanager
@@ -35,8 +51,8 @@ def quick_runs() -> Iterator[None]:
 
 
 def make_vce_run(folder: Path, *flags: str) -> Path:
-    """Trains on VCE videos in `folder`/vce_dataset: 8 to learn from, 5 to test on (50000 to 50004, the last of which is
-    empty); -> the run's output folder, `folder`/vce_run."""
+    """Trains on VCE videos in `folder`/vce_dataset: 9 to learn from, one to validate, 5 to test on (50000 to 50004, the
+    last of which is empty); -> the run's output folder, `folder`/vce_run."""
     data = make_vce_folder(folder / "vce_dataset", 10, 5, num_frames=40, fps=10, unreadable=("50004",))
     run = folder / "vce_run"
     arguments = ["--data_path", str(data), "--output_dir", str(run), "--short_side_size", "40", "--batch_size", "4"]
