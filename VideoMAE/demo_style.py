@@ -25,8 +25,8 @@ STYLE = """
 .emo-hint { color: var(--emo-muted); text-align: center; padding: 56px 18px; }
 .emo-problem { border-left: 4px solid #c2452f; overflow-wrap: anywhere; }
 .emo-strip { display: block; width: 100%; height: auto; border-radius: 6px; margin: 0; }
-ol.emo-bars { list-style: none; margin: 0; padding: 0; font-size: .85rem; columns: 2 300px; column-gap: 32px; }
-ol.emo-bars li { display: grid; grid-template-columns: 10.6em minmax(0, 1fr) 2.4em; gap: 8px; align-items: center;
+ol.emo-bars { list-style: none; margin: 0; padding: 0; font-size: .85rem; columns: 2 290px; column-gap: 32px; }
+ol.emo-bars li { display: grid; grid-template-columns: 12em minmax(0, 1fr) 2.4em; gap: 8px; align-items: center;
   margin: 0; padding: 2px 0; break-inside: avoid; color: var(--emo-muted); }
 ol.emo-bars li.top { color: var(--body-text-color); font-weight: 600; }
 ol.emo-bars div { position: relative; height: 12px; border-radius: 3px; background: var(--background-fill-secondary); }
@@ -35,7 +35,7 @@ ol.emo-bars li.top i { background: var(--emo-accent); }
 ol.emo-bars u { position: absolute; top: -2px; bottom: -2px; width: 2px; margin-left: -1px;
   background: var(--emo-muted); opacity: .7; }
 ol.emo-bars b { font-weight: inherit; text-align: right; font-variant-numeric: tabular-nums; }
-ol.emo-differences { columns: auto; } ol.emo-differences li { grid-template-columns: 10.6em minmax(0, 1fr) 6.5em; }
+ol.emo-differences { columns: auto; } ol.emo-differences li { grid-template-columns: 12em minmax(0, 1fr) 6.5em; }
 ol.emo-differences div { background: linear-gradient(90deg, var(--background-fill-secondary) calc(50% - 1px),
   var(--emo-muted) calc(50% - 1px) calc(50% + 1px), var(--background-fill-secondary) calc(50% + 1px)); }
 ol.emo-differences i.right { left: 50%; background: var(--line-1); }
@@ -47,7 +47,7 @@ ol.emo-differences i.left { left: auto; right: 50%; background: var(--line-0); }
   background: var(--body-text-color); }
 .emo-card .emo-ends { display: flex; justify-content: space-between; font-size: .8rem; color: var(--emo-muted);
   margin-top: 6px; }
-.emo-card .emo-sides { margin: 0 calc(6.5em + 8px) 4px calc(10.6em + 8px); }
+.emo-card .emo-sides { margin: 0 calc(6.5em + 8px) 4px calc(12em + 8px); }
 .emo-legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .85rem; margin: 6px 0 10px; }
 .emo-legend i { display: inline-block; width: 18px; height: 3px; border-radius: 2px; margin-right: 6px;
   vertical-align: middle; }
