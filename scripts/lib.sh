@@ -68,6 +68,29 @@ count_processes() {
     fi
 }
 
+# show_uses VIDEO VCE_RUN V2V_RUN: what to type next; each line runs as it is, in any folder.
+show_uses() {
+    local python video vce v2v
+    python="$(find_python)"
+    case "$python" in */*) python="$(realpath -s "$python")" ;; esac # -s: a virtual environment's python is a link
+    video="$(realpath -s "$1")" vce="$(realpath -s "$2")" v2v="$(realpath -s "$3")"
+    echo
+    echo "What viewers feel in a video, by these two runs (as many videos and folders as you like):"
+    show_line "$python" "$REPO_PATH/VideoMAE/predict.py" "$video" --checkpoint "$vce" "$v2v"
+    echo "A page about a run, to be found in its folder:"
+    show_line "$python" "$REPO_PATH/VideoMAE/report.py" "$vce"
+    echo "A page to try videos on; the first line installs what it needs:"
+    show_line "$python" -m pip install --quiet gradio -c "$REPO_PATH/constraints.txt"
+    show_line "$python" "$REPO_PATH/VideoMAE/demo.py" --checkpoint "$vce" "$v2v"
+}
+
+# show_line WORDS...: a command as a line to copy.
+show_line() {
+    local line
+    printf -v line ' %q' "$@"
+    echo "   $line"
+}
+
 # run_module MODULE NUM_PROCESSES FLAGS...: runs a module on that many processes, by torchrun when no launcher has
 # started them.
 run_module() {

@@ -5,8 +5,8 @@
 #
 # Makes a virtual environment and a small dataset of real videos, fine-tunes a small ViT on it by
 # scripts/finetune_vce.sh and then, from there, by scripts/finetune_v2v.sh, tests both, and shows each
-# metric beside guesses that need no model. A second call downloads nothing and goes on where the first
-# one stopped.
+# metric beside guesses that need no model and the commands that use what was trained. A second call downloads
+# nothing and goes on where the first one stopped.
 #
 #   --setup_only   only make the virtual environment
 #   PYTHON         interpreter for the virtual environment, 3.10 to 3.12; default: python3
@@ -58,3 +58,6 @@ DATA_PATH="$WORK/sample/v2v_dataset" MODEL_PATH="$vce/checkpoint-best.pth" OUTPU
     --opt adamw --lr 5e-4 --weight_decay 0.05 --warmup_epochs 1 --num_epochs 8
 
 PYTHONPATH="$REPO_PATH" "$PYTHON" -m VideoMAE.show_results "$vce" "$v2v"
+
+videos=("$WORK"/sample/vce_dataset/videos/*.mp4)
+show_uses "${videos[-1]}" "$vce" "$v2v"

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import TinyRuns
 from vce_files import make_vce_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -118,6 +120,32 @@ def test_fine_tuning_and_evaluating_from_another_folder_agree_and_the_last_flag_
     assert done.returncode == 0, done.stderr[-2000:]
     trained, tested = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "eval"))
     assert trained == tested
+
+
+def test_the_quickstart_ends_with_commands_that_run_as_they_stand_from_any_folder(
+    tiny_runs: TinyRuns, tmp_path: Path
+) -> None:
+    work = tmp_path / "it's a test; $HOME"
+    (work / "elsewhere").mkdir(parents=True)
+    for name, path in zip(("vce", "v2v", "video.mp4"), (*tiny_runs, tiny_runs.vce_videos / "50000.mp4"), strict=True):
+        (work / name).symlink_to(path)
+    code = f"set -euo pipefail; . {REPOSITORY}/scripts/lib.sh; show_uses video.mp4 ./vce v2v/"
+    done = subprocess.run(
+        ["bash", "-c", code], cwd=work, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
+    arguments = [shlex.split(line)[1:] for line in shown]
+    program, runs = str(REPOSITORY / "VideoMAE"), [str(work / "vce"), str(work / "v2v")]
+    assert arguments == [
+        [f"{program}/predict.py", str(work / "video.mp4"), "--checkpoint", *runs],
+        [f"{program}/report.py", runs[0]],
+        ["-m", "pip", "install", "--quiet", "gradio", "-c", str(REPOSITORY / "constraints.txt")],
+        [f"{program}/demo.py", "--checkpoint", *runs],
+    ]
+    predicted = subprocess.run(shown[0], shell=True, cwd=work / "elsewhere", capture_output=True, text=True)
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout.startswith(f"{work}/video.mp4: 4.0 s, pleasantness ")
 
 
 def arguments_given_to_python(script: Path, tmp_path: Path, **settings: str) -> list[str]:
