@@ -10,7 +10,7 @@ from VideoMAE import demo_charts
 from VideoMAE.data.video_reader import UnreadableVideoError
 from VideoMAE.demo_reference import Reference
 from VideoMAE.demo_videos import SeenVideo, look_at
-from VideoMAE.predictor import Curves, Prediction, Predictor
+from VideoMAE.predictor import PREFERENCE_WINDOW_SECONDS, Curves, Prediction, Predictor
 
 MAX_WINDOWS = 24  # in a video, so that a long one takes no longer
 
@@ -43,8 +43,13 @@ class Answers:
 
     def over_time(self, seen: SeenVideo) -> Curves:
         """At most `MAX_WINDOWS` windows, half a second apart where that suffices; raises as `predict` does."""
+        duration = seen.duration_seconds
+        # V2V's network alone has no length of its own: a fourth of a short video shows how it goes on
+        window = None if "vce" in self.predictor.tasks else min(PREFERENCE_WINDOW_SECONDS, duration / 4)
         try:
-            return self.predictor.over_time(seen.path, hop_seconds=max(0.5, seen.duration_seconds / MAX_WINDOWS))
+            return self.predictor.over_time(
+                seen.path, window_seconds=window, hop_seconds=max(0.5, duration / MAX_WINDOWS)
+            )
         except UnreadableVideoError as error:
             raise ValueError(f"{seen.name}: {error.reason}") from error
 
