@@ -162,7 +162,7 @@ def _bar(config: PredictConfig) -> str:
 def check_flags(config: PredictConfig) -> str:
     """What is wrong with the flags; "" when nothing is."""
     if not config.videos:
-        return "no video or folder is given"
+        return "no video or folder is given; they come before --checkpoint"
     if not config.checkpoint:
         return "--checkpoint RUN_OR_FILE is missing"
     if config.over_time and config.output is not None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,9 +36,9 @@ class NetworkFlags:
 class PredictConfig:
     """What a video makes its viewer feel, as trained networks say: 27 emotions (VCE), pleasantness (V2V), or both."""
 
-    videos: tyro.conf.Positional[tuple[Path, ...]]
+    videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FOLDER ...")]
     """Video files, and folders that are searched through for them."""
-    checkpoint: tuple[Path, ...]
+    checkpoint: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN_OR_FILE [RUN_OR_FILE]")]
     """Run's output folder or checkpoint file, of VCE or of V2V; or one of each."""
     network: NetworkFlags
     format: Literal["table", "jsonl", "csv"] = "table"

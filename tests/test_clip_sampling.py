@@ -10,12 +10,15 @@ import pytest
 from VideoMAE.data.clip_sampling import (
     ViewGeometry,
     crop_starts,
+    even_in_windows,
     evenly_spaced,
     num_fps_windows,
     random_fps_window,
     random_window,
     segment_starts,
+    sliding_starts,
     strided_frames,
+    strided_in_windows,
     view_geometry,
     window_indices,
 )
@@ -164,3 +167,25 @@ def test_fps_windows_are_consecutive_resampled_frames_and_all_equally_likely(num
 def test_a_video_too_short_for_a_clip_at_4_fps_is_an_error_with_its_numbers() -> None:
     with pytest.raises(ValueError, match="119 frames at 30 fps are too few for a clip of 16 frames at 4 fps"):
         random_fps_window(119, video_fps=30, clip_len=16, clip_fps=4, rng=np.random.default_rng(0))
+
+
+def test_windows_slide_as_long_as_they_fit_and_a_short_video_is_one() -> None:
+    assert sliding_starts(10, window_frames=4, hop_frames=3).tolist() == [0, 3, 6]
+    assert sliding_starts(10, window_frames=4.5, hop_frames=3).tolist() == [0, 3]
+    assert sliding_starts(3, window_frames=4, hop_frames=3).tolist() == [0]
+    assert sliding_starts(10, window_frames=8, hop_frames=0.1).tolist() == [0, 1, 2]  # no hop is below a frame
+    assert len(sliding_starts(300, window_frames=30.0, hop_frames=0.3 * 30)) == 31  # 0.3 x 30 is not quite 9
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 64, 200])
+def test_frames_of_windows_are_those_of_whole_videos_from_each_start_on(num_frames: int) -> None:
+    size = {"num_frames": num_frames, "clip_len": 16}
+    starts = sliding_starts(num_frames, window_frames=64, hop_frames=7)
+    strided = strided_in_windows(starts, window_frames=64, **size)
+    for start, row in zip(starts.astype(int), strided, strict=True):
+        assert row.tolist() == (start + strided_frames(num_frames - start, clip_len=16, stride=4)[:16]).tolist()
+    whole = even_in_windows(np.zeros(1), window_frames=max(num_frames, 64), **size)
+    assert whole.tolist() == [evenly_spaced(num_frames, clip_len=16).tolist()]
+    assert even_in_windows(np.array([10.0]), num_frames=100, window_frames=31, clip_len=4).tolist() == [
+        [10, 20, 30, 40]
+    ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -54,6 +55,18 @@ def test_frame_i_of_a_grey_video_has_level_8_i(tmp_path: Path) -> None:
         frames = video.frames_at(np.array([29, 3, 3, 0, 17]))
     assert frames.shape == (5, 48, 64, 3) and frames.dtype == np.uint8
     assert np.abs(frames.mean(axis=(1, 2, 3)) - [232, 24, 24, 0, 136]).max() <= 3
+
+
+@pytest.mark.parametrize("kind", [{"gop": 12, "bframes": 2}, {"codec": "mpeg4"}], ids=["decord", "PyAV"])
+def test_frames_one_after_the_other_are_those_in_a_piece(tmp_path: Path, kind: dict[str, Any]) -> None:
+    path = video_files.write_video(tmp_path / "moving.mp4", video_files.moving_frames(60), **kind)
+    indices = np.array([0, 1, 2, *range(5, 57, 3), 59])
+    with Video(path) as video:
+        frames = list(video.iterate(indices))
+        np.testing.assert_array_equal(np.stack(frames), video.frames_at(indices))
+        assert len(next(iter(video.iterate(np.array([30]))))) == 48
+    with pytest.raises(ValueError, match="is closed"):
+        next(video.iterate(indices))
 
 
 @pytest.mark.parametrize("name", ODD_VIDEOS)

@@ -101,13 +101,18 @@ def run_once(arguments: list[str], environment: dict[str, str]) -> tuple[float, 
 
 
 def measure_start(film: Path, checkpoint: Path, *, repeats: int) -> None:
-    """The whole command on one video, and what it cannot do without."""
+    """The whole command on one video, seen once and in all views, and what it cannot do without."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     arguments = ["-m", "VideoMAE.predict", str(film), "--checkpoint", str(checkpoint), "--device", "cpu"]
-    cpu: dict[str, list[float]] = {"predict one video": [], "floor: import torch": []}
+    commands = {
+        "one view": [*arguments, "--num_segments", "1", "--num_crops", "1"],
+        f"{NUM_SEGMENTS} x {NUM_CROPS} views": arguments,
+        "floor: import torch": ["-c", "import torch; print()"],
+    }
+    cpu: dict[str, list[float]] = {name: [] for name in commands}
     clock: dict[str, list[float]] = {name: [] for name in cpu}
     for _ in range(repeats + 1):
-        for name, command in zip(cpu, (arguments, ["-c", "import torch; print()"]), strict=True):
+        for name, command in commands.items():
             of_cpu, of_clock = run_once(command, environment)
             cpu[name].append(of_cpu)
             clock[name].append(of_clock)
