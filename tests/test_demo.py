@@ -337,11 +337,12 @@ def test_mistakes_end_it_with_a_sentence(
     assert ending(monkeypatch, "--checkpoint", "x", "--prot", "1") == 2
     assert ending(monkeypatch, "--checkpoint", "x", "--max_seconds", 0) == "error: --max_seconds 0: must be above 0"
     assert ending(monkeypatch, "--checkpoint", *"xyz") == "error: --checkpoint takes one or two, not 3"
+    monkeypatch.setattr(demo, "find_spec", lambda name: name)  # with Gradio
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         sentence = ending(monkeypatch, "--checkpoint", runs[0], "--port", port)
         assert re.match(rf"error: cannot serve at --host 127.0.0.1 --port {port}: Address already in use", sentence)
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)  # without
     assert re.match(
         r"error: the demo needs Gradio: \S+ -m pip install gradio", ending(monkeypatch, "--checkpoint", "x")
     )
