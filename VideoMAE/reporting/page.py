@@ -1,13 +1,18 @@
-"""The page of a described dataset: one HTML file that needs nothing else, on any width, light or dark."""
+"""The page of a report: one HTML file that needs nothing else, on any width, light or dark."""
 
 from __future__ import annotations
 
 import base64
+import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
-from chart_style import Chart
+from VideoMAE.reporting.chart_style import DARK, LIGHT, Chart, as_png
+
+logger = logging.getLogger(__name__)
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f4f6f9; --card: #ffffff; --ink: #1b2430; --muted: #5a6676; --line: #dfe4ea;
@@ -78,6 +83,21 @@ class Drawn(NamedTuple):
     chart: Chart
     light: bytes
     dark: bytes
+
+
+def draw(charts: Sequence[Chart]) -> list[Drawn]:
+    """Each chart in both themes."""
+    logger.info("drawing %d charts", len(charts))
+    return [Drawn(chart, as_png(chart.draw(LIGHT)), as_png(chart.draw(DARK))) for chart in charts]
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace files one by one, each whole, in the order given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        partial = folder / f"{name}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, folder / name)
 
 
 def page(title: str, lead: str, parts: Iterable[str]) -> str:
@@ -165,9 +185,9 @@ def strip(entry: Strip, thumbnails: Mapping[str, bytes]) -> str:
     return card(f'{heading}<div class="strip">{"".join(figures)}</div>')
 
 
-def unreadable(reasons: Mapping[str, str], *, num_named: int = 50) -> str:
-    """The videos that could not be read, and why."""
+def unreadable(reasons: Mapping[str, str], *, more_in: str, num_named: int = 50) -> str:
+    """The videos that could not be read, and why; `more_in` is the file that names them all."""
     items = [f"<li>{escape(key)}: {escape(reason)}</li>" for key, reason in list(reasons.items())[:num_named]]
     if len(reasons) > num_named:
-        items.append(f"<li>and {len(reasons) - num_named} more, in description.json</li>")
+        items.append(f"<li>and {len(reasons) - num_named} more, in {escape(more_in)}</li>")
     return card(f"<ul>{''.join(items)}</ul>", "warn")

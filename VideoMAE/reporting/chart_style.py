@@ -1,4 +1,4 @@
-"""How the charts of a described dataset look, on a light and on a dark page, and the two kinds that recur."""
+"""How charts look, on a light and on a dark page, and the two kinds that recur."""
 
 from __future__ import annotations
 
