@@ -54,6 +54,8 @@ summary { cursor: pointer; color: var(--accent); }
 .strip figure { margin: 0; }
 .strip img { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--page);
              border-radius: 6px; }
+.strip .missing { aspect-ratio: 4 / 3; display: grid; place-items: center; color: var(--muted); font-size: .8rem;
+                  background: var(--page); border-radius: 6px; }
 .strip figcaption { font-size: .75rem; margin-top: 3px; overflow-wrap: anywhere; }
 .warn { background: var(--warn); }
 .warn li { overflow-wrap: anywhere; }
@@ -173,16 +175,22 @@ def folded(summary: str, content: str) -> str:
     return card(f"<details><summary>{escape(summary)}</summary>{content}</details>")
 
 
-def strip(entry: Strip, thumbnails: Mapping[str, bytes]) -> str:
-    """A row of thumbnails; pictures that could not be read are left out here and named elsewhere."""
+def strip(entry: Strip, thumbnails: Mapping[str, bytes], *, missing: str = "") -> str:
+    """A row of thumbnails; where one could not be read stands `missing`, or nothing if that is empty."""
     figures = [
-        f'<figure><img src="{data_uri(thumbnails[video_id], "jpeg")}" alt="video {escape(video_id)}" loading="lazy">'
+        f"<figure>{_thumbnail(video_id, thumbnails, missing)}"
         f"<figcaption>{escape(video_id)} · {escape(caption)}</figcaption></figure>"
         for video_id, caption in entry.pictures
-        if video_id in thumbnails
+        if missing or video_id in thumbnails
     ]
     heading = f"<h3>{escape(entry.heading)} <span>{escape(entry.note)}</span></h3>"
     return card(f'{heading}<div class="strip">{"".join(figures)}</div>')
+
+
+def _thumbnail(video_id: str, thumbnails: Mapping[str, bytes], missing: str) -> str:
+    if video_id not in thumbnails:
+        return f'<div class="missing">{escape(missing)}</div>'
+    return f'<img src="{data_uri(thumbnails[video_id], "jpeg")}" alt="video {escape(video_id)}" loading="lazy">'
 
 
 def unreadable(reasons: Mapping[str, str], *, more_in: str, num_named: int = 50) -> str:
