@@ -21,6 +21,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 
 import tyro
 
+from VideoMAE.reporting.comparison_report import report_comparison
 from VideoMAE.reporting.metric_numbers import Resampling
 from VideoMAE.reporting.run_files import read_run
 from VideoMAE.reporting.run_report import Looks, report_run
@@ -76,6 +77,9 @@ def write_report(settings: Settings) -> Path:
     runs = [read_run(folder.expanduser(), results_prefix=settings.results_prefix) for folder in settings.runs]
     resampling = Resampling(settings.num_resamples, settings.seed)
     looks = Looks(settings.num_examples, settings.num_processes, settings.limit_seconds)
+    if len(runs) == 2:
+        output_dir = settings.output_dir or runs[1].folder / f"report_against_{runs[0].name}"
+        return report_comparison(runs, output_dir, data_path=settings.data_path, resampling=resampling, looks=looks)
     output_dir = settings.output_dir or runs[0].folder / "report"
     return report_run(runs[0], output_dir, data_path=settings.data_path, resampling=resampling, looks=looks)
 

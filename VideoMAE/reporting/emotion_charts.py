@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from VideoMAE.reporting.chart_style import (
     WIDE_INCHES,
@@ -33,9 +34,9 @@ NUM_NAMED = 8
 
 def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Correlation, calibration and confusion."""
-    charts = [overall_calibration(numbers), calibration_by_emotion(numbers), confusion(numbers)]
+    charts = [overall_calibration(numbers), first_places(numbers), calibration_by_emotion(numbers), confusion(numbers)]
     if any(found["pearson"]["value"] is not None for found in numbers["emotions"].values()):
-        charts.insert(0, correlation(numbers))
+        charts.insert(1, correlation(numbers))
     return charts
 
 
@@ -52,7 +53,8 @@ def correlation(numbers: Mapping[str, Any]) -> Chart:
         key=lambda name: -found[name]["pearson"]["value"],
     )
     values = [found[name]["pearson"]["value"] for name in names]
-    title = f"Best followed: {names[0]} (r = {number(values[0], 2)}); least: {names[-1]} ({number(values[-1], 2)})"
+    best, worst = number(values[0], 2), number(values[-1], 2)
+    title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
     if len(names) == 1:
         title = f"Predicted and true {names[0]} correlate with r = {number(values[0], 2)}"
 
@@ -77,6 +79,36 @@ def correlation(numbers: Mapping[str, Any]) -> Chart:
         "correlation. Emotions that do not vary in the test are left out."
     )
     return Chart("correlation", title, caption, draw)
+
+
+def first_places(numbers: Mapping[str, Any]) -> Chart:
+    found = numbers["emotions"]
+    names = shown(numbers)
+    total = sum(entry["num_first"] for entry in found.values())
+    true, said = ([100 * found[name][key] / total for name in names] for key in ("num_first", "num_said_first"))
+    excess = np.array(said) - np.array(true)
+    most, least = names[int(excess.argmax())], names[int(excess.argmin())]
+    title = f"Predicted too often: {most} ({_both(found[most])}); too rarely: {least} ({_both(found[least])})"
+    if not excess.any():
+        title = "Each emotion is predicted to come first as often as it does"
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = new_figure(theme, title, height=1.1 + 0.225 * len(names))
+        places = np.arange(len(names))
+        axes.barh(places, true, 0.78, color=theme.soft, label="true")
+        plot_dots(axes, theme, said, places, label="predicted")
+        axes.set_yticks(places, names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        label_axes(axes, theme, x="% of the test videos")
+        add_legend(figure, axes, theme)
+        return figure
+
+    caption = "How often each emotion is the most intense one of a test video, and how often it is predicted to be."
+    return Chart("first_places", title, caption, draw)
+
+
+def _both(entry: Mapping[str, Any]) -> str:
+    return f"{entry['num_said_first']:,}, truly {entry['num_first']:,}"
 
 
 def overall_calibration(numbers: Mapping[str, Any]) -> Chart:
@@ -135,7 +167,9 @@ def calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
             draw_reliability(styled(axes, theme), theme, np.array(bins["predicted"]), np.array(bins["true"]), size=3.2)
             axes.set_title(textwrap.shorten(name, 22, placeholder="…"), fontsize=7.5, color=theme.ink, pad=3)
             axes.set_box_aspect(1)
-            axes.locator_params(nbins=3)
+            ticks = [tick for tick in MaxNLocator(2).tick_values(0, axes.get_xlim()[1]) if tick <= axes.get_xlim()[1]]
+            axes.set_xticks(ticks)
+            axes.set_yticks(ticks[1:])
             axes.tick_params(labelsize=6.5, pad=1)
             axes.grid(color=theme.grid, lw=0.6)
         for axes in grid.flat[len(names) :]:

@@ -17,6 +17,13 @@ LABEL_LETTERS = 26
 ACCURACIES = {"val_acc1": "top-1", "val_acc3": "top-3", "val_acc5": "top-5", "val_pair_accuracy": "pair accuracy"}
 
 
+class Scale(NamedTuple):
+    """What an axis is of: metrics of one unit share one, others each have their own. `label` stands below it."""
+
+    label: str
+    what: str
+
+
 class Mark(NamedTuple):
     """A value with its interval, drawn in a row; `series` is a place among the theme's colours, -1 a grey one."""
 
@@ -38,18 +45,24 @@ def mark_of(label: str, series: int, estimate: Mapping[str, Any]) -> Mark:
     return Mark(label, series, estimate["value"], estimate["low"], estimate["high"])
 
 
-def interval_figure(theme: Theme, title: str, groups: Mapping[str, Sequence[Row]], *, zero: bool = False) -> Figure:
-    """Rows of dots with intervals, one scale for each group (its name says what the scale is of); `zero` draws the
-    line of no difference."""
+def interval_figure(
+    theme: Theme,
+    title: str,
+    groups: Mapping[Scale, Sequence[Row]],
+    *,
+    zero: bool = False,
+    row_inches: float = ROW_INCHES,
+) -> Figure:
+    """Rows of dots with intervals, one axis for each group; `zero` draws the line of no difference."""
     num_rows = sum(len(rows) for rows in groups.values())
-    figure = titled_figure(theme, title, height=0.5 + ROW_INCHES * num_rows + AXIS_INCHES * len(groups))
-    ratios = [ROW_INCHES * len(rows) + 0.1 for rows in groups.values()]
+    figure = titled_figure(theme, title, height=0.5 + row_inches * num_rows + AXIS_INCHES * len(groups))
+    ratios = [row_inches * len(rows) + 0.1 for rows in groups.values()]
     grid = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": ratios})
     for axes, (scale, rows) in zip(grid[:, 0], groups.items(), strict=True):
         draw_rows(styled(axes, theme), theme, rows)
         if zero:
             axes.axvline(0, color=theme.muted, lw=1)
-        label_axes(axes, theme, x=scale)
+        label_axes(axes, theme, x=scale.label)
     if num_rows and any(mark.label for rows in groups.values() for row in rows for mark in row.marks):
         add_legend(figure, grid[0, 0], theme)
     return figure
@@ -78,13 +91,18 @@ def draw_rows(axes: Axes, theme: Theme, rows: Sequence[Row]) -> None:
     axes.margins(x=0.06)
 
 
-def scale_of(entry: Mapping[str, Any]) -> str:
-    return entry["unit"] or entry["title"]
+def scale_of(entry: Mapping[str, Any]) -> Scale:
+    return Scale(entry["unit"], entry["unit"] or entry["title"])
 
 
-def grouped(rows: Sequence[tuple[str, Row]]) -> dict[str, list[Row]]:
+def scale_of_difference(entry: Mapping[str, Any]) -> Scale:
+    unit = "percentage points" if entry["unit"] == "%" else entry["unit"]
+    return Scale(f"difference, {unit}" if unit else "difference", scale_of(entry).what)
+
+
+def grouped(rows: Sequence[tuple[Scale, Row]]) -> dict[Scale, list[Row]]:
     """Rows by their scale, in order."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[Scale, list[Row]] = {}
     for scale, row in rows:
         groups.setdefault(scale, []).append(row)
     return groups
@@ -113,7 +131,7 @@ def metrics_chart(metrics: Mapping[str, Any], title: str) -> Chart:
 def differences_chart(metrics: Mapping[str, Any], title: str) -> Chart:
     """How much higher the second run's metrics are."""
     rows = [
-        (f"difference, {scale_of(entry)}", Row(entry["title"], [mark_of("", 0, entry["difference"])]))
+        (scale_of_difference(entry), Row(entry["title"], [mark_of("", 0, entry["difference"])]))
         for entry in metrics.values()
     ]
     caption = (
@@ -176,7 +194,9 @@ def loss_chart(runs: Sequence[Curves]) -> Chart:
         finish(figure, axes, theme, y="loss")
         return figure
 
-    caption = "Thick: means of the epochs. Thin: steps, a few together. Dashed: the same loss on the held-out videos."
+    caption = "Thick: means of the epochs. Thin: steps, a few together."
+    if any(column(run, "val_bce")[0] for run in runs):
+        caption += " Dashed: cross-entropy of the held-out videos."
     return Chart("curves_loss", title, caption, draw)
 
 
@@ -193,10 +213,10 @@ def accuracy_chart(runs: Sequence[Curves]) -> Chart:
                 label = named(run, ACCURACIES[name])
                 colour = theme.series[(place + index) % len(theme.series)]
                 axes.plot(*column(run, name), color=colour, lw=1.8, marker="o", ms=3.5, label=label)
-        finish(figure, axes, theme, y="% of the held-out videos or pairs")
+        finish(figure, axes, theme, y=f"% of held-out {'pairs' if chosen[0] == 'val_pair_accuracy' else 'videos'}")
         return figure
 
-    return Chart("curves_validation", title, "What chose the best epoch is the first of these.", draw)
+    return Chart("curves_validation", title, "The first of these chose the epoch whose weights were tested.", draw)
 
 
 def rate_chart(runs: Sequence[Curves]) -> Chart:
@@ -212,7 +232,7 @@ def rate_chart(runs: Sequence[Curves]) -> Chart:
         finish(figure, axes, theme, y="learning rate")
         return figure
 
-    return Chart("curves_learning_rate", title, "Of the steps; the schedule is the run's.", draw)
+    return Chart("curves_learning_rate", title, "Earlier layers may learn more slowly (--layer_decay).", draw)
 
 
 def finish(figure: Figure, axes: Axes, theme: Theme, *, y: str) -> None:

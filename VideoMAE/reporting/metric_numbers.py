@@ -47,7 +47,10 @@ def value_of(statistic: Statistic, num_items: int) -> float | None:
 
 
 def estimate(value: float | None, values: np.ndarray | None = None) -> dict[str, Any]:
-    """A value and the interval of its draws; no interval where there are none or all are the same."""
+    """A value and the interval of its draws; no interval where there are none or all are the same. A value that is no
+    finite number is None."""
+    if value is not None and not math.isfinite(value):
+        value = None
     found = None if values is None or value is None else bootstrap.interval(values)
     if found is None or found.high - found.low < 1e-12:
         return {"value": value, "low": None, "high": None}
@@ -91,7 +94,7 @@ def difference_entries(
 ) -> dict[str, dict[str, Any]]:
     """Two runs' metrics and how much higher the second's are, paired: both see the same draws.
 
-    -> {metric: title, unit, estimates "a", "b", "difference", "probability_b_better"}
+    -> {metric: title, unit, estimates "a", "b", "difference", "percent_b_better"}
     """
     drawn = resampling.draw(
         {f"{who} {metric}": named[metric] for who, named in (("a", a), ("b", b)) for metric in a if metric in b},
@@ -109,9 +112,8 @@ def difference_entries(
                 "value": values["b"] - values["a"] if known else None,  # type: ignore[operator]
                 **(bootstrap.interval(differences) or bootstrap.Interval(math.nan, math.nan))._asdict(),
             },
-            "probability_b_better": bootstrap.probability_better(
-                differences, lower_is_better=metric in LOWER_IS_BETTER
-            ),
+            "percent_b_better": 100.0
+            * bootstrap.probability_better(differences, lower_is_better=metric in LOWER_IS_BETTER),
         }
     return entries
 

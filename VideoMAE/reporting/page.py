@@ -51,6 +51,7 @@ th { color: var(--muted); font-weight: 600; }
 summary { cursor: pointer; color: var(--accent); }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
 @media (min-width: 700px) { .strip { grid-template-columns: repeat(6, 1fr); } }
+.strip + h3 { margin-top: 14px; }
 .strip figure { margin: 0; }
 .strip img { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--page);
              border-radius: 6px; }
@@ -177,6 +178,15 @@ def folded(summary: str, content: str) -> str:
 
 def strip(entry: Strip, thumbnails: Mapping[str, bytes], *, missing: str = "") -> str:
     """A row of thumbnails; where one could not be read stands `missing`, or nothing if that is empty."""
+    return card(_strip(entry, thumbnails, missing))
+
+
+def strips(entries: Iterable[Strip], thumbnails: Mapping[str, bytes], *, missing: str = "") -> str:
+    """Several rows that belong together."""
+    return card("".join(_strip(entry, thumbnails, missing) for entry in entries))
+
+
+def _strip(entry: Strip, thumbnails: Mapping[str, bytes], missing: str) -> str:
     figures = [
         f"<figure>{_thumbnail(video_id, thumbnails, missing)}"
         f"<figcaption>{escape(video_id)} · {escape(caption)}</figcaption></figure>"
@@ -184,7 +194,7 @@ def strip(entry: Strip, thumbnails: Mapping[str, bytes], *, missing: str = "") -
         if missing or video_id in thumbnails
     ]
     heading = f"<h3>{escape(entry.heading)} <span>{escape(entry.note)}</span></h3>"
-    return card(f'{heading}<div class="strip">{"".join(figures)}</div>')
+    return f'{heading}<div class="strip">{"".join(figures)}</div>'
 
 
 def _thumbnail(video_id: str, thumbnails: Mapping[str, bytes], missing: str) -> str:

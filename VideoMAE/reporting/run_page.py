@@ -16,6 +16,7 @@ from VideoMAE.reporting.page import (
     paragraph,
     section,
     strip,
+    strips,
     table,
     tiles,
     unreadable,
@@ -40,12 +41,17 @@ def render(numbers: Mapping[str, Any], drawn: Sequence[Drawn], thumbnails: Mappi
     by_name = {entry.chart.name: entry for entry in drawn}
     is_vce = numbers["task"] == "vce"
     curves = [by_name.pop(key) for key in list(by_name) if key.startswith("curves_")]
-    how_good = [by_name.pop("metrics")]
+    how_good = [by_name.pop(key) for key in ("metrics", "calibration", "scores", "margins") if key in by_name]
     title, parts = (_emotion_parts if is_vce else _preference_parts)(numbers["test"], list(by_name.values()))
     found = [
         notes(numbers["notes"]),
         parts[0],
-        section("How good it is", paragraph(method(numbers["test"])), charts(how_good), metric_table(numbers["test"])),
+        section(
+            "How good it is",
+            paragraph(method(numbers["test"]) + lost(numbers["test"])),
+            charts(how_good),
+            metric_table(numbers["test"]),
+        ),
         *parts[1:],
         section("The run", charts(curves)) if curves else "",
         *(_emotion_examples if is_vce else _preference_examples)(numbers, thumbnails),
@@ -84,7 +90,18 @@ def method(test: Mapping[str, Any]) -> str:
         )
         if min(how["num_resampled"], how["num_components_of_lists"]) < 20:
             said += ". So few components make the intervals rough, and of a single one there is none"
-    return said + "."
+    return said + ". Where all draws agree, there is no interval."
+
+
+def lost(test: Mapping[str, Any]) -> str:
+    """What of V2V's comparisons could not be judged, in words; nothing of VCE."""
+    if "num_pairs_lost" not in test:
+        return ""
+    pairs, lists = counted(test["num_pairs_lost"], "pair"), counted(test["num_lists_lost"], "list")
+    return (
+        f" {pairs} and {lists} are lost with unreadable videos; {counted(test['num_ties'], 'pair')} have equal scores, "
+        "which counts as wrong."
+    )
 
 
 def metric_table(test: Mapping[str, Any]) -> str:
@@ -118,7 +135,7 @@ def _emotion_parts(test: Mapping[str, Any], drawn: Sequence[Drawn]) -> tuple[str
         **tile_of(test, "acc1"),
         **tile_of(test, "acc3"),
         **tile_of(test, "mean_correlation"),
-        "majority guess, top-1": in_unit(top1["majority_guess"]["value"], "%"),
+        "top-1 accuracy of the majority guess": in_unit(top1["majority_guess"]["value"], "%"),
         "test videos": f"{test['num_videos']:,}",
         "of them unreadable": f"{test['num_unreadable']:,}",
     }
@@ -161,7 +178,7 @@ def _emotion_examples(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes
         "The videos whose predictions are closest to the truth, and furthest from it: by the mean absolute error over "
         f"the emotions. Below each, its most intense emotions, predicted and true, with their {test['says']}."
     )
-    strips = [
+    rows = [
         strip(
             Strip(heading, "", [Picture(entry["id"], _caption(entry)) for entry in test[key]]),
             thumbnails,
@@ -169,7 +186,7 @@ def _emotion_examples(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes
         )
         for key, heading in (("best", "Best"), ("worst", "Worst"))
     ]
-    return [section("Best and worst videos", explained, *strips)]
+    return [section("Best and worst videos", explained, *rows)]
 
 
 def _caption(entry: Mapping[str, Any]) -> str:
@@ -191,10 +208,6 @@ def _preference_parts(test: Mapping[str, Any], drawn: Sequence[Drawn]) -> tuple[
     title = f"no pair of {test['num_videos']:,} videos could be judged"
     if pairs:
         title = f"{in_unit(pairs['model']['value'], '%')} of {counted(test['num_pairs'], 'test pair')} right"
-    lost = (
-        f"{counted(test['num_pairs_lost'], 'pair')} and {counted(test['num_lists_lost'], 'list')} are lost with "
-        f"unreadable videos; {counted(test['num_ties'], 'pair')} have equal scores, which counts as wrong."
-    )
     header = ["videos in the list", "lists", "whole order right", "by chance", "pairs inside right", "mean Kendall tau"]
     rows = [
         [
@@ -205,7 +218,7 @@ def _preference_parts(test: Mapping[str, Any], drawn: Sequence[Drawn]) -> tuple[
         for entry in test["lists_by_length"]
     ]  # fmt: skip
     by_length = [section("Lists by length", card(table(header, rows)))] if rows else []
-    return title, [tiles(shown), section("Scores", paragraph(lost), charts(drawn)), *by_length]
+    return title, [tiles(shown), *by_length]
 
 
 def _preference_examples(numbers: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[str]:
@@ -231,20 +244,19 @@ def pair_strip(entry: Mapping[str, Any]) -> Strip:
 
 
 def _list_card(entry: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> str:
-    """A list twice: in its true order and in the model's, each from least to most preferred."""
-    scored = list(zip(entry["ids"], entry["scores"], strict=True))
-    tau = f"Kendall tau {number(entry['kendall_tau'], 2)}"
-    orders = {"True order": scored, "The model's order": sorted(scored, key=lambda item: item[1])}
-    return "".join(
-        strip(
-            Strip(
-                heading, f"from least to most preferred; {tau}",
-                [Picture(key, f"score {number(score, 2)}") for key, score in order],
-            ),
-            thumbnails, missing=NO_PICTURE,
+    """A list in its true order and, where that is another one, in the model's, each from least to most preferred."""
+    true = list(zip(entry["ids"], entry["scores"], strict=True))
+    said = sorted(true, key=lambda item: item[1])
+    orders = {"True order and the model's": true} if said == true else {"True order": true, "The model's order": said}
+    rows = [
+        Strip(
+            heading,
+            f"from least to most preferred; Kendall tau {number(entry['kendall_tau'], 2)}",
+            [Picture(key, f"score {number(score, 2)}") for key, score in order],
         )
         for heading, order in orders.items()
-    )  # fmt: skip
+    ]
+    return strips(rows, thumbnails, missing=NO_PICTURE)
 
 
 def _unreadable_part(reasons: Mapping[str, str]) -> str:

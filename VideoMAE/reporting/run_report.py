@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.emotion_charts import emotion_charts
 from VideoMAE.reporting.metric_charts import Curves, curve_charts, metrics_chart
 from VideoMAE.reporting.metric_numbers import Resampling, plain
-from VideoMAE.reporting.page import draw, write_files
+from VideoMAE.reporting.page import Drawn, draw, write_files
 from VideoMAE.reporting.preference_charts import preference_charts
 from VideoMAE.reporting.run_files import Dataset, Run, curves, emotion_test, preference_test, read_dataset
 from VideoMAE.reporting.thumbnails import as_jpegs, read_thumbnails
@@ -22,6 +22,9 @@ from VideoMAE.reporting.words import counted, interval, number
 PAGE_FILE = "index.html"
 THUMBNAILS_BUDGET_BYTES = 1_200_000
 NUM_LISTS = 3
+EXAMPLES = (
+    "best", "worst", "lists_best", "lists_worst", "pairs_wrong", "pairs_right", "better_in_a", "better_in_b",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,27 +52,35 @@ def report_run(run: Run, output_dir: Path, *, data_path: Path | None, resampling
         dataset = read_dataset(run, data_path=data_path)
         test = (_emotion_test if run.task == "vce" else _preference_test)(run, dataset, resampling, looks.num_examples)
         numbers |= {"test": test, "unreadable": run.unreadable}
-        numbers["notes"] += [
-            *test.pop("notes"),
-            *(
-                [f"There are no pictures, since the dataset cannot be read: {dataset.missing}."]
-                if dataset.missing
-                else []
-            ),
-        ]
+        numbers["notes"] += [*test.pop("notes"), *without_pictures(dataset)]
         paths = dataset.paths
-        title = _headline(test["metrics"])
-        charts = [
-            metrics_chart(test["metrics"], title),
-            *(emotion_charts if run.task == "vce" else preference_charts)(test),
-        ]
+        of_task = emotion_charts if run.task == "vce" else preference_charts
+        charts = [metrics_chart(test["metrics"], _headline(test["metrics"])), *of_task(test)]
     charts += curve_charts([Curves("", numbers["curves"])])
+    return publish(numbers, charts, output_dir, paths=paths, looks=looks, render=run_page.render)
+
+
+def without_pictures(dataset: Dataset) -> list[str]:
+    """A note where videos cannot be shown."""
+    return [f"There are no pictures, since the dataset cannot be read: {dataset.missing}."] if dataset.missing else []
+
+
+def publish(
+    numbers: dict[str, Any],
+    charts: Sequence[Chart],
+    output_dir: Path,
+    *,
+    paths: Mapping[str, Path],
+    looks: Looks,
+    render: Callable[[Mapping[str, Any], Sequence[Drawn], Mapping[str, bytes]], str],
+) -> Path:
+    """Write page, charts and numbers -> the page."""
     numbers = plain(numbers)
     jpegs = pictures_of(shown_ids(numbers.get("test", {})), paths, numbers, looks)
     drawn = draw(charts)
     files = {f"{entry.chart.name}.png": entry.light for entry in drawn}
     files[run_page.NUMBERS_FILE] = as_json(numbers)
-    files[PAGE_FILE] = run_page.render(numbers, drawn, jpegs).encode()
+    files[PAGE_FILE] = render(numbers, drawn, jpegs).encode()
     write_files(output_dir, files)
     return output_dir / PAGE_FILE
 
@@ -117,16 +128,12 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 
 def shown_ids(test: Mapping[str, Any]) -> list[str]:
-    """The videos that a page shows."""
-    single = [entry["id"] for key in ("best", "worst") for entry in test.get(key, [])]
-    pairs = [
-        entry[side]
-        for key in ("pairs_wrong", "pairs_right")
-        for entry in test.get(key, [])
-        for side in ("worse", "better")
-    ]
-    lists = [video for key in ("lists_best", "lists_worst") for entry in test.get(key, []) for video in entry["ids"]]
-    return list(dict.fromkeys([*single, *pairs, *lists]))
+    """The videos that a page shows: those of all examples, which are videos, pairs or lists."""
+    entries = [entry for key in EXAMPLES for entry in test.get(key, [])]
+    found: list[str] = []
+    for entry in entries:
+        found += entry.get("ids") or ([entry["id"]] if "id" in entry else [entry["worse"], entry["better"]])
+    return list(dict.fromkeys(found))
 
 
 def pictures_of(ids: list[str], paths: Mapping[str, Path], numbers: dict[str, Any], looks: Looks) -> dict[str, bytes]:

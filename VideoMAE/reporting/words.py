@@ -28,7 +28,7 @@ def digits_of(unit: str) -> int:
 
 
 def in_unit(value: float | None, unit: str) -> str:
-    return number(value, digits_of(unit)) + (f" {unit}" if unit and value is not None else "")
+    return number(value, digits_of(unit)) + (f"\N{NO-BREAK SPACE}{unit}" if unit and value is not None else "")
 
 
 def interval(estimate: Mapping[str, Any], unit: str) -> str:
@@ -43,7 +43,7 @@ def the_epoch(who: str, what: str, epochs: Sequence[float], values: Sequence[flo
     """When a value was highest: top-1 was best, 65.0 %, after epoch 8 of 12"""
     place = max(range(len(values)), key=lambda index: values[index])
     of_whom = f" of {who}" if who else ""
-    return f"{what}{of_whom} was best, {number(values[place], 1)} %, after epoch {epochs[place]} of {epochs[-1]}"
+    return f"{what}{of_whom} was best, {in_unit(values[place], '%')}, after epoch {epochs[place]} of {epochs[-1]}"
 
 
 def counted(how_many: int, what: str) -> str:
