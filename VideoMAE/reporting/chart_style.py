@@ -209,7 +209,7 @@ def diverging(theme: Theme) -> Colormap:
 def as_png(figure: Figure) -> bytes:
     """A PNG of at most 256 colours, a third of the size of a full one."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH)
+    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, pil_kwargs={"compress_level": 0})
     image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     smaller = io.BytesIO()
     image.save(smaller, format="png", optimize=True)

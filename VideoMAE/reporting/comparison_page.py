@@ -72,8 +72,10 @@ def _explained(test: Mapping[str, Any]) -> str:
             f"{counted(test['num_only'][who]['pairs'], 'pair')} and {counted(test['num_only'][who]['lists'], 'list')} "
             f"only {NAMES[who]} has"
             for who in ("a", "b")
+            if any(test["num_only"][who].values())
         ]
-        said += f" Left out: {'; '.join(left)}."
+        if left:
+            said += f" Left out: {'; '.join(left)}."
     return said
 
 

@@ -167,7 +167,8 @@ def calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
             draw_reliability(styled(axes, theme), theme, np.array(bins["predicted"]), np.array(bins["true"]), size=3.2)
             axes.set_title(textwrap.shorten(name, 22, placeholder="…"), fontsize=7.5, color=theme.ink, pad=3)
             axes.set_box_aspect(1)
-            ticks = [tick for tick in MaxNLocator(2).tick_values(0, axes.get_xlim()[1]) if tick <= axes.get_xlim()[1]]
+            limit = axes.get_xlim()[1]
+            ticks = [tick for tick in MaxNLocator(2, steps=[1, 2, 5, 10]).tick_values(0, limit) if tick <= limit]
             axes.set_xticks(ticks)
             axes.set_yticks(ticks[1:])
             axes.tick_params(labelsize=6.5, pad=1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from VideoMAE.reporting.chart_style import Chart, Theme, add_legend, label_axes, new_figure, styled, titled_figure
 from VideoMAE.reporting.words import number, the_epoch
@@ -89,6 +90,7 @@ def draw_rows(axes: Axes, theme: Theme, rows: Sequence[Row]) -> None:
     axes.set_yticks(range(len(rows)), [textwrap.fill(row.label, LABEL_LETTERS) for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.margins(x=0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def scale_of(entry: Mapping[str, Any]) -> Scale:
@@ -204,7 +206,8 @@ def accuracy_chart(runs: Sequence[Curves]) -> Chart:
     names = [name for name in ACCURACIES if column(runs[0], name)[0]]
     chosen = names if len(runs) == 1 else names[:1]
     best = [the_epoch(run.label, ACCURACIES[chosen[0]], *column(run, chosen[0])) for run in runs]
-    title = f"On held-out videos, {'; '.join(best)}"
+    held_out = "pairs" if chosen[0] == "val_pair_accuracy" else "videos"
+    title = f"On held-out {held_out}, {'; '.join(best)}"
 
     def draw(theme: Theme) -> Figure:
         figure, axes = new_figure(theme, title, height=2.7)
@@ -213,7 +216,7 @@ def accuracy_chart(runs: Sequence[Curves]) -> Chart:
                 label = named(run, ACCURACIES[name])
                 colour = theme.series[(place + index) % len(theme.series)]
                 axes.plot(*column(run, name), color=colour, lw=1.8, marker="o", ms=3.5, label=label)
-        finish(figure, axes, theme, y=f"% of held-out {'pairs' if chosen[0] == 'val_pair_accuracy' else 'videos'}")
+        finish(figure, axes, theme, y=f"% of held-out {held_out}")
         return figure
 
     return Chart("curves_validation", title, "The first of these chose the epoch whose weights were tested.", draw)

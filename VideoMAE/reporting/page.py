@@ -34,7 +34,7 @@ p { margin: 0 0 12px; max-width: 75ch; }
 .tile { padding: 12px 14px; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: .85rem; line-height: 1.3; display: block; }
-.charts { columns: 2 430px; column-gap: 16px; }
+.charts { columns: 2 430px; column-gap: 16px; margin-bottom: 16px; }
 figure.chart { margin: 0 0 16px; padding: 12px; break-inside: avoid; }
 figure.chart img { display: block; width: 100%; height: auto; }
 figcaption { font-size: .85rem; line-height: 1.4; margin-top: 8px; }
