@@ -205,7 +205,7 @@ def confusion(numbers: Mapping[str, Any]) -> Chart:
 
     def draw(theme: Theme) -> Figure:
         return heat_map(
-            theme, title, shares, names, colours=sequential(theme), norm=Normalize(0, 100),
+            theme, title, shares, names, colours=sequential(theme), norm=Normalize(0, np.nanmax(shares, initial=1)),
             legend="% of the row's videos", x="predicted as most intense", y="truly the most intense",
         )  # fmt: skip
 
