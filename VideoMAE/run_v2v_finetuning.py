@@ -15,7 +15,7 @@ from torch import nn
 
 from VideoMAE import run_setup
 from VideoMAE.config import V2VConfig
-from VideoMAE.data.clips import EvenClips, WithoutChance
+from VideoMAE.data.clips import EvenClips, preference_clips
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import check_bad_share, readable, unreadable
@@ -34,7 +34,6 @@ from VideoMAE.data.v2v import (
 )
 from VideoMAE.data.vce import Annotations, EvaluationDataset
 from VideoMAE.data.video_check import VideoCheck
-from VideoMAE.data.video_transforms import SquashTransform, ValidationTransform
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
@@ -117,10 +116,7 @@ def make_clips(config: V2VConfig, *, training: bool) -> EvenClips:
     data = config.data
     if training and data.augment:
         return EvenClips(data.num_frames, run_setup.train_transform(config.augment, input_size=data.input_size))
-    if data.crop == "center":
-        return EvenClips(data.num_frames, WithoutChance(ValidationTransform(data.input_size, data.input_size)))
-    size = data.input_size
-    return EvenClips(data.num_frames, WithoutChance(SquashTransform(size)), decode_size=(size, size))
+    return preference_clips(data.num_frames, data.input_size, crop=data.crop)
 
 
 def evaluation_loader(videos: Annotations, config: V2VConfig, world: World) -> Any:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from slurm_cluster import Cluster, why_not
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "data_prep")]
+
+if TYPE_CHECKING:
+    from tiny_runs import TinyRuns
 
 torch.set_num_threads(1)  # as the golden values were made; on small tensors it is faster too
 
@@ -34,6 +37,15 @@ def golden() -> Callable[[str], Any]:
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> TinyRuns:
+    """A tiny run of VCE and one of V2V, not to be written into; a test that changes one makes its own."""
+    from tiny_runs import TinyRuns, make_v2v_run, make_vce_run  # only here: most tests need no run program
+
+    folder = tmp_path_factory.mktemp("tiny_runs")
+    return TinyRuns(make_vce_run(folder), make_v2v_run(folder))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "VideoMAE"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "scripts" not in path.parts and "models" not in path.parts)
-ENTRIES = ("run_class_finetuning", "run_v2v_finetuning", "launch", "show_results", "report")
+ENTRIES = ("run_class_finetuning", "run_v2v_finetuning", "launch", "show_results", "predict", "report")
 
 
 def module_name(path: Path) -> str:

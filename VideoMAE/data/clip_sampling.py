@@ -116,3 +116,30 @@ def view_geometry(
         for first_frame in segment_starts(num_strided, num_segments=num_segments, clip_len=clip_len)
         for crop_start in crop_starts(max(height, width), num_crops=num_crops, crop_size=crop_size)
     ]
+
+
+def sliding_starts(num_frames: int, *, window_frames: float, hop_frames: float) -> np.ndarray:
+    """Where windows begin that slide over a video as long as they fit in; a single one, at 0, when none does. -> (N,)
+    float64 frames
+
+    `num_frames=10, window_frames=4, hop_frames=3` -> [0, 3, 6].
+    """
+    hop_frames = max(hop_frames, 1.0)
+    return hop_frames * np.arange(1 + int(max(num_frames - window_frames, 0) / hop_frames + 1e-6))
+
+
+def strided_in_windows(starts: np.ndarray, *, num_frames: int, window_frames: float, clip_len: int) -> np.ndarray:
+    """T frames of each window, a T-th of it apart, the video's last one repeated beyond its end. -> (N, T) int64
+
+    With a window of T x stride frames a row has the frames that `strided_frames` has from its start on: `starts=[0, 3],
+    num_frames=10, window_frames=8, clip_len=2` -> [[0, 4], [3, 7]].
+    """
+    offsets = np.arange(clip_len) * window_frames / clip_len
+    return np.minimum(np.floor(starts[:, None] + offsets + 1e-6), num_frames - 1).astype(np.int64)
+
+
+def even_in_windows(starts: np.ndarray, *, num_frames: int, window_frames: float, clip_len: int) -> np.ndarray:
+    """T frames of each window from its first to its last, as `evenly_spaced` takes them of a whole video. -> (N, T)
+    int64"""
+    offsets = np.linspace(0, min(window_frames, num_frames) - 1, clip_len)
+    return np.clip(np.round(starts[:, None] + offsets), 0, num_frames - 1).astype(np.int64)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from VideoMAE.data import clip_sampling
 from VideoMAE.data.video_reader import Video
-from VideoMAE.data.video_transforms import crop_views, resize_short_side
+from VideoMAE.data.video_transforms import SquashTransform, ValidationTransform, crop_views, resize_short_side
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,11 @@ class EvenClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (1, 3, T, H, W) float32"""
         with Video(path, size=self.decode_size) as video:
-            frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
+            return self.of(video, rng)
+
+    def of(self, video: Video, rng: np.random.Generator) -> Tensor:
+        """The clip of a video that was opened with `decode_size`. -> (1, 3, T, H, W) float32"""
+        frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
         return self.transform(frames, rng).unsqueeze(0)
 
 
@@ -78,6 +83,14 @@ class WithoutChance:
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> Tensor:
         return self.transform(frames)
+
+
+def preference_clips(num_frames: int, input_size: int, *, crop: Literal["squash", "center"]) -> EvenClips:
+    """What V2V's evaluation sees of a video: the whole frame squashed, or the central square."""
+    if crop == "center":
+        return EvenClips(num_frames, WithoutChance(ValidationTransform(input_size, input_size)))
+    size = (input_size, input_size)
+    return EvenClips(num_frames, WithoutChance(SquashTransform(input_size)), decode_size=size)
 
 
 @dataclass(frozen=True)
@@ -97,11 +110,15 @@ class TestClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
         with Video(path) as video:
-            strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
-            starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
-            windows = [strided[start : start + self.clip_len] for start in starts]
-            shown, positions = np.unique(np.concatenate(windows), return_inverse=True)
-            frames = resize_short_side(video.frames_at(shown), self.short_side_size)
+            return self.of(video)
+
+    def of(self, video: Video) -> Tensor:
+        """The views of an open video. -> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
+        strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
+        starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
+        windows = [strided[start : start + self.clip_len] for start in starts]
+        shown, positions = np.unique(np.concatenate(windows), return_inverse=True)
+        frames = resize_short_side(video.frames_at(shown), self.short_side_size)
         geometry = clip_sampling.view_geometry(
             len(strided),
             height=frames.shape[1],

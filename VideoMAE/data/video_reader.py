@@ -29,6 +29,8 @@ DEMUXER_OPTIONS = {"protocol_whitelist": "file"}
 MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
 # The share of frames that decord may replace by their neighbours before it fails: less than one frame.
 FAULT_TOLERANCE_OF_DECORD = 1e-9
+# How many frames decord hands over in one piece where they are asked for one after the other.
+FRAMES_AT_ONCE = 16
 
 
 class UnreadableVideoError(ValueError):
@@ -128,6 +130,15 @@ class Video:
             raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong} was asked for")
         return self._source.read(distinct)[places]
 
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """RGB frames at rising, distinct indices one after the other -> (H, W, 3) uint8 each.
+
+        The video is decoded once, and few frames are held at a time. Raises as `frames_at` does.
+        """
+        if self._source is None:
+            raise ValueError(f"video {self.path} is closed")
+        yield from self._source.iterate(indices)
+
 
 class _DecordSource:
     """Reads rising, distinct indices; seeks to the key frame before each run of them."""
@@ -156,6 +167,10 @@ class _DecordSource:
             self._reader = self._open()
             return _SequentialSource(self._path, self._size).read(indices)
 
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(indices), FRAMES_AT_ONCE):
+            yield from self.read(indices[start : start + FRAMES_AT_ONCE])
+
 
 class _SequentialSource:
     """Reads rising, distinct indices; decodes from the first frame on."""
@@ -164,13 +179,16 @@ class _SequentialSource:
         self._path, self._size = path, size
 
     def read(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack(list(self.iterate(indices)))
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
         wanted = set(indices.tolist())
-        frames = []
         for i, frame in enumerate(_decoded(self._path)):
             if i in wanted:
-                frames.append(_to_rgb(frame, self._size))
-            if len(frames) == len(wanted):
-                return np.stack(frames)
+                yield _to_rgb(frame, self._size)
+                wanted.remove(i)
+            if not wanted:
+                return
         raise UnreadableVideoError(self._path, f"it ends before frame {indices[-1]}")
 
 

@@ -76,6 +76,10 @@ def publish(
 ) -> Path:
     """Write page, charts and numbers -> the page."""
     numbers = plain(numbers)
+    numbers["charts"] = {
+        chart.name: {"title": chart.title, "caption": chart.caption, **({"notes": chart.notes} if chart.notes else {})}
+        for chart in charts
+    }
     jpegs = pictures_of(shown_ids(numbers.get("test", {})), paths, numbers, looks)
     drawn = draw(charts)
     files = {f"{entry.chart.name}.png": entry.light for entry in drawn}

@@ -4,7 +4,7 @@ import argparse
 import logging
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,16 +76,25 @@ def load_pretrained(
     model_prefix: str = "",
     must_be_whole: bool = False,
 ) -> LoadReport:
-    """Loads a checkpoint into `model` and logs what was taken, renamed and left.
+    """Loads a checkpoint file into `model` as `load_weights` does.
+
+    Raises:
+        ValueError: the weights do not fit, or `read_checkpoint` refuses the file.
+    """
+    weights = select_weights(read_checkpoint(path), model_key=model_key, model_prefix=model_prefix, path=path)
+    return load_weights(model, weights, path, must_be_whole=must_be_whole)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, *, must_be_whole: bool) -> LoadReport:
+    """Loads the weights of a checkpoint into `model` and logs what was taken, renamed and left; `path` names them.
 
     Encoder names lose `encoder.` or `backbone.`; a head of another shape is dropped; a learned `pos_embed` of another
     grid is interpolated. After a pre-training checkpoint exactly `fc_norm.*` and `head.*` may stay new; with
     `must_be_whole` nothing may.
 
     Raises:
-        ValueError: any other name is missing, a shape differs, or `read_checkpoint` refuses the file.
+        ValueError: any other name is missing, or a shape differs.
     """
-    weights = select_weights(read_checkpoint(path), model_key=model_key, model_prefix=model_prefix, path=path)
     own = model.state_dict()
     state: dict[str, Tensor] = {}
     renamed, left = [], []
