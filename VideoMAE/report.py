@@ -77,10 +77,14 @@ def write_report(settings: Settings) -> Path:
     runs = [read_run(folder.expanduser(), results_prefix=settings.results_prefix) for folder in settings.runs]
     resampling = Resampling(settings.num_resamples, settings.seed)
     looks = Looks(settings.num_examples, settings.num_processes, settings.limit_seconds)
+    last = "report" if len(runs) == 1 else f"report_against_{runs[0].name}"
+    output_dir = (settings.output_dir or runs[-1].folder / last).expanduser()
+    for run in runs:
+        root = settings.data_path or run.dataset
+        if output_dir.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"--output_dir {output_dir} lies in the dataset {root}, which is only read")
     if len(runs) == 2:
-        output_dir = settings.output_dir or runs[1].folder / f"report_against_{runs[0].name}"
         return report_comparison(runs, output_dir, data_path=settings.data_path, resampling=resampling, looks=looks)
-    output_dir = settings.output_dir or runs[0].folder / "report"
     return report_run(runs[0], output_dir, data_path=settings.data_path, resampling=resampling, looks=looks)
 
 

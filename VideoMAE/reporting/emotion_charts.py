@@ -114,7 +114,7 @@ def _both(entry: Mapping[str, Any]) -> str:
 def overall_calibration(numbers: Mapping[str, Any]) -> Chart:
     found = numbers["calibration"]["overall"]
     predicted, true, counts = (np.array(found[key]) for key in ("predicted", "true", "counts"))
-    bias = float(np.average(predicted - true, weights=counts))
+    bias = found["bias"]
     direction = "too high" if bias > 0 else "too low"
     title = f"Predictions are {number(abs(bias), 3)} {direction} on average; calibration error {found['error']:.3f}"
 

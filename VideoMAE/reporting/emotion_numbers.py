@@ -171,6 +171,7 @@ def binned(predicted: np.ndarray, expected: np.ndarray, place: np.ndarray) -> di
         "predicted": said.tolist(),
         "true": true.tolist(),
         "counts": counts[full].tolist(),
+        "bias": float(np.mean(predicted - expected)),
         "error": float(np.average(np.abs(said - true), weights=counts[full])),
     }
 

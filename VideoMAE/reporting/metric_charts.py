@@ -164,7 +164,7 @@ def curve_charts(runs: Sequence[Curves]) -> list[Chart]:
 def column(run: Curves, name: str) -> tuple[list[float], list[float]]:
     """A value of the epochs that have it, after how many epochs."""
     lines = [line for line in run.content["epochs"] if line.get(name) is not None]
-    return [line["epoch"] + 1 for line in lines], [line[name] for line in lines]
+    return [line["epochs_done"] for line in lines], [line[name] for line in lines]
 
 
 def step_column(run: Curves, name: str) -> tuple[list[float], list[float]]:
@@ -188,7 +188,8 @@ def loss_chart(runs: Sequence[Curves]) -> Chart:
         figure, axes = new_figure(theme, title, height=2.7)
         for place, run in enumerate(runs):
             axes.plot(*step_column(run, "loss"), color=theme.series[place], lw=0.8, alpha=0.35)
-            axes.plot(*column(run, "train_loss"), color=theme.series[place], lw=1.8, label=named(run, "training"))
+            points = column(run, "train_loss")
+            axes.plot(*points, color=theme.series[place], lw=1.8, marker="o", ms=3, label=named(run, "training"))
             held_out = column(run, "val_bce")
             if held_out[0]:
                 colour = theme.series[place if len(runs) > 1 else 1]

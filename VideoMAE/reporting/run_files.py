@@ -35,6 +35,11 @@ class Run(NamedTuple):
     steps: list[dict[str, Any]]
 
     @property
+    def dataset(self) -> Path:
+        """Where the run found its dataset."""
+        return Path(self.settings.get("data_dir") or self.settings["data_path"])
+
+    @property
     def unreadable(self) -> dict[str, str]:
         """Why test videos have no prediction, by id."""
         return {line["id"]: line["unreadable"] for line in self.tested if "unreadable" in line}
@@ -115,7 +120,7 @@ def _read_tested(file: Path) -> list[dict[str, Any]]:
 
 def read_dataset(run: Run, *, data_path: Path | None = None) -> Dataset:
     """The labels that a run was tested on, from its dataset or from `data_path`; `missing` says why there are none."""
-    root = data_path or Path(run.settings.get("data_dir") or run.settings["data_path"])
+    root = data_path or run.dataset
     exclude = run.settings.get("exclude")
     exclusion = Exclusion(Path(exclude) if exclude and Path(exclude).is_file() else None)
     try:
@@ -249,7 +254,13 @@ def preference_test(run: Run, dataset: Dataset) -> PreferenceTest:
 
 def curves(run: Run) -> dict[str, Any]:
     """A run's epochs, as logged, and its steps, summed up to at most MAX_STEPS means; empty of a run without a log."""
-    epochs = [{key: value for key, value in line.items() if isinstance(value, (int, float))} for line in run.epochs]
+    epochs = [
+        {
+            "epochs_done": line["epoch"] + 1,
+            **{key: value for key, value in line.items() if isinstance(value, (int, float))},
+        }
+        for line in run.epochs
+    ]
     if not epochs:
         return {}
     per_epoch = max(len(run.steps) / len(epochs), 1)
