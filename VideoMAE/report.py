@@ -33,8 +33,10 @@ logger = logging.getLogger("report")
 class Settings:
     """What to report on, and where to write."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN]")]
-    """Output folder of a run, or of two that are compared; only read, but for the folder of the report."""
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Output folder of a run; only read, but for the folder of the report."""
+    other: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
+    """Output folder of a run that is compared with it."""
     output_dir: Path | None = None
     """Folder for page, charts and numbers; an earlier report's files are replaced. None: RUN/report, or of two
     SECOND/report_against_FIRST."""
@@ -65,8 +67,6 @@ def check(settings: Settings) -> None:
     ):
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}")
-    if len(settings.runs) not in (1, 2):
-        raise ValueError(f"one run or two are reported on, not {len(settings.runs)}")
     if settings.output_dir is not None and settings.output_dir.exists() and not settings.output_dir.is_dir():
         raise ValueError(f"--output_dir {settings.output_dir} is a file")
 
@@ -74,7 +74,8 @@ def check(settings: Settings) -> None:
 def write_report(settings: Settings) -> Path:
     """-> the page"""
     check(settings)
-    runs = [read_run(folder.expanduser(), results_prefix=settings.results_prefix) for folder in settings.runs]
+    folders = [settings.run, *([settings.other] if settings.other else [])]
+    runs = [read_run(folder.expanduser(), results_prefix=settings.results_prefix) for folder in folders]
     resampling = Resampling(settings.num_resamples, settings.seed)
     looks = Looks(settings.num_examples, settings.num_processes, settings.limit_seconds)
     last = "report" if len(runs) == 1 else f"report_against_{runs[0].name}"
@@ -91,7 +92,7 @@ def write_report(settings: Settings) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: see --help."""
     settings = tyro.cli(
-        Settings, args=sys.argv[1:] if argv is None else argv, description=__doc__, use_underscores=True,
+        Settings, prog="report", args=sys.argv[1:] if argv is None else argv, description=__doc__, use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes,),
     )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)

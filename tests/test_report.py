@@ -402,7 +402,6 @@ def test_what_is_no_run_or_cannot_be_is_said_in_a_sentence(
     assert "neither results.json nor a finished epoch" in refused(capsys, started)
     assert "no such folder" in refused(capsys, tmp_path / "nowhere")
     assert "--num_resamples must be at least 100, not 5" in refused(capsys, vce["first"], "--num_resamples", 5)
-    assert "not 3" in refused(capsys, vce["first"], vce["first"], vce["first"])
     assert "lies in the dataset" in refused(capsys, vce["first"], "--output_dir", vce["data"] / "report")
     torn = shutil.copytree(vce["first"], tmp_path / "torn")
     (torn / "predictions.jsonl").write_bytes((torn / "predictions.jsonl").read_bytes()[:-40])

@@ -5,22 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from VideoMAE.reporting.page import (
-    Drawn,
-    Picture,
-    Strip,
-    card,
-    charts,
-    folded,
-    page,
-    paragraph,
-    section,
-    strip,
-    table,
-    tiles,
-    unreadable,
-)
-from VideoMAE.reporting.run_page import LEAD, NO_PICTURE, NUMBERS_FILE, method, notes, said_text
+from VideoMAE.reporting import page as html
+from VideoMAE.reporting.page import Drawn, Picture, Strip, paragraph, section
+from VideoMAE.reporting.page_parts import LEAD, NO_PICTURE, NUMBERS_FILE, method, notes, said_text
 from VideoMAE.reporting.words import counted, digits_of, interval, number, signed
 
 NAMES = {"a": "A", "b": "B"}
@@ -35,15 +22,15 @@ def render_comparison(numbers: Mapping[str, Any], drawn: Sequence[Drawn], thumbn
     first = next(iter(test["metrics"].values()))
     found = [
         notes(numbers["notes"]),
-        tiles(_tiles(numbers)),
-        section("What differs", paragraph(_explained(test)), charts(others), _metric_table(test), _emotions(test)),
-        section("The runs", paragraph(f"A is {names[0]}, B is {names[1]}."), charts(curves)) if curves else "",
+        html.tiles(_tiles(numbers)),
+        section("What differs", paragraph(_explained(test)), html.charts(others), _metric_table(test), _emotions(test)),
+        section("The runs", paragraph(f"A is {names[0]}, B is {names[1]}."), html.charts(curves)) if curves else "",
         *_examples(test, thumbnails),
         *(_only(numbers["only"][who], NAMES[who]) for who in ("a", "b") if numbers["only"][who]),
     ]
     change = f"{first['title']} {signed(first['difference']['value'], digits_of(first['unit']))}"
     points = " percentage points" if first["unit"] == "%" else ""
-    return page(f"A {names[0]}, B {names[1]}: {change}{points}", LEAD, filter(None, found))
+    return html.page(f"A {names[0]}, B {names[1]}: {change}{points}", LEAD, filter(None, found))
 
 
 def _tiles(numbers: Mapping[str, Any]) -> dict[str, str]:
@@ -89,7 +76,7 @@ def _metric_table(test: Mapping[str, Any]) -> str:
             cells += [number(entry[who]["value"], digits_of(unit)), interval(entry[who], unit)]
         cells += [signed(entry["difference"]["value"], digits_of(unit)), interval(entry["difference"], unit)]
         rows.append([*cells, f"{number(entry['percent_b_better'], 1)} %"])
-    return card(table(header, rows))
+    return html.card(html.table(header, rows))
 
 
 def _emotions(test: Mapping[str, Any]) -> str:
@@ -104,7 +91,7 @@ def _emotions(test: Mapping[str, Any]) -> str:
         for name, found in test["emotions"].items()
     ]
     header = ["emotion", "A, Pearson", "B, Pearson", "B minus A", "95 % interval"]
-    return folded("The numbers of every emotion", table(header, rows)) if rows else ""
+    return html.folded("The numbers of every emotion", html.table(header, rows)) if rows else ""
 
 
 def _examples(test: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[str]:
@@ -114,7 +101,7 @@ def _examples(test: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[
         if entries and "id" in entries[0]:
             pictures = [Picture(entry["id"], _caption(entry)) for entry in entries]
             shown = [
-                strip(
+                html.strip(
                     Strip("", "by the mean absolute error over the emotions", pictures), thumbnails, missing=NO_PICTURE
                 )
             ]
@@ -124,7 +111,7 @@ def _examples(test: Mapping[str, Any], thumbnails: Mapping[str, bytes]) -> list[
                 "The pairs whose difference of scores changes most, in standard deviations of each run's scores; above "
                 "0 is right."
             )
-            cards = [strip(_pair(entry), thumbnails, missing=NO_PICTURE) for entry in entries]
+            cards = [html.strip(_pair(entry), thumbnails, missing=NO_PICTURE) for entry in entries]
             parts.append(section(f"Pairs that {better} judges better", explained, *cards))
     return parts
 
@@ -144,4 +131,4 @@ def _pair(entry: Mapping[str, Any]) -> Strip:
 
 def _only(reasons: Mapping[str, str], who: str) -> str:
     said = f"{counted(len(reasons), 'video')} only {who} has a prediction of; the comparison leaves them out."
-    return section(f"Videos that only {who} has", paragraph(said), unreadable(reasons, more_in=NUMBERS_FILE))
+    return section(f"Videos that only {who} has", paragraph(said), html.unreadable(reasons, more_in=NUMBERS_FILE))

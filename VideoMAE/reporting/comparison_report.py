@@ -9,6 +9,7 @@ from typing import Any
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences, only_one_has
 from VideoMAE.reporting.comparison_page import NAMES, render_comparison
+from VideoMAE.reporting.curve_numbers import curves
 from VideoMAE.reporting.metric_charts import (
     Curves,
     Row,
@@ -19,7 +20,7 @@ from VideoMAE.reporting.metric_charts import (
     mark_of,
 )
 from VideoMAE.reporting.metric_numbers import Resampling
-from VideoMAE.reporting.run_files import Run, curves, emotion_test, preference_test, read_dataset
+from VideoMAE.reporting.run_files import Run, emotion_test, preference_test, read_dataset
 from VideoMAE.reporting.run_report import Looks, publish, without_pictures
 from VideoMAE.reporting.words import digits_of, number, signed
 

@@ -144,7 +144,7 @@ def differences_chart(metrics: Mapping[str, Any], title: str) -> Chart:
 
 
 class Curves(NamedTuple):
-    """A run's name in the legend, none if it is alone, and its curves as `run_files.curves` gives them."""
+    """A run's name in the legend, none if it is alone, and its curves as `curve_numbers.curves` gives them."""
 
     label: str
     content: Mapping[str, Any]

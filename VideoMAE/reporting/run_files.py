@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +18,6 @@ from VideoMAE.flags import flat
 from VideoMAE.training.metric_logger import read_lines
 
 TaskName = Literal["vce", "v2v"]
-MAX_STEPS = 400  # points of the curve of steps
 
 
 class Run(NamedTuple):
@@ -250,32 +248,3 @@ def preference_test(run: Run, dataset: Dataset) -> PreferenceTest:
     pairs = [pair for pair in dataset.pairs if pair.worse in scores and pair.better in scores]
     lists = [entry for entry in dataset.lists if all(key in scores for key in entry)]
     return PreferenceTest(scores, pairs, lists, len(dataset.pairs) - len(pairs), len(dataset.lists) - len(lists))
-
-
-def curves(run: Run) -> dict[str, Any]:
-    """A run's epochs, as logged, and its steps, summed up to at most MAX_STEPS means; empty of a run without a log."""
-    epochs = [
-        {
-            "epochs_done": line["epoch"] + 1,
-            **{key: value for key, value in line.items() if isinstance(value, (int, float))},
-        }
-        for line in run.epochs
-    ]
-    if not epochs:
-        return {}
-    per_epoch = max(len(run.steps) / len(epochs), 1)
-    parts = np.array_split(np.arange(len(run.steps)), min(len(run.steps), MAX_STEPS)) if run.steps else []
-    steps = [
-        {
-            "epoch": _mean_of([(run.steps[place]["step"] + 1) / per_epoch for place in part]),
-            "loss": _mean_of([run.steps[place].get("loss") for place in part]),
-            "lr": _mean_of([run.steps[place].get("lr") for place in part]),
-        }
-        for part in parts
-    ]
-    return {"epochs": epochs, "steps": steps, "num_steps": len(run.steps)}
-
-
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None

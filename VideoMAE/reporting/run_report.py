@@ -10,12 +10,14 @@ from typing import Any
 
 from VideoMAE.reporting import emotion_numbers, preference_numbers, run_page
 from VideoMAE.reporting.chart_style import Chart
+from VideoMAE.reporting.curve_numbers import curves
 from VideoMAE.reporting.emotion_charts import emotion_charts
 from VideoMAE.reporting.metric_charts import Curves, curve_charts, metrics_chart
 from VideoMAE.reporting.metric_numbers import Resampling, plain
 from VideoMAE.reporting.page import Drawn, draw, write_files
+from VideoMAE.reporting.page_parts import NUMBERS_FILE
 from VideoMAE.reporting.preference_charts import preference_charts
-from VideoMAE.reporting.run_files import Dataset, Run, curves, emotion_test, preference_test, read_dataset
+from VideoMAE.reporting.run_files import Dataset, Run, emotion_test, preference_test, read_dataset
 from VideoMAE.reporting.thumbnails import as_jpegs, read_thumbnails
 from VideoMAE.reporting.words import counted, interval, number
 
@@ -83,7 +85,7 @@ def publish(
     jpegs = pictures_of(shown_ids(numbers.get("test", {})), paths, numbers, looks)
     drawn = draw(charts)
     files = {f"{entry.chart.name}.png": entry.light for entry in drawn}
-    files[run_page.NUMBERS_FILE] = as_json(numbers)
+    files[NUMBERS_FILE] = as_json(numbers)
     files[PAGE_FILE] = render(numbers, drawn, jpegs).encode()
     write_files(output_dir, files)
     return output_dir / PAGE_FILE
