@@ -30,6 +30,7 @@ from VideoMAE.reporting.words import counted, number
 MAX_EMOTIONS = 40  # in a chart: of more, those that come first most often
 NUM_COLUMNS = 6
 NUM_NAMED = 8
+NO_BIAS = 0.0005
 
 
 def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
@@ -70,7 +71,7 @@ def correlation(numbers: Mapping[str, Any]) -> Chart:
         axes.axvline(0, color=theme.muted, lw=1)
         axes.set_yticks(places, names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        label_axes(axes, theme, x=f"correlation of predicted and true {numbers['says']} over videos")
+        label_axes(axes, theme, x="correlation of predicted and true values over videos")
         add_legend(figure, axes, theme)
         return figure
 
@@ -117,6 +118,8 @@ def overall_calibration(numbers: Mapping[str, Any]) -> Chart:
     bias = found["bias"]
     direction = "too high" if bias > 0 else "too low"
     title = f"Predictions are {number(abs(bias), 3)} {direction} on average; calibration error {found['error']:.3f}"
+    if abs(bias) < NO_BIAS:
+        title = f"Predictions are right on average; calibration error {found['error']:.3f}"
 
     def draw(theme: Theme) -> Figure:
         figure = titled_figure(theme, title, height=4.3)

@@ -40,8 +40,8 @@ def method(test: Mapping[str, Any]) -> str:
 
 
 def lost(test: Mapping[str, Any]) -> str:
-    """What of V2V's comparisons could not be judged, in words; nothing of VCE."""
-    if "num_pairs_lost" not in test:
+    """What of V2V's comparisons could not be judged, in words; empty where there is nothing to say."""
+    if not any(test.get(key) for key in ("num_pairs_lost", "num_lists_lost", "num_ties")):
         return ""
     pairs, lists = counted(test["num_pairs_lost"], "pair"), counted(test["num_lists_lost"], "list")
     return (

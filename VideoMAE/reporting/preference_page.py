@@ -31,7 +31,7 @@ def preference_parts(test: Mapping[str, Any], drawn: Sequence[Drawn]) -> tuple[s
         **tile_of(test, "mean_kendall_tau"),
         "test pairs": f"{test['num_pairs']:,}",
         "lists": f"{test['num_lists']:,}",
-        "videos, of which unreadable": f"{test['num_videos']:,}, {test['num_unreadable']:,}",
+        f"videos, {test['num_unreadable']:,} of them unreadable": f"{test['num_videos']:,}",
     }
     pairs = test["metrics"].get("pair_accuracy")
     title = f"no pair of {test['num_videos']:,} videos could be judged"
