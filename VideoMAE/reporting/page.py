@@ -39,7 +39,8 @@ figure.chart { margin: 0 0 16px; padding: 12px; break-inside: avoid; }
 figure.chart img { display: block; width: 100%; height: auto; }
 figcaption { font-size: .85rem; line-height: 1.4; margin-top: 8px; }
 figcaption dl { margin: 12px 0 0; } figcaption dt { font-weight: 600; margin-top: 8px; } figcaption dd { margin: 0; }
-figure.wide { column-span: all; margin-top: 16px; display: grid; grid-template-columns: minmax(0, 740px) minmax(0, 1fr); gap: 20px; }
+figure.wide { column-span: all; margin-top: 16px; }
+figure.wide { display: grid; grid-template-columns: minmax(0, 740px) minmax(0, 1fr); gap: 20px; }
 .scroll { overflow-x: auto; }
 .narrow { display: none; }
 .card { padding: 14px; margin-bottom: 12px; }
