@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from chart_style import Chart, Theme, grouped_bars, label_axes, new_figure
 from describe_numbers import CLIP_SECONDS
-from describe_page import Strip
-from describe_thumbnails import HEIGHT, WIDTH
 from matplotlib.figure import Figure
+
+from VideoMAE.reporting.chart_style import Chart, Theme, grouped_bars, label_axes, new_figure
+from VideoMAE.reporting.page import Strip
+from VideoMAE.reporting.thumbnails import HEIGHT, WIDTH
 
 MAX_ROWS, MIN_SHARE = 8, 0.005  # of sizes and frame rates: the others are summed up
 GAP, TITLE_HEIGHT = 8, 34  # pixels in the contact sheet

@@ -27,7 +27,6 @@ import tyro
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # let `import VideoMAE` find the repository
 
-from chart_style import DARK, LIGHT, Chart, as_png
 from describe_charts import contact_sheet, percent, preference_charts, video_charts
 from describe_emotion_charts import emotion_charts, shown_emotions
 from describe_numbers import (
@@ -38,14 +37,15 @@ from describe_numbers import (
     preference_records,
     video_numbers,
 )
-from describe_page import Drawn, Picture, Strip
 from describe_report import render
-from describe_thumbnails import Thumbnails, as_jpegs, read_thumbnails
 from read_labels import emotion_names, kind_of, read_emotions, read_preferences
 
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import load_json
 from VideoMAE.data.video_check import check_videos
+from VideoMAE.reporting.chart_style import Chart
+from VideoMAE.reporting.page import Picture, Strip, draw, write_files
+from VideoMAE.reporting.thumbnails import Thumbnails, as_jpegs, read_thumbnails
 
 logger = logging.getLogger("describe_dataset")
 
@@ -160,11 +160,6 @@ def look_at(content: Content, settings: Settings) -> Thumbnails:
     return read_thumbnails(videos, num_processes=settings.num_processes, limit_seconds=settings.limit_seconds)
 
 
-def draw(charts: list[Chart]) -> list[Drawn]:
-    logger.info("drawing %d charts", len(charts))
-    return [Drawn(chart, as_png(chart.draw(LIGHT)), as_png(chart.draw(DARK))) for chart in charts]
-
-
 def describe(settings: Settings) -> dict[str, Any]:
     """Write page, charts and numbers -> the numbers."""
     root, output_dir = checked(settings)
@@ -193,15 +188,6 @@ def describe(settings: Settings) -> dict[str, Any]:
     files[PAGE_FILE] = render(numbers, charts, content.strips, jpegs).encode()
     write_files(output_dir, files)
     return numbers
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Replace files one by one, each whole, in the order given."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        partial = folder / f"{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / name)
 
 
 def main() -> int:

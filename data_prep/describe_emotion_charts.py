@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from chart_style import (
+from describe_numbers import NUM_BINS
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from VideoMAE.reporting.chart_style import (
     Chart,
     Theme,
     add_legend,
@@ -18,11 +24,6 @@ from chart_style import (
     plot_dots,
     sequential,
 )
-from describe_numbers import NUM_BINS
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 NUM_NAMED = 8  # pairs of emotions named beside a table
 MAX_EMOTIONS = 40  # in a chart: of more, the commonest

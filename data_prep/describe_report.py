@@ -7,7 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from describe_charts import NAMES_OF_SPLITS, percent
-from describe_page import Drawn, Strip, card, charts, folded, page, paragraph, section, strip, table, tiles, unreadable
+
+from VideoMAE.reporting.page import (
+    Drawn,
+    Strip,
+    card,
+    charts,
+    folded,
+    page,
+    paragraph,
+    section,
+    strip,
+    table,
+    tiles,
+    unreadable,
+)
 
 CHARTS_OF_VIDEOS = ("durations", "sizes", "frame_rates")
 
@@ -148,4 +162,4 @@ def _examples(strips: Sequence[Strip], thumbnails: Mapping[str, bytes], *, is_vc
 
 def _unreadable_part(reasons: Mapping[str, str]) -> str:
     said = f"{len(reasons):,} of the videos looked at cannot be read. They have no thumbnail; their labels are counted."
-    return section("Unreadable videos", paragraph(said), unreadable(reasons))
+    return section("Unreadable videos", paragraph(said), unreadable(reasons, more_in="description.json"))

@@ -26,8 +26,8 @@ sys.path.insert(0, str(DATA_PREP))
 charts = importlib.import_module("describe_emotion_charts")
 program = importlib.import_module("describe_dataset")
 numbers_of = importlib.import_module("describe_numbers")
-style = importlib.import_module("chart_style")
-thumbnails = importlib.import_module("describe_thumbnails")
+style = importlib.import_module("VideoMAE.reporting.chart_style")
+thumbnails = importlib.import_module("VideoMAE.reporting.thumbnails")
 
 BROKEN = "00004"
 PNG_START = b"\x89PNG\r\n"

@@ -141,6 +141,7 @@ def test_prediction_lines_name_the_video_and_its_emotions_in_order() -> None:
     assert line["id"] == "00007"
     assert line["predicted_top3"] == ["b", "d", "c"]  # 3, 3, 1: of equals the first
     assert line["true_top3"] == ["d", "b", "a"]
+    assert np.float32([*line["true"].values()]).tolist() == TARGETS[1].tolist()
     assert line["view_logits"] == logits[0].tolist()
     assert list(line["predicted"]) == names
     assert line["predicted"]["b"] == pytest.approx(1 / (1 + math.exp(-3)), abs=1e-5)

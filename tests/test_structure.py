@@ -12,7 +12,16 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "VideoMAE"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "scripts" not in path.parts and "models" not in path.parts)
-ENTRIES = ("run_class_finetuning", "run_v2v_finetuning", "launch", "show_results", "predict", "extract_features", "demo")
+ENTRIES = (
+    "run_class_finetuning",
+    "run_v2v_finetuning",
+    "launch",
+    "show_results",
+    "predict",
+    "extract_features",
+    "report",
+    "demo",
+)
 
 
 def module_name(path: Path) -> str:
@@ -64,8 +73,9 @@ def test_data_never_imports_training_and_the_model_imports_neither() -> None:
     assert "VideoMAE.modeling_finetune" not in importers(*outer, "VideoMAE.data", "VideoMAE.engine_for_finetuning")
 
 
-def test_training_imports_no_entry_no_engine_and_no_configuration() -> None:
-    inner = importers("VideoMAE.config", "VideoMAE.engine_for_finetuning", "VideoMAE.fitting", "VideoMAE.run_setup")
+def test_training_imports_no_entry_no_engine_no_configuration_and_no_report() -> None:
+    outer = ("config", "engine_for_finetuning", "fitting", "run_setup", "reporting")
+    inner = importers(*(f"VideoMAE.{name}" for name in outer))
     assert not {name for name in inner if name.startswith(("VideoMAE.training", "VideoMAE.data"))}
 
 

@@ -140,6 +140,17 @@ def named(comparison: Comparison) -> str:
     return " < ".join(comparison)
 
 
+def components_of(comparisons: Sequence[Comparison]) -> dict[str, int]:
+    """The number of each video's connected component, in the graph whose vertices are videos and whose edges are
+    comparisons."""
+    position = {key: index for index, key in enumerate(dict.fromkeys(key for entry in comparisons for key in entry))}
+    edges = [(position[a], position[b]) for entry in comparisons for a, b in itertools.pairwise(entry)]
+    rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_matrix((np.ones(len(edges)), (rows, columns)), shape=(len(position), len(position)))
+    _, component = connected_components(graph, directed=False)
+    return dict(zip(position, component.tolist(), strict=True))
+
+
 class HeldOut(NamedTuple):
     """Comparisons for training and for validation, which share no video, and the size of their largest component."""
 
@@ -150,7 +161,7 @@ class HeldOut(NamedTuple):
 
 
 def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, seed: int) -> HeldOut:
-    """Holds out whole connected components of the graph whose vertices are videos and whose edges are comparisons.
+    """Holds out whole connected components of the videos, see `components_of`.
 
     Components come in an order drawn from `seed`; each is held out if at most `fraction` of the comparisons then are,
     so that no video is on both sides. Order within each side stays.
@@ -158,12 +169,10 @@ def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, se
     Raises:
         ValueError: one side would be empty.
     """
-    position = {key: index for index, key in enumerate(dict.fromkeys(key for entry in comparisons for key in entry))}
-    edges = np.array([(position[a], position[b]) for entry in comparisons for a, b in itertools.pairwise(entry)])
-    graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(len(position), len(position)))
-    num_components, component_of_video = connected_components(graph, directed=False)
-    component = np.array([component_of_video[position[entry[0]]] for entry in comparisons])
-    sizes = np.bincount(component, minlength=num_components)
+    component_of_video = components_of(comparisons)
+    component = np.array([component_of_video[entry[0]] for entry in comparisons])
+    sizes = np.bincount(component)
+    num_components = len(sizes)
     wanted = math.floor(round(fraction * len(comparisons), 6))
     chosen, num_held_out = set(), 0
     for candidate in np.random.default_rng(seed).permutation(num_components):
@@ -180,7 +189,7 @@ def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, se
     return HeldOut(
         train=[entry for entry, out in zip(comparisons, is_held_out, strict=True) if not out],
         held_out=[entry for entry, out in zip(comparisons, is_held_out, strict=True) if out],
-        num_components=int(num_components),
+        num_components=num_components,
         largest=int(sizes.max()),
     )
 

@@ -13,8 +13,13 @@ def top_k_accuracy(predictions: np.ndarray, targets: np.ndarray, *, k: int) -> f
 
     predictions (V, K), targets (V, K) -> float in [0, 100]. The reference's acc1 (k=1) and acc3 (k=3).
     """
+    return 100.0 * float(np.mean(top_k_hits(predictions, targets, k=k)))
+
+
+def top_k_hits(predictions: np.ndarray, targets: np.ndarray, *, k: int) -> np.ndarray:
+    """Whether a video's most intense emotion is among its k highest predictions. (V, K), (V, K) -> (V,) bool"""
     highest = np.argsort(-predictions, axis=1, kind="stable")[:, :k]
-    return 100.0 * float(np.mean((highest == targets.argmax(axis=1)[:, None]).any(axis=1)))
+    return (highest == targets.argmax(axis=1)[:, None]).any(axis=1)
 
 
 def predicted_in_true_top_k(predictions: np.ndarray, targets: np.ndarray, *, k: int = 3) -> float:
@@ -22,27 +27,40 @@ def predicted_in_true_top_k(predictions: np.ndarray, targets: np.ndarray, *, k: 
 
     predictions (V, K), targets (V, K) -> float in [0, 100]. The other reading of the paper's "top-3 accuracy".
     """
-    most_intense = np.argsort(-targets, axis=1, kind="stable")[:, :k]
-    return 100.0 * float(np.mean((most_intense == predictions.argmax(axis=1)[:, None]).any(axis=1)))
+    return 100.0 * float(np.mean(top_k_hits(targets, predictions, k=k)))
 
 
 def binary_cross_entropy(logits: np.ndarray, intensities: np.ndarray) -> float:
     """Mean over videos and emotions of the cross-entropy between intensity and sigmoid(logit). (V, K), (V, K) ->
     float, nats"""
+    return float(np.mean(cross_entropies(logits, intensities)))
+
+
+def cross_entropies(logits: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+    """The terms of `binary_cross_entropy`. (V, K), (V, K) -> (V, K) nats"""
     logits = logits.astype(np.float64)
-    return float(np.mean(np.logaddexp(0.0, logits) - logits * intensities))
+    return np.logaddexp(0.0, logits) - logits * intensities
 
 
 def mean_correlation(predictions: np.ndarray, targets: np.ndarray) -> float | None:
     """Pearson correlation over videos, averaged over the emotions that vary in both; None when none does. (V, K), (V,
     K)"""
+    found = correlations(predictions, targets)
+    return None if np.isnan(found).all() else float(np.nanmean(found))
+
+
+def correlations(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each emotion over videos, NaN for one that does not vary in both. (V, K), (V, K) ->
+    (K,)"""
     x = predictions - predictions.mean(axis=0, dtype=np.float64)
     y = targets - targets.mean(axis=0, dtype=np.float64)
-    norm = np.sqrt((x**2).sum(axis=0) * (y**2).sum(axis=0))
-    varies = norm > 1e-12
-    if not varies.any():
-        return None
-    return float(np.mean((x * y).sum(axis=0)[varies] / norm[varies]))
+    return correlation_of_sums((x * y).sum(axis=0), (x**2).sum(axis=0), (y**2).sum(axis=0))
+
+
+def correlation_of_sums(products: np.ndarray, x_squares: np.ndarray, y_squares: np.ndarray) -> np.ndarray:
+    """Pearson correlation from sums over centred values, NaN where one side does not vary; arrays of any one shape."""
+    norm = np.sqrt(x_squares * y_squares)
+    return np.divide(products, norm, out=np.full(norm.shape, np.nan), where=norm > 1e-12)
 
 
 def average_views(logits: np.ndarray, *, average: str) -> np.ndarray:
@@ -70,7 +88,12 @@ def intensity_metrics(logits: np.ndarray, intensities: np.ndarray) -> dict[str, 
 
 def list_accuracy(scores: Sequence[Sequence[float]]) -> float:
     """Share of lists whose scores, from least to most preferred, never fall; equal scores pass. -> float in [0, 1]"""
-    return float(np.mean([bool(np.all(np.diff(ranked) >= 0)) for ranked in scores]))
+    return float(np.mean([in_order(ranked) for ranked in scores]))
+
+
+def in_order(scores: Sequence[float]) -> bool:
+    """Whether a list's scores, from least to most preferred, never fall."""
+    return bool(np.all(np.diff(scores) >= 0))
 
 
 def kendall_tau(scores: Sequence[float]) -> float:
@@ -89,15 +112,18 @@ def kendall_tau(scores: Sequence[float]) -> float:
 def judge_pairs(scores: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Pair accuracy in percent, preferred strictly higher, over the pairs (worse, better) whose videos both have a
     score; None when there is none."""
-    differences = np.array(
-        [scores[better] - scores[worse] for worse, better in pairs if worse in scores and better in scores]
-    )
+    differences = score_differences(scores, [pair for pair in pairs if pair[0] in scores and pair[1] in scores])
     return {
         "pair_accuracy": 100.0 * float(np.mean(differences > 0)) if len(differences) else None,
         "num_ties": int(np.sum(differences == 0)),
         "num_pairs": len(pairs),
         "num_pairs_lost": len(pairs) - len(differences),
     }
+
+
+def score_differences(scores: Mapping[str, float], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """How much higher the preferred one of each pair (worse, better) is scored. -> (P,)"""
+    return np.array([scores[better] - scores[worse] for worse, better in pairs], dtype=np.float64)
 
 
 def judge_lists(scores: Mapping[str, float], lists: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -54,12 +54,19 @@ def majority_guess(task: EmotionTask, training: np.ndarray, targets: np.ndarray)
     Cross-entropy and error are those of always answering the training videos' mean intensities. (N, K), (V, K) ->
     metrics
     """
-    counts = np.bincount(training.argmax(axis=1), minlength=training.shape[1])
-    ranked = task.metrics(np.broadcast_to(counts[None, None], (len(targets), 1, len(counts))), targets)
-    mean = np.clip(training.astype(np.float64).mean(axis=0), 1e-6, 1 - 1e-6)
-    constant = np.broadcast_to(np.log(mean / (1 - mean)), (len(targets), 1, len(mean)))
-    fitted = task.metrics(constant, targets)
+    ranking, constant = (
+        np.broadcast_to(answer, (len(targets), 1, len(answer))) for answer in majority_answers(training)
+    )
+    ranked, fitted = task.metrics(ranking, targets), task.metrics(constant, targets)
     return {**ranked, **{name: fitted[name] for name in ("bce", "mean_absolute_error")}, "mean_correlation": None}
+
+
+def majority_answers(training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the majority guess answers to every video: how often each emotion is the most intense one in training, to
+    rank by, and the logits of the training videos' mean intensities. (N, K) -> (K,), (K,)"""
+    counts = np.bincount(training.argmax(axis=1), minlength=training.shape[1])
+    mean = np.clip(training.astype(np.float64).mean(axis=0), 1e-6, 1 - 1e-6)
+    return counts, np.log(mean / (1 - mean))
 
 
 def chance(task: EmotionTask, targets: np.ndarray) -> dict[str, Any]:
@@ -80,8 +87,8 @@ def prediction_lines(
     emotions: Sequence[str],
     average: str = "logits",
 ) -> list[dict[str, Any]]:
-    """One entry a video: its id, most intense emotions predicted and true, every emotion's prediction, each view's
-    logits."""
+    """One entry a video: its id, most intense emotions predicted and true, every emotion's prediction and label, each
+    view's logits."""
     ranked = metrics.average_views(logits, average=average)
     probabilities = task.probabilities(metrics.average_views(logits, average="logits"))
     lines = []
@@ -92,6 +99,7 @@ def prediction_lines(
                 "predicted_top3": [emotions[i] for i in np.argsort(-ranking, kind="stable")[:3]],
                 "true_top3": [emotions[i] for i in np.argsort(-target, kind="stable")[: 1 if task.classes_only else 3]],
                 "predicted": {name: round(float(value), 5) for name, value in zip(emotions, predicted, strict=True)},
+                "true": {name: round(float(value), 7) for name, value in zip(emotions, target, strict=True)},
                 "view_logits": np.round(views.astype(np.float64), 5).tolist(),
             }
         )

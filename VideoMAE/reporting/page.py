@@ -1,13 +1,18 @@
-"""The page of a described dataset: one HTML file that needs nothing else, on any width, light or dark."""
+"""The page of a report: one HTML file that needs nothing else, on any width, light or dark."""
 
 from __future__ import annotations
 
 import base64
+import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
-from chart_style import Chart
+from VideoMAE.reporting.chart_style import DARK, LIGHT, Chart, as_png
+
+logger = logging.getLogger(__name__)
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f4f6f9; --card: #ffffff; --ink: #1b2430; --muted: #5a6676; --line: #dfe4ea;
@@ -29,12 +34,13 @@ p { margin: 0 0 12px; max-width: 75ch; }
 .tile { padding: 12px 14px; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: .85rem; line-height: 1.3; display: block; }
-.charts { columns: 2 430px; column-gap: 16px; }
+.charts { columns: 2 430px; column-gap: 16px; margin-bottom: 16px; }
 figure.chart { margin: 0 0 16px; padding: 12px; break-inside: avoid; }
 figure.chart img { display: block; width: 100%; height: auto; }
 figcaption { font-size: .85rem; line-height: 1.4; margin-top: 8px; }
 figcaption dl { margin: 12px 0 0; } figcaption dt { font-weight: 600; margin-top: 8px; } figcaption dd { margin: 0; }
-figure.wide { column-span: all; display: grid; grid-template-columns: minmax(0, 740px) minmax(0, 1fr); gap: 20px; }
+figure.wide { column-span: all; margin-top: 16px; }
+figure.wide { display: grid; grid-template-columns: minmax(0, 740px) minmax(0, 1fr); gap: 20px; }
 .scroll { overflow-x: auto; }
 .narrow { display: none; }
 .card { padding: 14px; margin-bottom: 12px; }
@@ -46,9 +52,12 @@ th { color: var(--muted); font-weight: 600; }
 summary { cursor: pointer; color: var(--accent); }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
 @media (min-width: 700px) { .strip { grid-template-columns: repeat(6, 1fr); } }
+.strip + h3 { margin-top: 14px; }
 .strip figure { margin: 0; }
 .strip img { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: var(--page);
              border-radius: 6px; }
+.strip .missing { aspect-ratio: 4 / 3; display: grid; place-items: center; color: var(--muted); font-size: .8rem;
+                  background: var(--page); border-radius: 6px; }
 .strip figcaption { font-size: .75rem; margin-top: 3px; overflow-wrap: anywhere; }
 .warn { background: var(--warn); }
 .warn li { overflow-wrap: anywhere; }
@@ -78,6 +87,21 @@ class Drawn(NamedTuple):
     chart: Chart
     light: bytes
     dark: bytes
+
+
+def draw(charts: Sequence[Chart]) -> list[Drawn]:
+    """Each chart in both themes."""
+    logger.info("drawing %d charts", len(charts))
+    return [Drawn(chart, as_png(chart.draw(LIGHT)), as_png(chart.draw(DARK))) for chart in charts]
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Replace files one by one, each whole, in the order given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        partial = folder / f"{name}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, folder / name)
 
 
 def page(title: str, lead: str, parts: Iterable[str]) -> str:
@@ -153,21 +177,36 @@ def folded(summary: str, content: str) -> str:
     return card(f"<details><summary>{escape(summary)}</summary>{content}</details>")
 
 
-def strip(entry: Strip, thumbnails: Mapping[str, bytes]) -> str:
-    """A row of thumbnails; pictures that could not be read are left out here and named elsewhere."""
+def strip(entry: Strip, thumbnails: Mapping[str, bytes], *, missing: str = "") -> str:
+    """A row of thumbnails; where one could not be read stands `missing`, or nothing if that is empty."""
+    return card(_strip(entry, thumbnails, missing))
+
+
+def strips(entries: Iterable[Strip], thumbnails: Mapping[str, bytes], *, missing: str = "") -> str:
+    """Several rows that belong together."""
+    return card("".join(_strip(entry, thumbnails, missing) for entry in entries))
+
+
+def _strip(entry: Strip, thumbnails: Mapping[str, bytes], missing: str) -> str:
     figures = [
-        f'<figure><img src="{data_uri(thumbnails[video_id], "jpeg")}" alt="video {escape(video_id)}" loading="lazy">'
+        f"<figure>{_thumbnail(video_id, thumbnails, missing)}"
         f"<figcaption>{escape(video_id)} · {escape(caption)}</figcaption></figure>"
         for video_id, caption in entry.pictures
-        if video_id in thumbnails
+        if missing or video_id in thumbnails
     ]
     heading = f"<h3>{escape(entry.heading)} <span>{escape(entry.note)}</span></h3>"
-    return card(f'{heading}<div class="strip">{"".join(figures)}</div>')
+    return f'{heading}<div class="strip">{"".join(figures)}</div>'
 
 
-def unreadable(reasons: Mapping[str, str], *, num_named: int = 50) -> str:
-    """The videos that could not be read, and why."""
+def _thumbnail(video_id: str, thumbnails: Mapping[str, bytes], missing: str) -> str:
+    if video_id not in thumbnails:
+        return f'<div class="missing">{escape(missing)}</div>'
+    return f'<img src="{data_uri(thumbnails[video_id], "jpeg")}" alt="video {escape(video_id)}" loading="lazy">'
+
+
+def unreadable(reasons: Mapping[str, str], *, more_in: str, num_named: int = 50) -> str:
+    """The videos that could not be read, and why; `more_in` is the file that names them all."""
     items = [f"<li>{escape(key)}: {escape(reason)}</li>" for key, reason in list(reasons.items())[:num_named]]
     if len(reasons) > num_named:
-        items.append(f"<li>and {len(reasons) - num_named} more, in description.json</li>")
+        items.append(f"<li>and {len(reasons) - num_named} more, in {escape(more_in)}</li>")
     return card(f"<ul>{''.join(items)}</ul>", "warn")

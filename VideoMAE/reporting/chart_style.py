@@ -1,4 +1,4 @@
-"""How the charts of a described dataset look, on a light and on a dark page, and the two kinds that recur."""
+"""How charts look, on a light and on a dark page, and the two kinds that recur."""
 
 from __future__ import annotations
 
@@ -67,18 +67,28 @@ class Chart(NamedTuple):
 
 def new_figure(theme: Theme, title: str, *, height: float, width: float = WIDTH_INCHES) -> tuple[Figure, Axes]:
     """An empty figure with its finding as title, and its axes; sizes in inches."""
+    figure = titled_figure(theme, title, height=height, width=width)
+    return figure, styled(figure.add_subplot(), theme)
+
+
+def titled_figure(theme: Theme, title: str, *, height: float, width: float = WIDTH_INCHES) -> Figure:
+    """The same without axes."""
     lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH))
     layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.05)
     figure = Figure(figsize=(width, height + 0.2 * len(lines)), layout=layout, facecolor=theme.background)
     figure.suptitle(
         "\n".join(lines), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=theme.ink, linespacing=1.3
     )
-    axes = figure.add_subplot()
+    return figure
+
+
+def styled(axes: Axes, theme: Theme) -> Axes:
+    """Axes without frame and tick marks, in the theme's colours."""
     axes.set_facecolor(theme.background)
     axes.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=8.5, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return figure, axes
+    return axes
 
 
 def label_axes(axes: Axes, theme: Theme, *, x: str = "", y: str = "", grid: str = "x") -> None:
@@ -199,7 +209,7 @@ def diverging(theme: Theme) -> Colormap:
 def as_png(figure: Figure) -> bytes:
     """A PNG of at most 256 colours, a third of the size of a full one."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH)
+    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, pil_kwargs={"compress_level": 0})
     image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     smaller = io.BytesIO()
     image.save(smaller, format="png", optimize=True)

@@ -1,0 +1,137 @@
+"""Bootstrap intervals: scipy's, the metric functions on the very draws, and how often they hold the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from VideoMAE.data.v2v import Pair
+from VideoMAE.reporting import bootstrap
+from VideoMAE.reporting.emotion_numbers import Answers, values_of_videos
+from VideoMAE.reporting.preference_numbers import units_of
+from VideoMAE.training import metrics
+
+
+def drawn_rows(counts: np.ndarray) -> np.ndarray:
+    """The rows that a draw holds, each as often as it came up."""
+    return np.repeat(np.arange(len(counts)), counts.astype(int))
+
+
+def test_intervals_of_a_mean_are_scipys() -> None:
+    values = np.random.default_rng(1).gamma(2.0, size=150)
+    drawn = bootstrap.resample({"mean": bootstrap.mean_of(values)}, 150, num_resamples=9999, seed=0)["mean"]
+    peer = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    found = bootstrap.interval(drawn)
+    assert found is not None
+    assert found == pytest.approx(tuple(peer), abs=0.04 * (peer.high - peer.low))
+
+
+def test_a_draw_takes_as_many_items_as_there_are_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.concatenate(list(bootstrap.draws(40, num_resamples=300, seed=3)))
+    assert counts.shape == (300, 40)
+    assert (counts.sum(axis=1) == 40).all()
+    assert counts.mean() == 1
+    assert counts.var(axis=0).mean() == pytest.approx(1 - 1 / 40, abs=0.05)
+    monkeypatch.setattr(bootstrap, "MAX_CELLS", 40 * 7)
+    assert np.array_equal(counts, np.concatenate(list(bootstrap.draws(40, num_resamples=300, seed=3))))
+
+
+def test_every_metric_of_a_draw_is_what_the_metric_functions_say_of_the_videos_in_it() -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((50, 6)), rng.random((50, 6)).astype(np.float32)
+    targets[:, 4] = 0.25
+    targets[:, 5] = np.arange(50) == 7  # in some draws it never varies
+    answers = Answers(logits, logits)
+    statistics = {name: bootstrap.mean_of(values) for name, values in values_of_videos(answers, targets).items()}
+    predicted = 1 / (1 + np.exp(-logits))
+    by_emotion = bootstrap.correlations_of(predicted, targets)
+    statistics["mean_correlation"] = bootstrap.mean_over_columns(by_emotion)
+    found = bootstrap.resample(statistics, 50, num_resamples=30, seed=0)
+    correlations = bootstrap.resample({"r": by_emotion}, 50, num_resamples=30, seed=0)["r"]
+    counts = np.concatenate(list(bootstrap.draws(50, num_resamples=30, seed=0)))
+    for place, rows in enumerate(map(drawn_rows, counts)):
+        expected = {
+            **metrics.ranking_metrics(logits[rows], targets[rows]),
+            "predicted_in_true_top3": metrics.predicted_in_true_top_k(logits[rows], targets[rows]),
+            **metrics.intensity_metrics(logits[rows], targets[rows]),
+        }
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name][place] == pytest.approx(value, rel=1e-9), name
+        each = metrics.correlations(predicted[rows], targets[rows])
+        assert correlations[place] == pytest.approx(each, nan_ok=True)
+    assert np.isnan(correlations[:, 4]).all()
+    assert 0 < np.isnan(correlations[:, 5]).sum() < 30
+
+
+def test_accuracies_of_pairs_are_sums_over_what_the_drawn_components_hold() -> None:
+    pairs = [Pair("a", "b"), Pair("c", "b"), Pair("x", "y"), Pair("p", "q"), Pair("q", "r"), Pair("p", "r")]
+    right = np.array([1.0, 0, 1, 0, 1, 1])
+    units = units_of(pairs, pairs)
+    members = [{0, 1}, {2}, {3, 4, 5}]
+    assert units.num_components == 3
+    assert {frozenset(np.flatnonzero(units.component == c).tolist()) for c in range(3)} == set(map(frozenset, members))
+    numbers = [int(units.component[min(group)]) for group in members]
+    statistic = units.mean(right)
+    for counts in np.concatenate(list(bootstrap.draws(3, num_resamples=20, seed=5))):
+        drawn = [right[pair] for group, c in zip(members, numbers, strict=True) for pair in [*group] * int(counts[c])]
+        assert statistic(counts[None])[0] == pytest.approx(np.mean(drawn))
+
+
+def test_lists_that_connect_pairs_make_one_component_of_them() -> None:
+    pairs = [Pair("a", "b"), Pair("x", "y"), Pair("p", "q")]
+    assert units_of(pairs, pairs).num_components == 3
+    assert units_of(pairs, [*pairs, ("b", "k", "x")]).num_components == 2
+
+
+def test_identical_runs_do_not_differ_in_any_draw() -> None:
+    values = np.random.default_rng(0).random(80)
+    statistics = {who: bootstrap.mean_of(values) for who in "ab"}
+    drawn = bootstrap.resample(statistics, 80, num_resamples=200, seed=0)
+    differences = drawn["b"] - drawn["a"]
+    assert (differences == 0).all()
+    assert bootstrap.interval(differences) == (0, 0)
+    assert bootstrap.probability_better(differences) == 0.5
+
+
+def test_a_small_steady_difference_is_found_although_both_runs_vary_more() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, 1, 200)
+    statistics = {"a": bootstrap.mean_of(a), "b": bootstrap.mean_of(a + 0.05 + rng.normal(0, 0.1, 200))}
+    drawn = bootstrap.resample(statistics, 200, num_resamples=500, seed=0)
+    alone, together = bootstrap.interval(drawn["b"]), bootstrap.interval(drawn["b"] - drawn["a"])
+    assert alone is not None
+    assert together is not None
+    assert alone.low < np.mean(a) < alone.high
+    assert together.low > 0
+    assert bootstrap.probability_better(drawn["b"] - drawn["a"]) > 0.99
+    assert bootstrap.probability_better(drawn["b"] - drawn["a"], lower_is_better=True) < 0.01
+
+
+def coverage(*, by_component: bool) -> float:
+    """How often a 95 % interval of a share holds the true one, 0.6, of 60 components of 5 pairs that are all right or
+    all wrong together."""
+    rng, held = np.random.default_rng(0), 0
+    for number in range(200):
+        right = np.repeat(rng.random(60) < 0.6, 5).astype(float)
+        values = right[::5] if by_component else right
+        drawn = bootstrap.resample({"share": bootstrap.mean_of(values)}, len(values), num_resamples=300, seed=number)[
+            "share"
+        ]
+        found = bootstrap.interval(drawn)
+        assert found is not None
+        held += found.low <= 0.6 <= found.high
+    return held / 200
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say_if_whole_components_are_drawn() -> None:
+    assert 0.90 <= coverage(by_component=True) <= 0.98
+    assert coverage(by_component=False) < 0.75
+
+
+def test_draws_without_a_value_are_left_out() -> None:
+    assert bootstrap.interval(np.array([np.nan, 1.0, 2.0])) == pytest.approx((1.025, 1.975))
+    assert bootstrap.interval(np.array([np.nan])) is None
