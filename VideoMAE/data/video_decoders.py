@@ -65,7 +65,7 @@ def require_decoder(decoder: DecoderName) -> None:
                 raise ImportError("it finds no FFmpeg libraries, or is made for another torch")
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"--decoder {decoder}: not installed; pip install {error.name}, or take --decoder pyav"
+            f"--decoder {decoder}: not installed; pip install {decoder}, or take --decoder pyav"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:
         advice = "apt-get install ffmpeg, " if decoder == "torchcodec" else ""
