@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from VideoMAE.data.loaders import ShareSampler, make_loader
+from VideoMAE.data.loaders import Batch, ShareSampler, collate, make_loader
 from VideoMAE.data.shared_clips import empty_clips
-from VideoMAE.data.vce import Annotations, EvaluationDataset
+from VideoMAE.data.vce import Annotations, EvaluationDataset, Sample
 
 
 class Clips:
@@ -34,6 +35,35 @@ def test_a_worker_writes_to_shared_memory_and_the_main_process_to_its_own() -> N
         batches = [batch.clips for batch in loader]
         assert [clips.shape for clips in batches] == [(2, 3)] * 3
         assert all((clips == num_workers).all() for clips in batches)
+
+
+class Counting:
+    """Clips of the number of the video, so that joining them the wrong way shows."""
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        return torch.full((2, 3), float(path.stem))
+
+
+def noting(samples: Sequence[Sample]) -> Batch:
+    """A batch whose targets say whether it was made in shared memory."""
+    batch = collate(samples)
+    return batch._replace(targets=torch.tensor(float(batch.clips.is_shared())))
+
+
+def test_a_worker_joins_clips_in_shared_memory() -> None:
+    videos = Annotations(["0", "1", "2"], [Path(f"{i}.mp4") for i in range(3)], np.zeros((3, 4), np.float32))
+    for num_workers in (0, 1):
+        (batch,) = make_loader(
+            EvaluationDataset(videos, make_clips=Counting(), seed=0),
+            ShareSampler(3, rank=0, world_size=1),
+            num_workers=num_workers,
+            pin_memory=False,
+            decode_seconds=60,
+            batch_size=3,
+            collate_fn=noting,
+        )
+        assert batch.targets == num_workers
+        assert batch.clips.tolist() == [[float(i)] * 3 for i in (0, 0, 1, 1, 2, 2)]
 
 
 def test_the_room_is_of_the_type_asked_for() -> None:

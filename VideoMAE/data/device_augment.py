@@ -16,6 +16,7 @@ from torch import Tensor
 from VideoMAE.data.fused_colour import RED_GREEN_BLUE_IN_GREY, TRUNCATE, Lookup, Saturation, Step, sharpening_kernel
 from VideoMAE.data.fused_plan import ClipPlan, crop_map, plan_clip
 from VideoMAE.data.random_erasing import ErasedBox, erase_in_place
+from VideoMAE.data.shared_clips import joined
 from VideoMAE.data.video_transforms import IMAGENET_MEAN, IMAGENET_STD, CropBox, TrainTransform
 
 
@@ -76,8 +77,8 @@ def concatenate(batches: Sequence[Any]) -> Any:
     if len(batches) == 1:
         return batches[0]
     if not isinstance(batches[0], PlannedClips):
-        return torch.cat(list(batches))
-    pixels = torch.cat([batch.pixels for batch in batches])
+        return joined(batches)
+    pixels = joined([batch.pixels for batch in batches])
     plans = [plan for batch in batches for plan in batch.plans]
     return PlannedClips(pixels, plans, batches[0].shape, batches[0].erase_mode)
 
