@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chart_style import LIGHT, Theme, add_legend, as_png, label_axes, new_figure
 from loader_datasets import Subject
 from loader_parts import PARTS, Split
 from loader_workers import Held, Rate
 from matplotlib.figure import Figure
 from PIL import Image
 from programs import num_cores
+
+from VideoMAE.reporting.chart_style import LIGHT, Theme, add_legend, as_png, label_axes, new_figure
 
 PREPARE = "data_prep/prepare_videos.py makes a copy that decodes faster"
 LARGE_SHARE = 0.5  # of the whole, from which on a part is worth advice
