@@ -16,6 +16,7 @@ from torch import Tensor
 from VideoMAE.data.fused_colour import RED_GREEN_BLUE_IN_GREY, TRUNCATE, Lookup, Saturation, Step, sharpening_kernel
 from VideoMAE.data.fused_plan import ClipPlan, crop_map, plan_clip
 from VideoMAE.data.random_erasing import ErasedBox, erase_in_place
+from VideoMAE.data.shared_clips import empty_clips
 from VideoMAE.data.video_transforms import IMAGENET_MEAN, IMAGENET_STD, CropBox, TrainTransform
 
 
@@ -76,10 +77,15 @@ def concatenate(batches: Sequence[Any]) -> Any:
     if len(batches) == 1:
         return batches[0]
     if not isinstance(batches[0], PlannedClips):
-        return torch.cat(list(batches))
-    pixels = torch.cat([batch.pixels for batch in batches])
+        return _joined(batches)
     plans = [plan for batch in batches for plan in batch.plans]
-    return PlannedClips(pixels, plans, batches[0].shape, batches[0].erase_mode)
+    return PlannedClips(_joined([batch.pixels for batch in batches]), plans, batches[0].shape, batches[0].erase_mode)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """n x (b, ...) -> (B, ...); in a worker, in shared memory."""
+    first = tensors[0]
+    return torch.cat(list(tensors), out=empty_clips(sum(map(len, tensors)), *first.shape[1:], dtype=first.dtype))
 
 
 def render(frames: Tensor, plan: ClipPlan, size: int) -> Tensor:
