@@ -7,7 +7,7 @@ import pytest
 import torch
 from video_files import write_moving_video
 
-from VideoMAE.data import clips
+from VideoMAE.data.clips import TrainClips
 from VideoMAE.data.fused_augment import FusedTransform
 from VideoMAE.data.video_reader import Video
 from VideoMAE.data.video_transforms import TrainTransform
@@ -32,13 +32,12 @@ class CountedVideo(Video):
 @pytest.mark.parametrize("train_fps", [4.0, None])
 def test_augmented_copies_decode_once(tmp_path: Path, monkeypatch, transform, train_fps) -> None:
     path = write_moving_video(tmp_path / "video.mp4", 80)
-    monkeypatch.setattr(clips, "Video", CountedVideo)
     monkeypatch.setattr(CountedVideo, "opened", 0)
     monkeypatch.setattr(CountedVideo, "decoded", 0)
-    copies = clips.TrainClips(8, 4, train_fps, 5, transform)(path, np.random.default_rng(0))
+    copies = TrainClips(8, 4, train_fps, 5, transform, CountedVideo)(path, np.random.default_rng(0))
     assert copies.shape == (5, 3, 8, 32, 32)
     assert CountedVideo.opened == 1
     assert CountedVideo.decoded == 8
     assert len({float(copy.sum()) for copy in copies}) == 5
-    alone = clips.TrainClips(8, 4, train_fps, 1, transform)(path, np.random.default_rng(0))
+    alone = TrainClips(8, 4, train_fps, 1, transform)(path, np.random.default_rng(0))
     assert torch.equal(alone[0], copies[0])
