@@ -41,7 +41,7 @@ MEANINGLESS: dict[str, tuple[Any, str]] = {
     "mixup": (0, "the head sees features of whole clips"),
     "cutmix": (0, "the head sees features of whole clips"),
     "num_sample": (1, "every video passes through the network once, as in validation"),
-    "augment": (False, "every video passes through the network once, as in validation"),
+    "device_augment": (False, "every video passes through the network once, as in validation"),
     "drop": (0, "the network is frozen"),
     "attn_drop_rate": (0, "the network is frozen"),
     "fc_drop_rate": (0, "--weight_decay keeps the head small"),

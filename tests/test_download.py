@@ -83,9 +83,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         if self.site.cut_answers and status in (200, 206):
-            self.site.cut_answers -= 1
             self.wfile.write(body[: self.site.bytes_of_cut])
             self.wfile.flush()
+            self.site.cut_answers -= 1  # one that the client gave up before does not count
             if self.site.stall:
                 self.site.stalled.set()
                 self.site.go_on.wait(60)
