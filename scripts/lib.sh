@@ -79,6 +79,7 @@ show_uses() {
     show_line "$python" "$REPO_PATH/VideoMAE/predict.py" "$video" --checkpoint "$vce" "$v2v"
     echo "A page about a run, to be found in its folder:"
     show_line "$python" "$REPO_PATH/VideoMAE/report.py" "$vce"
+    show_line "$python" "$REPO_PATH/VideoMAE/report.py" "$v2v"
     echo "A page to try videos on; the first line installs what it needs:"
     show_line "$python" -m pip install --quiet gradio -c "$REPO_PATH/constraints.txt"
     show_line "$python" "$REPO_PATH/VideoMAE/demo.py" --checkpoint "$vce" "$v2v"

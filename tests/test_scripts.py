@@ -140,6 +140,7 @@ def test_the_quickstart_ends_with_commands_that_run_as_they_stand_from_any_folde
     assert arguments == [
         [f"{program}/predict.py", str(work / "video.mp4"), "--checkpoint", *runs],
         [f"{program}/report.py", runs[0]],
+        [f"{program}/report.py", runs[1]],
         ["-m", "pip", "install", "--quiet", "gradio", "-c", str(REPOSITORY / "constraints.txt")],
         [f"{program}/demo.py", "--checkpoint", *runs],
     ]
