@@ -217,18 +217,28 @@ def prepare(source: Path, copy: Path, *flags: str) -> Path:
     return copy
 
 
-def main(*, repeats: int = 24, num_films: int = 6, soak: int = 5000) -> None:
+def some_of(sample: Path, folder: Path, num_videos: int) -> Footage:
+    """Parts of the two datasets that make_sample.py has drawn."""
+    for name in ("vce_dataset", "v2v_dataset"):
+        program = [sys.executable, ROOT / "data_prep/make_subset.py", sample / name, folder / name]
+        subprocess.run([*program, "--num_videos", str(num_videos)], check=True, stdout=subprocess.DEVNULL)
+    return Footage(folder / "vce_dataset", folder / "v2v_dataset")
+
+
+def main(*, repeats: int = 24, num_films: int = 6, sample: Path | None = None, soak: int = 5000) -> None:
     """Time what belongs together in turn, on one thread; then run a worker.
 
     Args:
         repeats: timed calls of each.
         num_films: films of the kind that both datasets hold.
+        sample: folder that data_prep/make_sample.py has made; 10 times as many of its videos take the films' place.
         soak: items of the worker; 0 leaves that out.
     """
     use_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        films: Footage = make_footage(folder / "originals", num_films=num_films)
+        originals = folder / "originals"
+        films = some_of(sample, originals, 10 * num_films) if sample else make_footage(originals, num_films=num_films)
         rows = training_rows(films.vce, prepare(films.vce, folder / "vce_copy"), repeats=repeats)
         rows += preference_rows(films.v2v, prepare(films.v2v, folder / "v2v_copy"), repeats=repeats)
         rows += test_rows(films.vce, repeats=repeats)
