@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from VideoMAE.training.stop_request import StopRequest
+
 WAIT = """
 import signal, sys, time
 from VideoMAE.training.stop_request import end_with_launcher
@@ -48,3 +50,12 @@ def test_a_process_hears_of_the_end_of_torchrun_and_slurms_step_but_not_of_a_she
         process.stdin.write("ended\n")
         process.stdin.flush()
         assert process.stdout.read() == outcome + "\n"
+
+
+def test_a_repeated_signal_does_not_disturb_a_run_that_is_already_stopping() -> None:
+    request = StopRequest()
+    with request.listening():
+        with request.deferred():
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert request.signal_name == "SIGINT"

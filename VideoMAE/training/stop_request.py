@@ -62,8 +62,9 @@ class StopRequest:
             self._is_deferred = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self:
-            self.signal_name, self._asked_at = signal.Signals(number).name, time.monotonic()
+        if self:  # already stopping: a launcher repeats the signal once the first process has ended
+            return
+        self.signal_name, self._asked_at = signal.Signals(number).name, time.monotonic()
         if not self._is_deferred:
             raise InterruptedRunError(f"{self.signal_name}: stopped before there was anything to save")
 
