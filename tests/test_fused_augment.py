@@ -25,7 +25,7 @@ from VideoMAE.run_setup import train_transform
 SIZE = 64
 EXACT, FUSED = TrainTransform(SIZE, erase_probability=0.0), FusedTransform(SIZE, erase_probability=0.0)
 NAMES = FUSED.rand_augment.names
-MOVING = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+MOVING = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 COLOURS = tuple(name for name in NAMES if name not in MOVING)
 FRAME = (96, 128)  # height, width
 WHOLE = CropBox(0, 0, *FRAME)
@@ -135,7 +135,7 @@ def test_what_leaves_the_frame_is_grey_where_exact_has_it_grey(name, sign):
 
 
 def test_what_is_filled_takes_part_in_later_colours_only():
-    shift, later = AppliedOperation("TranslateX", (40.0,), "bicubic"), operation("SolarizeAdd")
+    shift, later = AppliedOperation("TranslateXRel", (40 / FRAME[1],), "bicubic"), operation("SolarizeAdd")
     middle, right = SIZE // 2, SIZE - 3
     for operations, level in (
         ([shift], 128),
@@ -150,7 +150,7 @@ def test_what_is_filled_takes_part_in_later_colours_only():
 
 
 def test_what_was_shifted_out_and_back_stays_lost():
-    there, back = (AppliedOperation("TranslateX", (shift,), "bicubic") for shift in (40.0, -40.0))
+    there, back = (AppliedOperation("TranslateXRel", (shift / FRAME[1],), "bicubic") for shift in (40, -40))
     clip = of_255(FUSED.apply(SCENE, drawn(there, operation("Invert"), back)))
     width = round(SIZE * 40 / FRAME[1])
     assert torch.all((clip[..., : width - 1] - 128).abs() < 1)
@@ -186,7 +186,8 @@ def test_frames_of_any_size_are_close(size):
         assert clip.shape == (3, 2, SIZE, SIZE)
         assert clip.is_contiguous()
         differences.append(difference(draw, frames))
-    assert np.mean(differences) < 4
+    # Exact shifts by whole pixels where a frame has few: the edge of what it fills may lie half a pixel elsewhere.
+    assert np.mean(differences) < 4 + 20 / min(size)
 
 
 def test_frames_are_only_read_and_the_result_is_always_the_same():

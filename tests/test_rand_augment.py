@@ -19,9 +19,8 @@ from VideoMAE.data.rand_augment import (
 )
 
 CONFIG = "rand-m7-n4-mstd0.5-inc1"
-CROP_SIZE = 224
-INCREASING = RandAugment(CONFIG, crop_size=CROP_SIZE)
-PLAIN = RandAugment("rand-m7-n4", crop_size=CROP_SIZE)
+INCREASING = RandAugment(CONFIG)
+PLAIN = RandAugment("rand-m7-n4")
 ALL_NAMES = sorted({*INCREASING.names, *PLAIN.names})
 
 
@@ -40,7 +39,7 @@ def make_frames(num_frames=3, height=37, width=52, seed=0):
 
 def timm_picture(frame, name, magnitude, seed, *, interpolation):
     """What timm's AugmentOp makes of a frame after `random.seed(seed)`."""
-    hparams = {"translate_const": int(0.45 * CROP_SIZE), "img_mean": FILL, "magnitude_max": 30}
+    hparams = {"img_mean": FILL, "magnitude_max": 30}
     hparams["interpolation"] = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}[interpolation]
     operation = AugmentOp(name, prob=1.0, magnitude=magnitude, hparams=hparams)
     random.seed(seed)
@@ -70,26 +69,39 @@ def test_every_operation_makes_timms_picture_at_every_magnitude_and_sign(name, g
 
 @pytest.mark.parametrize(("config", "magnitude"), [("rand-inc1", 10), ("rand-mmax15-inc1", 13), ("rand", 2)])
 def test_posterizing_to_no_bits_is_black_whatever_pillow_thinks_of_it(config, magnitude):
-    augment = RandAugment(config, crop_size=CROP_SIZE)
+    augment = RandAugment(config)
     name = next(name for name in augment.names if name.startswith("Posterize"))
     operation = AppliedOperation(name, augment.level_args(name, magnitude, 1.0), "bicubic")
     assert operation.args[0] < 1
     assert np.all(apply_operations(make_frames(), [operation]) == 0)
 
 
-def test_operations_are_timms_increasing_set_with_translation_in_pixels():
+def test_operations_are_timms_increasing_set():
     timms = [operation.name for operation in rand_augment_transform(CONFIG).ops]
     assert len(timms) == 15
-    assert INCREASING.names == tuple(name.replace("XRel", "X").replace("YRel", "Y") for name in timms)
+    assert INCREASING.names == tuple(timms)
 
 
-def test_translation_reaches_45_percent_of_the_crop_and_ignores_the_frame_size():
-    assert INCREASING.level_args("TranslateX", 10, -1.0) == (-100.0,)
-    small = RandAugment(CONFIG, crop_size=32)
-    assert small.level_args("TranslateY", 5, 1.0) == (7.0,)
-    shifted = apply_operations(make_frames(width=200), [AppliedOperation("TranslateX", (50.0,), "bilinear")])
-    np.testing.assert_array_equal(shifted[:, :, :150], make_frames(width=200)[:, :, 50:])
-    assert np.all(shifted[:, :, 150:] == 128)
+def test_translation_reaches_45_percent_of_each_frames_own_width_and_height():
+    frames = make_frames(height=40, width=200)
+    for name, magnitude, sign, axis, num_pixels in [
+        ("TranslateXRel", 10, -1.0, 2, -90),
+        ("TranslateYRel", 5, 1.0, 1, 9),
+    ]:
+        operation = AppliedOperation(name, INCREASING.level_args(name, magnitude, sign), "bilinear")
+        source = np.arange(frames.shape[axis]) + num_pixels
+        outside = (source < 0) | (source >= len(source))
+        expected = frames.take(source, axis, mode="clip")
+        expected[(slice(None),) * axis + (outside,)] = 128
+        np.testing.assert_array_equal(apply_operations(frames, [operation]), expected)
+
+
+def test_mean_translations_of_the_papers_recipe_are_those_of_the_original():
+    rng, height, width = np.random.default_rng(12), 256, 320
+    draws = [operation for _ in range(20000) for operation in INCREASING.draw(rng)]
+    for name, side, mean_pixels in [("TranslateXRel", width, 100.8), ("TranslateYRel", height, 80.64)]:
+        pixels = [abs(operation.args[0]) * side for operation in draws if operation.name == name]
+        assert abs(np.mean(pixels) - mean_pixels) < 1
 
 
 def test_a_clip_of_equal_frames_stays_a_clip_of_equal_frames():
@@ -112,7 +124,7 @@ def test_a_clip_is_treated_as_its_frames_one_by_one():
 
 def test_operations_are_drawn_uniformly_with_replacement():
     rng = np.random.default_rng(2)
-    draws = [RandAugment("rand-m7-n4-p1-inc1", crop_size=CROP_SIZE).draw(rng) for _ in range(3000)]
+    draws = [RandAugment("rand-m7-n4-p1-inc1").draw(rng) for _ in range(3000)]
     counts = Counter(operation.name for draw in draws for operation in draw)
     assert len(counts) == 15
     assert all(abs(count - 800) < 4.5 * 800**0.5 for count in counts.values())
@@ -122,7 +134,7 @@ def test_operations_are_drawn_uniformly_with_replacement():
 @pytest.mark.parametrize("probability", [0.5, 0.2])
 def test_each_operation_is_applied_with_its_probability(probability):
     rng = np.random.default_rng(3)
-    augment = RandAugment(f"rand-m7-n4-p{probability}-inc1", crop_size=CROP_SIZE)
+    augment = RandAugment(f"rand-m7-n4-p{probability}-inc1")
     lengths = Counter(len(augment.draw(rng)) for _ in range(4000))
     mean = sum(length * count for length, count in lengths.items()) / 4000
     assert abs(mean - 4 * probability) < 0.06
@@ -132,7 +144,7 @@ def test_each_operation_is_applied_with_its_probability(probability):
 def test_signs_are_balanced_and_magnitudes_have_the_mean_and_deviation_asked_for():
     rng = np.random.default_rng(4)
     draws = [operation for _ in range(20000) for operation in INCREASING.draw(rng)]
-    for name, unit in [("Rotate", 3.0), ("ShearX", 0.03), ("TranslateY", 10.0)]:
+    for name, unit in [("Rotate", 3.0), ("ShearX", 0.03), ("TranslateYRel", 0.045)]:
         levels = np.array([operation.args[0] for operation in draws if operation.name == name]) / unit
         assert abs(np.mean(levels > 0) - 0.5) < 0.05
         assert abs(np.mean(np.abs(levels)) - 7) < 0.05
@@ -144,7 +156,7 @@ def test_signs_are_balanced_and_magnitudes_have_the_mean_and_deviation_asked_for
 def test_magnitudes_stay_between_zero_and_the_maximum():
     rng = np.random.default_rng(5)
     for config, limit in [("rand-m9-n4-mstd5-inc1", 10), ("rand-m9-n4-mstd5-mmax12-inc1", 12)]:
-        augment = RandAugment(config, crop_size=CROP_SIZE)
+        augment = RandAugment(config)
         draws = [operation for _ in range(2000) for operation in augment.draw(rng)]
         degrees = [abs(operation.args[0]) for operation in draws if operation.name == "Rotate"]
         assert (min(degrees) >= 0, max(degrees)) == (True, 3.0 * limit)
@@ -152,7 +164,7 @@ def test_magnitudes_stay_between_zero_and_the_maximum():
 
 def test_a_deviation_above_100_means_a_uniform_magnitude():
     rng = np.random.default_rng(6)
-    augment = RandAugment("rand-m8-n4-mstd101-inc1", crop_size=CROP_SIZE)
+    augment = RandAugment("rand-m8-n4-mstd101-inc1")
     draws = [operation for _ in range(4000) for operation in augment.draw(rng)]
     levels = np.array([abs(operation.args[0]) / 3 for operation in draws if operation.name == "Rotate"])
     assert levels.max() <= 8
@@ -168,7 +180,7 @@ def test_equal_generators_draw_equal_operations_and_different_ones_differ():
 
 def test_global_random_state_is_neither_read_nor_moved(global_random):
     frames = make_frames()
-    augment = RandAugment(CONFIG, crop_size=CROP_SIZE, interpolation="random")
+    augment = RandAugment(CONFIG, interpolation="random")
     results = []
     for seed in (0, 1):
         random.seed(seed)
@@ -183,7 +195,7 @@ def test_global_random_state_is_neither_read_nor_moved(global_random):
 def test_interpolation_is_the_one_asked_for_and_random_takes_both():
     rng = np.random.default_rng(10)
     for interpolation in ("bilinear", "bicubic", "random"):
-        augment = RandAugment(CONFIG, crop_size=CROP_SIZE, interpolation=interpolation)
+        augment = RandAugment(CONFIG, interpolation=interpolation)
         used = {operation.interpolation for _ in range(50) for operation in augment.draw(rng)}
         assert used == ({"bilinear", "bicubic"} if interpolation == "random" else {interpolation})
 
@@ -221,7 +233,7 @@ def test_config_strings_are_read_as_timm_reads_them():
 @pytest.mark.parametrize("config", ["", "none"])
 def test_none_draws_nothing_and_returns_the_frames(config):
     frames = make_frames()
-    augment, rng = RandAugment(config, crop_size=CROP_SIZE), np.random.default_rng(0)
+    augment, rng = RandAugment(config), np.random.default_rng(0)
     assert augment.draw(rng) == []
     np.testing.assert_array_equal(augment(frames, rng), frames)
 
@@ -247,4 +259,4 @@ def test_an_unknown_part_is_refused_by_name(config, part):
 
 def test_an_unknown_interpolation_is_refused_by_name():
     with pytest.raises(ValueError, match="--train_interpolation 'lanczos'"):
-        RandAugment(CONFIG, crop_size=CROP_SIZE, interpolation="lanczos")
+        RandAugment(CONFIG, interpolation="lanczos")

@@ -22,7 +22,7 @@ from VideoMAE.data.video_transforms import CropBox, TrainDraw
 SMOOTH_JUMP = 2
 MARGIN_PIXELS = 2  # read around the crop: for interpolation, and for the sharpening filter
 
-_LEVEL_PLACE = {"ShearX": (0, 1), "ShearY": (1, 0), "TranslateX": (0, 2), "TranslateY": (1, 2)}
+_LEVEL_PLACE = {"ShearX": (0, 1), "ShearY": (1, 0), "TranslateXRel": (0, 2), "TranslateYRel": (1, 2)}
 
 
 class ClipPlan(NamedTuple):
@@ -50,7 +50,8 @@ def operation_map(operation: AppliedOperation, height: int, width: int) -> np.nd
         turn, centre = np.array([[cos, -sin], [sin, cos]]), np.array([width / 2, height / 2])
         matrix[:2, :2], matrix[:2, 2] = turn, centre - turn @ centre
     else:
-        matrix[_LEVEL_PLACE[operation.name]] = level
+        side = {"TranslateXRel": width, "TranslateYRel": height}.get(operation.name, 1)
+        matrix[_LEVEL_PLACE[operation.name]] = level * side
     return matrix
 
 

@@ -16,20 +16,17 @@ from PIL import Image
 
 FILL = (128, 128, 128)
 MAX_LEVEL = 10.0
-TRANSLATION_LIMIT = 0.45  # of the crop's side
 UNIFORM_MAGNITUDE_STD = 100.0  # a deviation above this asks timm for a uniform magnitude
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# timm's set shifts by a share of each frame's own side; the reference shifts by pixels, whatever the frame's size.
-_IN_PIXELS = {"TranslateXRel": "TranslateX", "TranslateYRel": "TranslateY"}
-# The operations whose level timm gives a random sign, with the unsigned argument at level 10 (None: the crop size sets
-# it). timm's own level functions would take that sign from the global generator.
-_SIGNED_LIMIT: dict[str, float | None] = {
+# The operations whose level timm gives a random sign, with the unsigned argument at level 10. timm's own level
+# functions would take that sign from the global generator.
+_SIGNED_LIMIT = {
     "Rotate": 30.0,
     "ShearX": 0.3,
     "ShearY": 0.3,
-    "TranslateX": None,
-    "TranslateY": None,
+    "TranslateXRel": 0.45,
+    "TranslateYRel": 0.45,
     "ColorIncreasing": 0.9,
     "ContrastIncreasing": 0.9,
     "BrightnessIncreasing": 0.9,
@@ -41,7 +38,7 @@ class AppliedOperation(NamedTuple):
     """One operation as it is done to every frame of a clip."""
 
     name: str  # as in timm's NAME_TO_OP
-    args: tuple[float, ...]  # degrees, pixels, factor, bits or threshold; () where the operation has no level
+    args: tuple[float, ...]  # degrees, share of the frame's side, factor, bits or threshold; () where it has no level
     interpolation: str  # "bilinear" or "bicubic"; read by rotation, shear and translation only
 
 
@@ -107,24 +104,22 @@ def parse_rand_augment(config: str) -> RandAugmentSettings:
 class RandAugment:
     """Draws the operations of a clip, (rng) -> list of AppliedOperation.
 
-    `crop_size` in pixels sets the limit of translation, int(0.45 x crop_size) at level 10, whole pixels as in timm.
+    Translations are shares of the frame's own width or height, up to 0.45 at level 10, whatever is cropped afterwards.
     `interpolation` is "bilinear", "bicubic", or "random" for one of the two per operation. Raises ValueError naming
     `--aa` or `--train_interpolation`.
     Source: RandAugment (Cubuk et al., 2019, arXiv:1909.13719, section 3) with timm's noise on the magnitude.
     """
 
-    def __init__(self, config: str, *, crop_size: int, interpolation: str = "bicubic") -> None:
+    def __init__(self, config: str, *, interpolation: str = "bicubic") -> None:
         if interpolation not in (*_RESAMPLING, "random"):
             raise ValueError(
                 f"--train_interpolation {interpolation!r} is unknown, expected one of {[*_RESAMPLING, 'random']}"
             )
         self.settings = parse_rand_augment(config)
         self.interpolations = list(_RESAMPLING) if interpolation == "random" else [interpolation]
-        self.translation_limit_pixels = int(TRANSLATION_LIMIT * crop_size)
         self.names: tuple[str, ...] = ()
         if self.settings.num_operations:
-            choices = _timm().rand_augment_choices("", increasing=self.settings.increasing)
-            self.names = tuple(_IN_PIXELS.get(name, name) for name in choices)
+            self.names = tuple(_timm().rand_augment_choices("", increasing=self.settings.increasing))
 
     def draw(self, rng: np.random.Generator) -> list[AppliedOperation]:
         """Draw the operations of one clip, (rng) -> list of at most `num_operations` AppliedOperation.
@@ -157,8 +152,7 @@ class RandAugment:
     def level_args(self, name: str, magnitude: float, sign: float) -> tuple[float, ...]:
         """The arguments of an operation at a magnitude, `sign` -1 or 1 for those that have one -> tuple of numbers."""
         if name in _SIGNED_LIMIT:
-            limit = _SIGNED_LIMIT[name]
-            level = sign * magnitude / MAX_LEVEL * (self.translation_limit_pixels if limit is None else limit)
+            level = sign * magnitude / MAX_LEVEL * _SIGNED_LIMIT[name]
             # An enhancement's argument is a factor around 1, where 1 changes nothing.
             return (max(0.1, 1.0 + level) if name.endswith("Increasing") else level,)
         level_function = _timm().LEVEL_TO_ARG[name]

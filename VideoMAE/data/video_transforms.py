@@ -190,7 +190,7 @@ class TrainTransform:
         aspect: tuple[float, float] = (3 / 4, 4 / 3),
     ) -> None:
         self.crop_size = crop_size
-        self.rand_augment = RandAugment(auto_augment, crop_size=crop_size, interpolation=interpolation)
+        self.rand_augment = RandAugment(auto_augment, interpolation=interpolation)
         self.random_erasing = RandomErasing(erase_probability, mode=erase_mode, max_count=erase_count)
         self.flip_probability = flip_probability
         self.scale = scale
