@@ -1,8 +1,9 @@
 """Every flag, once: its name, type, default and meaning. Frozen dataclasses, turned into a command line by tyro."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -294,6 +295,8 @@ class V2VModelConfig(ModelConfig):
     finetune: Annotated[Path | None, also("--checkpoint")] = None
     """Checkpoint to start from, pre-trained or of a VCE or V2V run; a head of emotions is dropped. With --mode eval
     the checkpoint to test."""
+    init_scale: tyro.conf.Suppress[tyro.conf.Fixed[float]] = 1.0
+    """Not a flag of V2V; see V2VConfig.refused_flags."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,6 +344,9 @@ class V2VRunConfig(RunConfig):
 class V2VConfig:
     """Fine-tune a VideoMAE ViT on V2V: which of two videos, or in which order several, feel better."""
 
+    refused_flags: ClassVar[Mapping[str, str]] = {
+        "--init_scale": "V2V's head keeps torch.nn.Linear's start weights; the original ignored this flag for V2V"
+    }
     data: V2VDataConfig
     augment: V2VAugmentConfig
     model: V2VModelConfig

@@ -38,14 +38,15 @@ def parse_flags(config_type: type[Config], argv: Sequence[str]) -> Config:
 
     Accepts both `--flag value` and `--flag=value`; the last of several equal flags wins.
     """
+    refused = {**REFUSED_FLAGS, **getattr(config_type, "refused_flags", {})}
     arguments: list[str] = []
     skip_value = False
     for argument in join_mode(argv):
         name = argument.split("=")[0]
         if skip_value:
             skip_value = False
-        elif name in REFUSED_FLAGS:
-            sys.exit(f"error: {name} does nothing here: {REFUSED_FLAGS[name]}. Leave it out.")
+        elif name in refused:
+            sys.exit(f"error: {name} does nothing here: {refused[name]}. Leave it out.")
         elif name in LAUNCHER_FLAGS:
             skip_value = "=" not in argument
         else:

@@ -147,9 +147,9 @@ class VisionTransformer(nn.Module):
     Args:
         use_mean_pooling: mean of the tokens, then `fc_norm`; otherwise `norm`, then the first token.
         init_values: above 0, start value of the learned channel scales `gamma_1`, `gamma_2`.
-        init_scale: factor on the head's start weights.
+        init_scale: factor on the head's start weights; not on those of a head without bias.
         use_learnable_pos_emb: a parameter `pos_embed` in place of the fixed sine-cosine table.
-        head_bias: without it the head is `head.0`, as in the reference's V2V checkpoints.
+        head_bias: without it the head is `head.0`, as in the reference's V2V checkpoints, and starts as nn.Linear does.
         use_checkpoint: keep no activations of a block, compute them again in the backward pass.
     """
 
@@ -211,11 +211,12 @@ class VisionTransformer(nn.Module):
         self.norm = nn.Identity() if use_mean_pooling else norm_layer(embed_dim)
         self.fc_norm = norm_layer(embed_dim) if use_mean_pooling else None
         self.fc_dropout = nn.Dropout(fc_drop_rate)
-        output = nn.Linear(embed_dim, num_classes, bias=head_bias)
-        self.head = output if head_bias else nn.Sequential(output)
+        self.head: nn.Module = nn.Linear(embed_dim, num_classes)
         self.apply(_init_weights)
         with torch.no_grad():
-            output.weight.mul_(init_scale)
+            self.head.weight.mul_(init_scale)
+        if not head_bias:
+            self.head = nn.Sequential(nn.Linear(embed_dim, num_classes, bias=False))
 
     def get_num_layers(self) -> int:
         """Number of blocks, for layer-wise learning-rate decay."""

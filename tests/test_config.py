@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from VideoMAE.config import ModelName, VCEConfig
+from VideoMAE.config import ModelName, V2VConfig, VCEConfig
 from VideoMAE.flags import REFUSED_FLAGS, differences, parse_flags, to_json
 from VideoMAE.modeling_finetune import MODELS
 from VideoMAE.training.losses import LOSSES
@@ -78,6 +78,15 @@ def test_a_flag_that_does_nothing_ends_the_program_with_a_sentence(flag: str, fo
     with pytest.raises(SystemExit) as caught:
         parse(*form.format(flag).split())
     assert caught.value.code == f"error: {flag} does nothing here: {REFUSED_FLAGS[flag]}. Leave it out."
+
+
+def test_init_scale_is_refused_for_v2v_whose_head_it_does_not_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_flags(V2VConfig, ["--data_dir", "/v2v", "--results_path", "/out", "--init_scale", "1"])
+    assert str(caught.value.code).startswith("error: --init_scale does nothing here: V2V's head keeps")
+    with pytest.raises(SystemExit):
+        parse_flags(V2VConfig, ["--help"])
+    assert "init_scale" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

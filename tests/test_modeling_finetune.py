@@ -197,6 +197,15 @@ def test_init_scale_scales_the_head_only() -> None:
         torch.testing.assert_close(states[1][name], value * (0.001 if name == "head.weight" else 1.0))
 
 
+def test_a_head_without_bias_starts_as_torchs_linear_whatever_init_scale_says() -> None:
+    for init_scale in (1.0, 0.001):
+        torch.manual_seed(3)
+        model = MODELS["vit_base_patch16_224"](num_classes=1, head_bias=False, depth=1, init_scale=init_scale)
+        weight = model.state_dict()["head.0.weight"]
+        assert weight.abs().max() <= 768**-0.5
+        assert abs(weight.std() - 0.0208) < 0.002  # 1 / sqrt(3 x 768), with 768 samples
+
+
 def test_dropout_flags_act_in_training_only() -> None:
     clip = torch.randn(2, 3, 8, 32, 32)
     for flag in ("drop_rate", "attn_drop_rate", "drop_path_rate", "fc_drop_rate"):

@@ -17,7 +17,7 @@ from VideoMAE.training import distributed, metric_logger
 
 TINY = [
     "--model", "vit_micro_patch16_224", "--input_size", "32", "--num_frames", "4", "--epochs", "1",
-    "--warmup_epochs", "0", "--layer_decay", "1", "--init_scale", "1", "--num_workers", "0", "--device", "cpu",
+    "--warmup_epochs", "0", "--layer_decay", "1", "--num_workers", "0", "--device", "cpu",
 ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def make_vce_run(folder: Path, *flags: str) -> Path:
     run = folder / "vce_run"
     arguments = ["--data_path", str(data), "--output_dir", str(run), "--short_side_size", "40", "--batch_size", "4"]
     with quick_runs():
-        run_class_finetuning.main([*TINY, *arguments, "--lr", "0.03", "--aa", "none", *flags])
+        run_class_finetuning.main([*TINY, *arguments, "--lr", "0.03", "--init_scale", "1", "--aa", "none", *flags])
     return run
 
 
