@@ -1,1 +1,54 @@
 """Fine-tuning VideoMAE on the VCE and V2V datasets."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PROGRAM_FOLDERS = [REPOSITORY / name for name in ("VideoMAE", "data_prep", "models")]
+# Packages of requirements.txt that every program may import, by the names under which they are imported. DeepSpeed and
+# decord are left out: programs run without them and say themselves when they need them.
+REQUIRED = (
+    "av",
+    "cv2",
+    "gdown",
+    "huggingface_hub",
+    "matplotlib",
+    "numpy",
+    "safetensors",
+    "scipy",
+    "tensorboardX",
+    "timm",
+    "torch",
+    "torchvision",
+    "tqdm",
+    "tyro",
+)
+
+
+def check_packages() -> None:
+    """Checks that the required packages are installed, without importing them.
+
+    Raises:
+        ImportError: some are missing; it names the command that helps.
+        SystemExit: the same, where this interpreter runs one of the project's programs: a traceback would hide it.
+    """
+    missing = [name for name in REQUIRED if find_spec(name) is None]
+    if not missing:
+        return
+    more = f" and {len(missing) - 1} more of requirements.txt" if len(missing) > 1 else ""
+    sentence = f"{sys.executable} has no package {missing[0]}{more}: {_advice()}"
+    if sys.argv[0] == "-m" or Path(sys.argv[0]).resolve().parent in PROGRAM_FOLDERS:
+        sys.exit(f"error: {sentence}")
+    raise ImportError(sentence)
+
+
+def _advice() -> str:
+    activate = f"'source {REPOSITORY / '.venv/bin/activate'}'"
+    if (REPOSITORY / ".venv/bin/activate").is_file():
+        return f"activate the project's environment with {activate}"
+    set_up = f"'bash {REPOSITORY / 'scripts/quickstart.sh'} --setup_only'"
+    return f"set up the project's environment with {set_up}, then activate it with {activate}"
+
+
+check_packages()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    import VideoMAE  # noqa: F401  # first of all: it names missing packages
 
 import numpy as np
 import torch

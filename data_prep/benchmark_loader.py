@@ -21,6 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+if not __package__:  # started as a file: let `import VideoMAE` find the repository
+    sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+    import VideoMAE  # noqa: F401  # first of all: it names missing packages
+
 import tyro
 from programs import num_cores, write_json
 

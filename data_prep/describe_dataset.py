@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+if not __package__:  # started as a file: let `import VideoMAE` find the repository
+    sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+    import VideoMAE  # noqa: F401  # first of all: it names missing packages
+
 import numpy as np
 import tyro
-
-sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # let `import VideoMAE` find the repository
-
 from describe_charts import contact_sheet, percent, preference_charts, video_charts
 from describe_emotion_charts import emotion_charts, shown_emotions
 from describe_numbers import (

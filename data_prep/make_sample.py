@@ -43,6 +43,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+if not __package__:  # started as a file: let `import VideoMAE` find the repository
+    sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+    import VideoMAE  # noqa: F401  # first of all: it names missing packages
+
 import numpy as np
 import tyro
 from sample_labels import (

@@ -26,13 +26,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, NamedTuple
 
+if not __package__:  # started as a file: let `import VideoMAE` find the repository
+    sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+    import VideoMAE  # noqa: F401  # first of all: it names missing packages
+
 import tyro
-from tqdm import tqdm
-
-sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # let `import VideoMAE` find the repository
-
 from read_labels import emotion_names, kind_of, label_file, read_emotions, read_json, read_preferences
 from subset_choice import Choice, choose_comparisons, choose_videos
+from tqdm import tqdm
 
 from VideoMAE.data.v2v import videos_of
 

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+if not __package__:  # started as a file: let `import VideoMAE` find the repository
+    sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+    import VideoMAE  # noqa: F401  # first of all: it names missing packages
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import tyro
 
 from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions
 

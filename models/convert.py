@@ -14,6 +14,7 @@ from os.path import dirname, realpath
 
 if not __package__:  # started as a file; first of all, or models/inspect.py stands before Python's own `inspect`
     sys.path[0] = dirname(dirname(realpath(__file__)))
+    import VideoMAE  # noqa: F401  # names missing packages
 
 import os
 import shutil
