@@ -9,7 +9,7 @@
 # nothing and goes on where the first one stopped.
 #
 #   --setup_only   only make the virtual environment
-#   PYTHON         interpreter for the virtual environment, 3.10 to 3.12; default: python3
+#   PYTHON         interpreter for the virtual environment, 3.10 or later; default: python3
 #   VENV           folder of the virtual environment; default: .venv in the repository
 #   WORK           folder for the sample dataset and the results; default: the repository
 

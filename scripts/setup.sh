@@ -13,8 +13,10 @@ set_up_venv() {
     require_tool "$python" python3
     require_tool git git
     require_tool g++ g++
-    "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' ||
-        fail "$python is $("$python" --version), Python 3.10 to 3.12 is needed: set PYTHON=/path/to/python3.11"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        fail "$python is $("$python" --version), but Python 3.10 or later is needed: set PYTHON=/path/to/python3.11"
+    "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 14))' ||
+        echo "warning: $("$python" --version) is untested (3.10 to 3.13 are tested); PYTHON=... chooses another one" >&2
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         fail "$python cannot make virtual environments: on Debian and Ubuntu 'apt-get install python3-venv'"
     "$python" -c 'import os, sys, sysconfig

@@ -3,7 +3,7 @@
 #
 #     bash scripts/test.sh [PYTEST_ARGUMENTS]
 #
-#   PYTHON           interpreter for the virtual environment, 3.10 to 3.12; default: python3
+#   PYTHON           interpreter for the virtual environment, 3.10 or later; default: python3
 #   VENV             folder of the virtual environment; default: .venv in the repository
 #   TEST_PROCESSES   how many test files run at a time; default: 2
 

@@ -97,6 +97,32 @@ def test_what_is_not_set_or_missing_is_one_sentence(script: str, settings: dict[
     assert said[0].startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("version", "status", "said"),
+    [
+        ((3, 9, 18), 1, "but Python 3.10 or later is needed: set PYTHON=/path/to/python3.11"),
+        ((3, 10, 0), 0, ""),
+        ((3, 13, 5), 0, ""),
+        ((3, 15, 0), 0, "is untested (3.10 to 3.13 are tested)"),
+    ],
+)
+def test_the_set_up_takes_python_3_10_and_later_and_warns_of_an_untested_one(
+    version: tuple[int, ...], status: int, said: str, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"  # this interpreter, but for the version that it states
+    python.write_text(
+        "#!/bin/sh\n"
+        f'case "$2" in *version_info*) set -- -c "import sys; sys.version_info = {version}; $2" ;; esac\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "venv/bin/python").symlink_to("/bin/true")  # stands for an environment into which all is installed
+    done = run_script("quickstart.sh", "--setup_only", PYTHON=str(python), VENV=str(tmp_path / "venv"))
+    assert done.returncode == status
+    assert said in done.stderr and bool(said) == bool(done.stderr), done.stderr
+
+
 def test_an_unknown_flag_is_refused_by_name(tmp_path: Path) -> None:
     settings = {"DATA_PATH": "/tmp", "MODEL_PATH": "none", "OUTPUT_DIR": str(tmp_path / "run")}
     done = run_script("finetune_vce.sh", "--learning_rate", "1", **settings)
