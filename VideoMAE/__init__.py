@@ -33,7 +33,7 @@ def check_packages() -> None:
         ImportError: some are missing; it names the command that helps.
         SystemExit: the same, where this interpreter runs one of the project's programs: a traceback would hide it.
     """
-    missing = [name for name in REQUIRED if find_spec(name) is None]
+    missing = [name for name in REQUIRED if name not in sys.modules and find_spec(name) is None]
     if not missing:
         return
     more = f" and {len(missing) - 1} more of requirements.txt" if len(missing) > 1 else ""

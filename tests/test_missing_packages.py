@@ -49,7 +49,7 @@ def test_the_advice_depends_on_whether_the_environment_is_there(
     is_set_up: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(VideoMAE, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(VideoMAE, "find_spec", lambda name: None)
+    monkeypatch.setattr(VideoMAE, "REQUIRED", ["no_such_package"])
     if is_set_up:
         (tmp_path / ".venv/bin").mkdir(parents=True)
         (tmp_path / ".venv/bin/activate").touch()

@@ -148,6 +148,7 @@ class WatchedLoader:
             worker_init_fn=settle_worker,
             persistent_workers=self.num_workers > 0,
             timeout=self._look_every_seconds if self.num_workers else 0,
+            multiprocessing_context="fork" if self.num_workers else None,  # Python 3.14's default imports torch anew
         )
 
     @property
