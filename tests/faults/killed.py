@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -175,18 +176,34 @@ def launcher_killed(lab: Lab) -> str:
     return finished(1)
 
 
-@case("SIGUSR1 to the launcher")
-def launcher_asked(lab: Lab) -> str:
-    """SIGUSR1 to torchrun alone: both processes save and end with the status that asks for a new start"""
+def launcher_asked(lab: Lab, number: signal.Signals, send: Callable[[int, int], None]) -> str:
     output_dir = lab.new()
     slowly = [*TWO, "--save_ckpt_steps", "0"]
     with started(*flags(lab.dataset, output_dir, *slowly), processes=2) as process:
         wait_until(lambda: num_steps(output_dir) >= 2, process)
-        os.kill(process.pid, signal.SIGUSR1)
+        send(process.pid, number)
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == REQUEUE_STATUS and "SIGUSR1: saved" in said and "Traceback" not in said, said
+    assert process.returncode == REQUEUE_STATUS and f"{number.name}: saved" in said and "Traceback" not in said, said
     lab.finishes(output_dir, *slowly, processes=2, expected=lab.unbroken(2, tuple(TWO)))
     return finished(1)
+
+
+@case("SIGUSR1 to the launcher")
+def launcher_warned(lab: Lab) -> str:
+    """SIGUSR1 to torchrun alone: both processes save and end with the status that asks for a new start"""
+    return launcher_asked(lab, signal.SIGUSR1, os.kill)
+
+
+@case("SIGTERM to the launcher")
+def launcher_terminated(lab: Lab) -> str:
+    """SIGTERM to torchrun alone: both processes save and end with the status that asks for a new start"""
+    return launcher_asked(lab, signal.SIGTERM, os.kill)
+
+
+@case("Ctrl-C at the launcher's terminal")
+def launcher_interrupted(lab: Lab) -> str:
+    """SIGINT to torchrun and all its processes at once, as a terminal sends it: both save and ask for a new start"""
+    return launcher_asked(lab, signal.SIGINT, os.killpg)
 
 
 @case("SIGUSR1 to one rank")
