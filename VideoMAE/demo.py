@@ -19,6 +19,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
     import VideoMAE  # noqa: F401  # first of all: it names missing packages
 
 from VideoMAE.flags import parse_flags
+from VideoMAE.messages import show_messages
 from VideoMAE.predict_config import NetworkFlags
 
 logger = logging.getLogger("demo")
@@ -134,7 +135,7 @@ def _stop(signal_number: int, _: FrameType | None) -> None:
 def main() -> None:
     """Command line: see --help."""
     settings = parse_flags(Settings, sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_messages(sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _stop)
     try:

@@ -1,6 +1,5 @@
 """Features of any videos from any layer: `python -m VideoMAE.extract_features VIDEO_OR_FOLDER... --checkpoint RUN`."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 import tyro
 
 from VideoMAE.features_config import FeaturesConfig
+from VideoMAE.messages import show_messages
 
 INTERRUPTED_STATUS = 130
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         sys.stderr.write(f"error: {wrong}; see --help\n")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    show_messages(sys.stderr)
     try:
         from VideoMAE.feature_run import run  # only here: torch takes seconds to import
 

@@ -17,6 +17,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 import tyro
 from tqdm import tqdm
 
+from VideoMAE.messages import show_messages
 from VideoMAE.predict_config import PredictConfig
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wrong:
         sys.stderr.write(f"error: {wrong}; see --help\n")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    show_messages(sys.stderr)
     logging.getLogger("VideoMAE.training.pretrained").setLevel(logging.WARNING)  # how many weights: all of them
     before = signal.signal(signal.SIGINT, end_workers_and_stop)
     try:

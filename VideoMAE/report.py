@@ -22,6 +22,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 
 import tyro
 
+from VideoMAE.messages import show_messages
 from VideoMAE.reporting.comparison_report import report_comparison
 from VideoMAE.reporting.metric_numbers import Resampling
 from VideoMAE.reporting.run_files import read_run
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Settings, prog="report", args=sys.argv[1:] if argv is None else argv, description=__doc__, use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes,),
     )  # fmt: skip
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_messages(sys.stdout)
     try:
         written = write_report(settings)
     except (ValueError, OSError) as error:

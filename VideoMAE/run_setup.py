@@ -26,6 +26,7 @@ from VideoMAE.data.video_check import VideoCheck, check_videos
 from VideoMAE.data.video_reader import DecoderName, require_decoder
 from VideoMAE.data.video_transforms import TrainTransform
 from VideoMAE.engine_for_finetuning import SharedError
+from VideoMAE.messages import show_messages
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.training import checkpoint, distributed, results
 from VideoMAE.training.distributed import World
@@ -87,7 +88,7 @@ def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> N
     The status is 0 when the run is done, REQUEUE_STATUS when it was asked to stop and would go on if started again, and
     1 otherwise.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    show_messages(sys.stderr)
     with stop_request.listening():
         end_with_launcher()
         try:

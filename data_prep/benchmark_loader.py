@@ -45,6 +45,7 @@ from loader_report import (
 from loader_workers import measure_rate, measure_soak
 
 from VideoMAE import flags
+from VideoMAE.messages import show_messages
 
 logger = logging.getLogger("benchmark_loader")
 
@@ -156,7 +157,7 @@ def run(settings: Settings, run_flags: Sequence[str]) -> None:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_messages(sys.stdout)
     settings, run_flags = tyro.cli(Settings, description=__doc__, use_underscores=True, return_unknown_args=True)
     warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: to see what that does
     try:

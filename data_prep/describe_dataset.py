@@ -44,6 +44,7 @@ from read_labels import emotion_names, kind_of, read_emotions, read_preferences
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import load_json
 from VideoMAE.data.video_check import check_videos
+from VideoMAE.messages import show_messages
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.page import Picture, Strip, draw, write_files
 from VideoMAE.reporting.thumbnails import Thumbnails, as_jpegs, read_thumbnails
@@ -193,7 +194,7 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 def main() -> int:
     settings = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_messages(sys.stdout)
     try:
         bad = list(describe(settings)["unreadable"])
     except (ValueError, OSError) as error:

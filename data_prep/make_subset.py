@@ -36,6 +36,7 @@ from subset_choice import Choice, choose_comparisons, choose_videos
 from tqdm import tqdm
 
 from VideoMAE.data.v2v import videos_of
+from VideoMAE.messages import show_messages
 
 logger = logging.getLogger("make_subset")
 
@@ -239,7 +240,7 @@ def stop(signal_number: int, _: FrameType | None) -> None:
 
 def main() -> int:
     settings = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_messages(sys.stdout)
     signal.signal(signal.SIGTERM, stop)
     try:
         report = make_subset(settings).report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # let `import VideoMAE` find the repository
 
+from VideoMAE.messages import show_messages
 from VideoMAE.training.checkpoint import write_text
 
 Settings = TypeVar("Settings")
@@ -29,7 +29,7 @@ def run_program(
     if_stopped: str = "what was found of the videos is remembered",
 ) -> int:
     """Parse the flags and run; a reason to stop becomes one sentence -> exit status, 0 only if all is well."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_messages(sys.stdout)
     settings = tyro.cli(settings_type, description=description, use_underscores=True)
     signal.signal(signal.SIGTERM, stop)
     try:

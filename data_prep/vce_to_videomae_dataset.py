@@ -25,6 +25,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 import tyro
 
 from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions
+from VideoMAE.messages import show_messages
 
 logger = logging.getLogger("vce_to_videomae_dataset")
 
@@ -116,7 +117,7 @@ def holds(path: Path, content: str) -> bool:
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    show_messages(sys.stdout)
     settings = tyro.cli(Settings, description=__doc__, use_underscores=True)
     try:
         counts = write_lists(settings)
