@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -229,23 +230,30 @@ def quality(compared: dict[int, VideoFrame], copy: Path) -> tuple[float, float]:
 
 
 def _measured(name: str, key: str, theirs: dict[int, VideoFrame], ours: dict[int, VideoFrame]) -> float:
-    return float(np.mean([float(frame.metadata[key]) for frame in _filtered(name, theirs, ours)]))
-
-
-def _filtered(name: str, theirs: dict[int, VideoFrame], ours: dict[int, VideoFrame]) -> Iterator[VideoFrame]:
+    """The mean of what a filter of two inputs notes of each pair of frames under `key`. The filter `metadata` writes it
+    to a file, since PyAV hands it over only from version 18 on, which needs Python 3.11."""
     one = next(iter(theirs.values()))
-    graph = Graph()
-    graph.threads = 1
-    inputs = [
-        graph.add_buffer(width=one.width, height=one.height, format=one.format, time_base=Fraction(1)) for _ in range(2)
-    ]
-    compare, sink = graph.add(name, ""), graph.add("buffersink")
-    for place, node in enumerate(inputs):
-        node.link_to(compare, 0, place)
-    compare.link_to(sink)
-    graph.configure()
-    for pts, place in enumerate(theirs):
-        for node, frame in zip(inputs, (theirs[place], ours[place]), strict=True):
-            frame.pts, frame.time_base = pts, Fraction(1)
-            node.push(frame)
-        yield graph.vpull()
+    with tempfile.NamedTemporaryFile("r", suffix=".txt") as notes:
+        graph = Graph()
+        graph.threads = 1
+        inputs = [
+            graph.add_buffer(width=one.width, height=one.height, format=one.format, time_base=Fraction(1))
+            for _ in range(2)
+        ]
+        file = re.sub(r"([\\':])", r"\\\1", notes.name)  # what separates a filter's options
+        compare, write = graph.add(name, ""), graph.add("metadata", f"print:key={key}:file={file}")
+        sink = graph.add("buffersink")
+        for place, node in enumerate(inputs):
+            node.link_to(compare, 0, place)
+        compare.link_to(write)
+        write.link_to(sink)
+        graph.configure()
+        for pts, place in enumerate(theirs):
+            for node, frame in zip(inputs, (theirs[place], ours[place]), strict=True):
+                frame.pts, frame.time_base = pts, Fraction(1)
+                node.push(frame)
+            graph.vpull()
+        del graph, inputs, compare, write, sink  # the filter closes its file with the graph
+        values = [float(line.split("=")[1]) for line in notes if line.startswith(f"{key}=")]
+    assert len(values) == len(theirs)
+    return float(np.mean(values))
