@@ -38,7 +38,7 @@ def _from_hub(entry: Mapping[str, Any], folder: Path) -> Path:
     place = {key: entry[key] for key in ("repo_id", "filename", "revision")}
     address = hf_hub_url(**place, endpoint=os.environ.get("HF_ENDPOINT", HUB))
     try:
-        promised = get_hf_file_metadata(address, endpoint=os.environ.get("HF_ENDPOINT", HUB))
+        promised = get_hf_file_metadata(address, endpoint=os.environ.get("HF_ENDPOINT", HUB), timeout=TIMEOUT_SECONDS)
     except (OSError, RuntimeError, errors.HTTPError) as error:
         raise ValueError(f"{address}: {_web_page_at(address) or _reason(error)}") from error
     if promised.etag is None:
