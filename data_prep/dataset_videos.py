@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from dataset_report import Report
 
+from VideoMAE.data.video_container import find_later_size
 from VideoMAE.data.video_reader import Video, VideoInfo, probe
 
 DECODE_SIZE = (32, 32)  # small frames, so that a whole video fits in memory
@@ -35,13 +36,13 @@ def decode_first(path: Path) -> VideoInfo:
 
 
 def decode_ends(path: Path) -> VideoInfo:
-    """Read a video's first and last frame."""
-    return _decode(path, lambda frames: frames[[0, -1]])
+    """Read a video's first and last frame, and the size of its key frames."""
+    return _decode(path, lambda frames: frames[[0, -1]])._replace(later_size=find_later_size(path))
 
 
 def decode_all(path: Path) -> VideoInfo:
-    """Read every frame of a video."""
-    return _decode(path, lambda frames: frames)
+    """Read every frame of a video, and the size of its key frames."""
+    return _decode(path, lambda frames: frames)._replace(later_size=find_later_size(path))
 
 
 def _decode(path: Path, choose: Callable[[np.ndarray], np.ndarray]) -> VideoInfo:
@@ -122,6 +123,7 @@ def oddities(info: VideoInfo) -> list[str]:
         f"an odd size, {info.width} x {info.height}": bool(info.width % 2 or info.height % 2),
         f"rotated by {info.rotation} degrees": bool(info.rotation),
         f"declares {info.num_overstated} frames more than the {info.num_frames} it has": bool(info.num_overstated),
+        f"changes its size to {info.later_size}, which is read as {info.width} x {info.height}": bool(info.later_size),
         f"pixels of the form {info.pixel_format}": info.pixel_format not in EIGHT_BIT_FORMATS,
     }
     return [text for text, is_so in odd.items() if is_so]

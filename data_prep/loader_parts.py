@@ -154,7 +154,7 @@ def decode_bare(window: Window) -> None:
         reader = decord.VideoReader(str(window.path), width=width, height=height, num_threads=1)
         reader.get_batch(window.indices[window.indices < len(reader)]).asnumpy()
     except (decord.DECORDError, RuntimeError):
-        SequentialSource(window.path, window.size if window.is_squashed else None).read(window.indices)
+        SequentialSource(window.path, window.size).read(window.indices)
 
 
 def measure_parts(loader: WatchedLoader, *, seconds: float, repeats: int | None = None) -> Split:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,7 @@ from video_files import ODD_VIDEOS
 
 from VideoMAE.data import video_decoders, video_reader
 from VideoMAE.data.clips import EvenClips, TestClips, TrainClips, ValidationClips, WithoutChance
-from VideoMAE.data.video_container import OpenFile, learn, opened
+from VideoMAE.data.video_container import OpenFile, find_later_size, learn, opened
 from VideoMAE.data.video_decoders import DecoderName, RGBConverter, require_decoder
 from VideoMAE.data.video_reader import UnreadableVideoError, Video, VideoOpener, probe
 from VideoMAE.data.video_transforms import SquashTransform, TrainTransform, ValidationTransform
@@ -31,6 +32,12 @@ HEVC_GROUPS = "log-level=none:keyint=8:min-keyint=8"
 
 def film(path: Path, *, codec: str = "libx264", **settings: object) -> None:
     video_files.write_video(path, video_files.moving_frames(NUM_FRAMES), codec=codec, **settings)  # type: ignore[arg-type]
+
+
+def changing(path: Path, *, suffix: str = ".mp4", **settings: object) -> None:
+    """26 frames whose size changes after 13, in the container of `suffix` under the name of an mp4."""
+    video_files.write_changing_video(path.with_suffix(suffix), **settings)  # type: ignore[arg-type]
+    path.with_suffix(suffix).replace(path)
 
 
 KINDS: dict[str, Callable[[Path], object]] = ODD_VIDEOS | {
@@ -47,14 +54,30 @@ KINDS: dict[str, Callable[[Path], object]] = ODD_VIDEOS | {
         film, codec="libx265", bframes=3, codec_options={"x265-params": f"{HEVC_GROUPS}:open-gop=1"}
     ),
     "vp9": partial(film, codec="libvpx-vp9", gop=8, codec_options={"lag-in-frames": "10", "cpu-used": "8"}),
+    "shrinks": partial(changing, sizes=((96, 128), (48, 64))),
+    "changes_size_rotated": partial(changing, rotation=90),
+    "changes_size_vp9": partial(changing, codec="libvpx-vp9"),
+    "changes_size_webm": partial(changing, codec="libvpx-vp9", suffix=".webm"),
+    "changes_size_ts": partial(changing, suffix=".ts"),
     "av1": partial(film, codec="libsvtav1", gop=8, codec_options={"preset": "12", "svtav1-params": "lp=1"}),
 }
 READ_BY_DECORD = {
     *("one_frame", "cropped", "overstated_frame_count", "variable_rate", "late_start", "fragmented"),
     *("b_frames", "b_pyramid", "variable_rate_b_frames", "short_groups", "interlaced", "tagged_bt709", "full_range"),
+    *("changes_size", "shrinks"),
 }
-READ_BY_TORCHCODEC = READ_BY_DECORD | {"other_codec", "hevc", "vp9", "av1"}
-READ_FROM_THE_FIRST_FRAME_ON = {"cut_by_edit_list", "transport_stream", "hevc_open_groups"}
+READ_BY_TORCHCODEC = READ_BY_DECORD | {"other_codec", "hevc", "vp9", "av1", "changes_size_vp9"}
+READ_FROM_THE_FIRST_FRAME_ON = {
+    *("cut_by_edit_list", "transport_stream", "hevc_open_groups", "changes_size_webm", "changes_size_ts"),
+}
+CHANGING = [
+    "changes_size",
+    "shrinks",
+    "changes_size_rotated",
+    "changes_size_vp9",
+    "changes_size_webm",
+    "changes_size_ts",
+]
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +95,20 @@ def made(folder: Path, name: str) -> Path:
 @cache
 def every_frame(path: Path) -> np.ndarray:
     """Upright frames by PyAV alone, (N, H, W, 3) uint8. PyAV's own change to RGB is the decoders', except for pixels of
-    10 bits and interlaced ones, which are changed as in the reader."""
-    to_rgb = RGBConverter(None)
+    10 bits, interlaced ones and frames of another size than the first, which are changed as in the reader."""
     is_own = path.stem in ("ten_bit", "interlaced")
+    frames: list[np.ndarray] = []
+    for frame, rgb in frames_as_they_are(path):
+        to_rgb = RGBConverter(frames[0].shape[:2] if frames else rgb.shape[:2])
+        frames.append(to_rgb(frame) if is_own or frames and rgb.shape != frames[0].shape else rgb)
+    return np.stack(frames)
+
+
+def frames_as_they_are(path: Path) -> Iterator[tuple[av.VideoFrame, np.ndarray]]:
+    """Each frame, and its upright pixels in its own size by PyAV alone."""
     with av.open(str(path)) as container:
-        return np.stack(
-            [
-                to_rgb(frame) if is_own else np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-                for frame in container.decode(video=0)
-            ]
-        )
+        for frame in container.decode(video=0):
+            yield frame, np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
 @pytest.fixture(params=["decord", "torchcodec", "pyav"])
@@ -136,7 +163,7 @@ def test_pyav_reads_from_key_frames_without_the_help_of_reading_everything(
             np.testing.assert_array_equal(video.frames_at(indices), expected[indices])
 
 
-@pytest.mark.parametrize("name", ["b_pyramid", "rotated", "hevc", "cut_by_edit_list"])
+@pytest.mark.parametrize("name", ["b_pyramid", "rotated", "hevc", "cut_by_edit_list", *CHANGING])
 def test_every_decoder_squashes_to_the_same_bits(folder: Path, name: str, decoder: DecoderName) -> None:
     size, indices = (30, 40), np.array([20, 3, 3, 11])
     with opened(made(folder, name)) as (container, stream):
@@ -144,6 +171,27 @@ def test_every_decoder_squashes_to_the_same_bits(folder: Path, name: str, decode
         expected = np.stack([to_rgb(frame) for frame in container.decode(stream)])[indices]
     with Video(made(folder, name), size=size, decoder=decoder) as video:
         np.testing.assert_array_equal(video.frames_at(indices), expected)
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_video_that_changes_its_size_is_read_in_its_first_frame_s_size(folder: Path, name: str) -> None:
+    """An independent scaling, by OpenCV from RGB, is close; the frame before or after is not."""
+    own = [rgb for _, rgb in frames_as_they_are(made(folder, name))]
+    height, width = own[0].shape[:2]
+    assert {rgb.shape for rgb in own} != {own[0].shape}
+    with Video(made(folder, name)) as video:
+        assert (video.info.height, video.info.width) == (height, width)
+        frames = video.frames_at(np.arange(26)).astype(float)
+    scaled = np.stack([cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA) for rgb in own]).astype(float)
+    assert abs(frames[13:] - scaled[13:]).mean() < 10 < abs(frames[14:] - scaled[13:-1]).mean()
+    np.testing.assert_array_equal(frames[:13], own[:13])
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_later_size_is_found(folder: Path, name: str) -> None:
+    expected = {"shrinks": "64 x 48", "changes_size_rotated": "96 x 128"}.get(name, "128 x 96")
+    assert find_later_size(made(folder, name)) == expected
+    assert find_later_size(made(folder, "b_frames")) == find_later_size(made(folder, "rotated")) == ""
 
 
 def test_every_decoder_makes_the_same_clips(folder: Path, decoder: DecoderName) -> None:
@@ -234,6 +282,11 @@ def test_opening_again_and_again_leaves_no_files_and_no_threads(folder: Path, de
     for _ in range(20):
         read()
     assert held() <= before
+
+
+def test_encoding_leaves_the_priority_of_the_tests_alone(tmp_path: Path) -> None:
+    KINDS["av1"](tmp_path / "av1.mp4")
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_a_decoder_that_is_not_installed_is_one_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

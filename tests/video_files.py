@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +19,18 @@ def grey_level(index: int) -> int:
     return 8 * index % 256
 
 
+@contextmanager
+def own_priority() -> Iterator[None]:
+    """SVT-AV1, run by root, gives the thread that starts it real-time priority; every later thread and process of this
+    one would inherit that, and on one core wait for ever for those without it."""
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
+
+
+@own_priority()
 def write_video(
     path: Path,
     frames: Frames,
@@ -222,6 +236,36 @@ def other_codec(path: Path) -> None:
     write_video(path, moving_frames(26), codec="mpeg4")
 
 
+def write_changing_video(
+    path: Path, *, codec: str = "libx264", sizes: Iterable[tuple[int, int]] = ((48, 64), (96, 128)), rotation: int = 0
+) -> None:
+    """13 frames of each size (height, width), one after the other, as joining films without encoding leaves them."""
+    parts = [path.with_name(f"{path.stem}.{i}{'.ts' if codec == 'libx264' else '.webm'}") for i, _ in enumerate(sizes)]
+    for part, (height, width) in zip(parts, sizes, strict=True):
+        write_video(part, moving_frames(13, height=height, width=width), codec=codec)
+    joined, time = None, 0
+    with av.open(str(path), "w") as container:
+        for part in parts:
+            with av.open(str(part)) as source:
+                if joined is None:
+                    joined = container.add_stream_from_template(source.streams.video[0])
+                    joined.time_base = Fraction(1, 30)
+                    if rotation:
+                        joined.set_display_rotation(rotation)
+                for packet in source.demux(video=0):
+                    if packet.size:
+                        packet.stream, packet.time_base = joined, Fraction(1, 30)
+                        packet.pts = packet.dts = time
+                        packet.duration, time = 1, time + 1
+                        container.mux(packet)
+    for part in parts:
+        part.unlink()
+
+
+def changes_size(path: Path) -> None:
+    write_changing_video(path)
+
+
 BAD_VIDEOS: dict[str, Callable[[Path], None]] = {
     maker.__name__: maker
     for maker in (zero_bytes, text, truncated, truncated_faststart, audio_only, no_frames, damaged_first_frame)
@@ -242,5 +286,6 @@ ODD_VIDEOS: dict[str, Callable[[Path], None]] = {
         fragmented,
         transport_stream,
         other_codec,
+        changes_size,
     )
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -46,8 +46,8 @@ class UnreadableVideoError(ValueError):
 class VideoInfo(NamedTuple):
     """What a video holds as a player shows it: cut by its edit list, and upright; then what is unusual about the file.
 
-    `rotation` is in degrees, `num_overstated` the frames that the container declares and does not hold. The last two
-    tell whether the file has changed since.
+    `rotation` is in degrees, `num_overstated` the frames that the container declares and does not hold. `size_bytes`
+    and `modified_ns` tell whether the file has changed since. `later_size` is what `find_later_size` found.
     """
 
     num_frames: int
@@ -61,6 +61,7 @@ class VideoInfo(NamedTuple):
     num_overstated: int = 0
     size_bytes: int = 0
     modified_ns: int = 0
+    later_size: str = ""
 
     def is_of(self, path: str | Path) -> bool:
         """Whether the file is still the one that this was learned from, by its size and time of change."""
@@ -251,9 +252,7 @@ def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame
         if len(copied.held()) != num_frames:
             raise UnreadableVideoError(path, f"it has {num_frames} of the {len(copied.held())} frames of its copy")
         num_frames, fps = copied.num_frames, copied.fps
-    height, width = first_frame.height, first_frame.width
-    if first_frame.rotation % 180:
-        height, width = width, height
+    height, width = _upright_size(first_frame)
     return VideoInfo(
         num_frames,
         fps,
@@ -266,6 +265,21 @@ def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame
         max(stream.frames - len(entries), 0) if entries else 0,
         *_stamp(path),
     )
+
+
+def _upright_size(frame: VideoFrame) -> tuple[int, int]:
+    return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+
+
+def find_later_size(path: str | Path) -> str:
+    """The first size among a video's key frames that is not the first frame's, "128 x 96" (width x height); "" where
+    there is none, or the video is damaged before it."""
+    with suppress(UnreadableVideoError), opened(path) as (container, stream):
+        stream.codec_context.skip_frame = "NONKEY"
+        sizes = map(_upright_size, container.decode(stream))
+        first = next(sizes)
+        return next((f"{width} x {height}" for height, width in sizes if (height, width) != first), "")
+    return ""
 
 
 def _copied(path: str | Path, stream: VideoStream) -> CopiedVideo | None:

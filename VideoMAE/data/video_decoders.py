@@ -26,8 +26,9 @@ FAULT_TOLERANCE_OF_DECORD = 1e-9
 # How many frames decord and torchcodec hand over in one piece where they are asked for one after the other.
 FRAMES_AT_ONCE = 16
 
-Size = tuple[int, int] | None
-"""Height and width that frames are squashed to; None: their own."""
+Size = tuple[int, int]
+"""Height and width, upright, that every frame is given. Where no size is asked for it is that of the first frame: later
+frames of a video that changes its size are scaled to it, whatever decodes them."""
 
 
 class Source(Protocol):
@@ -78,16 +79,17 @@ def require_decoder(decoder: DecoderName) -> None:
 class DecordSource(_InPieces):
     """decord, which seeks to the key frame before each run of indices and decodes ahead in a thread of its own."""
 
-    def __init__(self, path: Path, size: Size) -> None:
+    def __init__(self, path: Path, size: Size, *, scales: bool) -> None:
+        """`scales`: frames of the first frame's size are to be scaled too, which decord is told only then."""
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        self._decord, self._path, self._size = decord, path, size
+        self._decord, self._path, self._size, self._scales = decord, path, size, scales
         self._reader = self._open()
         self.num_frames = len(self._reader)
 
     def _open(self) -> Any:
-        height, width = self._size or (-1, -1)
+        height, width = self._size if self._scales else (-1, -1)
         try:
             return self._decord.VideoReader(
                 str(self._path), width=width, height=height, num_threads=1, fault_tol=FAULT_TOLERANCE_OF_DECORD
@@ -106,13 +108,13 @@ class DecordSource(_InPieces):
 
 
 class TorchcodecSource(_InPieces):
-    """torchcodec with an index of its own, on the FFmpeg libraries of the system; frames of their own size, since its
-    scaling differs from decord's by 3 levels of 255 on average."""
+    """torchcodec with an index of its own, on the FFmpeg libraries of the system; only for frames that have the size
+    already, since its scaling differs from decord's by 3 levels of 255 on average."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, size: Size) -> None:
         from torchcodec.decoders import VideoDecoder
 
-        self._path = path
+        self._path, self._size = path, size
         try:
             self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, device="cpu")
         except (RuntimeError, ValueError) as error:
@@ -120,10 +122,11 @@ class TorchcodecSource(_InPieces):
         self.num_frames = len(self._decoder)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        try:
-            return self._decoder.get_frames_at(indices.tolist()).data.numpy()
-        except (RuntimeError, IndexError):
-            return SequentialSource(self._path, None).read(indices)  # which says from where on it is damaged
+        with suppress(RuntimeError, IndexError):
+            frames = self._decoder.get_frames_at(indices.tolist()).data.numpy()
+            if frames.shape[1:3] == self._size:
+                return frames
+        return SequentialSource(self._path, self._size).read(indices)  # which says from where on it is damaged
 
 
 class PyAVSource:
@@ -216,8 +219,8 @@ class RGBConverter:
         return np.rot90(graph.vpull().to_ndarray(), frame.rotation // 90)
 
     def _make_graph(self, frame: VideoFrame) -> Graph:
-        height, width = self._size or (frame.height, frame.width)
-        if self._size and frame.rotation // 90 % 2:
+        height, width = self._size
+        if frame.rotation // 90 % 2:
             height, width = width, height
         graph = Graph()
         graph.threads = 1

@@ -21,7 +21,6 @@ from VideoMAE.data.video_decoders import (
     DecordSource,
     PyAVSource,
     SequentialSource,
-    Size,
     Source,
     TorchcodecSource,
     require_decoder,
@@ -43,14 +42,15 @@ class VideoOpener:
     decoder: DecoderName = "decord"
     infos: Mapping[str, VideoInfo] = field(default_factory=dict)
 
-    def __call__(self, path: str | Path, *, size: Size = None) -> Video:
+    def __call__(self, path: str | Path, *, size: tuple[int, int] | None = None) -> Video:
         return Video(path, size=size, decoder=self.decoder, known=self.infos.get(str(path)))
 
 
 class Video:
     """An open video; close it, or use it as a context manager.
 
-    `size` is (height, width): frames are squashed to it while decoding (bilinear). `decoder` decodes where it gives
+    `size` is (height, width): frames are squashed to it while decoding (bilinear). Without it they have the first
+    frame's size, to which later frames of another size are scaled. `decoder` decodes where it gives
     the right frames, PyAV elsewhere. `known` is what `probe` said: if the file has not changed since, its first frame
     is not decoded once more. Raises UnreadableVideoError as `probe` does. One decoding thread: the data
     loader's workers are the parallelism. Not for sharing between processes.
@@ -60,7 +60,7 @@ class Video:
         self,
         path: str | Path,
         *,
-        size: Size = None,
+        size: tuple[int, int] | None = None,
         decoder: DecoderName = "decord",
         known: VideoInfo | None = None,
     ) -> None:
@@ -131,7 +131,7 @@ class Video:
         return self._source, wanted
 
 
-def open_source(decoder: DecoderName, file: OpenFile, size: Size) -> Source:
+def open_source(decoder: DecoderName, file: OpenFile, wanted_size: tuple[int, int] | None) -> Source:
     """The decoder asked for where it gives this file's frames as they are, else PyAV: from key frames on where that is
     safe, else from the first frame on. The frames are the same to the bit whatever is asked for.
 
@@ -140,13 +140,14 @@ def open_source(decoder: DecoderName, file: OpenFile, size: Size) -> Source:
         UnreadableVideoError: it cannot open a file that it should be able to open.
     """
     require_decoder(decoder)
+    size = wanted_size or (file.info.height, file.info.width)
     if file.copied is not None and has_entries(file):  # the quickest by far on so short groups
         return PyAVSource(file, size)
     source: DecordSource | TorchcodecSource | None = None
     if decoder == "decord" and is_for_decord(file):
-        source = DecordSource(file.path, size)
-    elif decoder == "torchcodec" and is_plain(file) and size is None:
-        source = TorchcodecSource(file.path)
+        source = DecordSource(file.path, size, scales=wanted_size is not None)
+    elif decoder == "torchcodec" and is_plain(file) and wanted_size is None:
+        source = TorchcodecSource(file.path, size)
     if source is not None and source.num_frames == file.num_held:
         return source
     return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
