@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from VideoMAE.checkpoint_flags import add_checkpoint_flags
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
 from VideoMAE.data.exclusion import Exclusion
@@ -240,10 +241,10 @@ def test(
     log.say(results.table(measured))
 
 
-def run(config: VCEConfig, world: World) -> None:
-    """Trains and tests, or with --eval only tests."""
+def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
+    """Trains and tests, or with --eval only tests; `argv` is the command line that `config` was read from."""
     with known_to_all():
-        config = prepared(config)
+        config = prepared(add_checkpoint_flags(config, argv))
         if config.optim.linear_probe:
             check_flags(config)
         precision = choose_precision(config.run.precision, world.device)
@@ -284,8 +285,8 @@ def run(config: VCEConfig, world: World) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: see --help."""
-    config = parse_flags(VCEConfig, sys.argv[1:] if argv is None else argv)
-    start_and_run(run, config)
+    argv = sys.argv[1:] if argv is None else argv
+    start_and_run(partial(run, argv=argv), parse_flags(VCEConfig, argv))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from VideoMAE import run_setup
+from VideoMAE.checkpoint_flags import add_checkpoint_flags
 from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, preference_clips
 from VideoMAE.data.device_augment import PlanTransform
@@ -267,10 +268,10 @@ def test(
     log.say(results.preference_table(measured))
 
 
-def run(config: V2VConfig, world: World) -> None:
-    """Trains and tests, or with --mode eval only tests."""
+def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
+    """Trains and tests, or with --mode eval only tests; `argv` is the command line that `config` was read from."""
     with run_setup.known_to_all():
-        config = run_setup.prepared(config)
+        config = run_setup.prepared(add_checkpoint_flags(config, argv))
         if config.optim.linear_probe:
             check_flags(config)
         precision = choose_precision(config.run.precision, world.device)
@@ -307,8 +308,8 @@ def run(config: V2VConfig, world: World) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: see --help."""
-    config = parse_flags(V2VConfig, sys.argv[1:] if argv is None else argv)
-    run_setup.start_and_run(run, config)
+    argv = sys.argv[1:] if argv is None else argv
+    run_setup.start_and_run(partial(run, argv=argv), parse_flags(V2VConfig, argv))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 #     DATA_PATH=... MODEL_PATH=... OUTPUT_DIR=... bash scripts/evaluate_v2v.sh [FLAGS]
 #
 # Edit the settings below or set them in the environment. FLAGS are those of
-# `python -m VideoMAE.run_v2v_finetuning --help`; a model of another size needs its own here (--model, --input_size).
+# `python -m VideoMAE.run_v2v_finetuning --help`. A checkpoint of this project holds its own --model, --num_frames,
+# --input_size and --crop. For any other checkpoint the defaults apply (ViT-B, 16 frames of 224 x 224 pixels, squashed);
+# pass what differs.
 #
 #   DATA_PATH      folder of the V2V dataset
 #   MODEL_PATH     fine-tuned checkpoint, for instance OUTPUT/checkpoint-best.pth
@@ -29,11 +31,8 @@ require_count NUM_PROCESSES "$num_processes"
 
 run_module VideoMAE.run_v2v_finetuning "$num_processes" \
     --mode eval \
-    --model vit_base_patch16_224 \
     --data_dir "$DATA_PATH" \
     --checkpoint "$MODEL_PATH" \
     --results_path "$OUTPUT_DIR" \
-    --input_size 224 \
-    --num_frames 16 \
     --num_workers 2 \
     "$@"

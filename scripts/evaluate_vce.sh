@@ -4,8 +4,9 @@
 #     DATA_PATH=... MODEL_PATH=... OUTPUT_DIR=... bash scripts/evaluate_vce.sh [FLAGS]
 #
 # Edit the settings below or set them in the environment. FLAGS are those of
-# `python -m VideoMAE.run_class_finetuning --help`; a model of another size or loss needs its own here
-# (--model, --input_size, --short_side_size, --loss).
+# `python -m VideoMAE.run_class_finetuning --help`. A checkpoint of this project holds its own --model, --num_frames,
+# --input_size, --short_side_size, --sampling_rate and --loss. For any other checkpoint the defaults apply (ViT-B, 16
+# frames of 224 x 224 pixels, bce); pass what differs.
 #
 #   DATA_PATH      folder of the VCE dataset
 #   MODEL_PATH     fine-tuned checkpoint, for instance OUTPUT/checkpoint-best.pth
@@ -30,7 +31,6 @@ require_count NUM_PROCESSES "$num_processes"
 
 run_module VideoMAE.run_class_finetuning "$num_processes" \
     --eval \
-    --model vit_base_patch16_224 \
     --data_set VCE \
     --data_path "$DATA_PATH" \
     --finetune "$MODEL_PATH" \

@@ -7,13 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_runs import TinyRuns
 from video_files import truncated, write_grey_video
 
 from VideoMAE import run_v2v_finetuning
@@ -24,15 +24,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = ["--model", "vit_micro_patch16_224", "--input_size", "32", "--num_frames", "4", "--device", "cpu"]
 TINY += ["--num_workers", "0", "--disable_tqdm", "1", "--drop_path", "0"]
 TRAIN = ["--mode", "train", "--opt", "adamw", "--lr", "1e-3", "--num_epochs", "5", "--batch_size", "4", *TINY]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_environment() -> Iterator[None]:
-    """Runs in this process set the launcher's variables."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def write_dataset(root: Path, *, bad: tuple[str, ...] = ()) -> Path:
@@ -144,6 +135,24 @@ def test_mode_eval_gives_the_same_results_from_the_checkpoint(
     np.testing.assert_allclose([line["score"] for line in before], [line["score"] for line in after], atol=1e-5)
 
 
+def test_testing_takes_the_network_and_its_clips_from_the_checkpoint(
+    dataset: Path, trained: Path, tmp_path: Path
+) -> None:
+    flags = ["--mode", "eval", "--checkpoint", str(trained / "checkpoint-best.pth"), "--device", "cpu"]
+    flags += ["--num_workers", "0"]
+    assert run(dataset, tmp_path / "eval", *flags) == json.loads((trained / "results.json").read_text())
+    reason = reason_to_stop(dataset, tmp_path / "other", *flags, "--num_frames", "16")
+    assert "--num_frames 16 contradicts" in reason and "which was trained with --num_frames 4" in reason
+
+
+def test_a_checkpoint_of_vce_is_refused_as_one_of_another_task(
+    dataset: Path, tiny_runs: TinyRuns, tmp_path: Path
+) -> None:
+    flags = ["--mode", "eval", "--checkpoint", str(tiny_runs.vce / "checkpoint-best.pth"), *TINY]
+    reason = reason_to_stop(dataset, tmp_path / "eval", *flags)
+    assert "head.0.weight" in reason and "\n" not in reason
+
+
 def run_on_two(data: Path, output: Path, *flags: str) -> dict[str, Any]:
     launch = ["-m", "VideoMAE.launch", "--standalone", "--nproc_per_node=2", "-m", "VideoMAE.run_v2v_finetuning"]
     command = [sys.executable, *launch, "--data_dir", str(data), "--results_path", str(output), *flags]
@@ -151,7 +160,7 @@ def run_on_two(data: Path, output: Path, *flags: str) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # ninja, for DeepSpeed
     environment |= {"OMP_NUM_THREADS": "1", "PATH": path}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "results.json").read_text())
 

@@ -27,7 +27,6 @@ def run_script(name: str, *arguments: str, cwd: Path = REPOSITORY, **settings: s
         env={**environment, "PYTHON": sys.executable, **settings},
         capture_output=True,
         text=True,
-        timeout=200,
     )
 
 
@@ -142,7 +141,7 @@ def test_fine_tuning_and_evaluating_from_another_folder_agree_and_the_last_flag_
     assert settings["loss"] == "bce"
     assert settings["model"]["model"] == "vit_micro_patch16_224"
     test = {**run, "MODEL_PATH": "run/checkpoint-best.pth", "OUTPUT_DIR": "eval"}
-    done = run_script("evaluate_vce.sh", *SMALL, cwd=tmp_path, **test)
+    done = run_script("evaluate_vce.sh", "--num_workers", "0", "--device", "cpu", cwd=tmp_path, **test)
     assert done.returncode == 0, done.stderr[-2000:]
     trained, tested = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "eval"))
     assert trained == tested
@@ -187,7 +186,6 @@ def arguments_given_to_python(script: Path, tmp_path: Path, **settings: str) -> 
         env={**environment, **required, "PYTHON": str(tmp_path / "python"), **settings},
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -252,9 +250,7 @@ def test_the_classes_recipe_keeps_its_total_batch_on_1_4_and_8_processes(
 @pytest.mark.parametrize("name", ["finetune_vce.sbatch", "finetune_v2v.sbatch"])
 def test_an_sbatch_file_that_bash_runs_says_to_submit_it(name: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("REPO_PATH", "SLURM_SUBMIT_DIR")}
-    done = subprocess.run(
-        ["bash", str(REPOSITORY / "scripts" / name)], env=environment, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(["bash", str(REPOSITORY / "scripts" / name)], env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.endswith("submit this file with sbatch\n")
 
