@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +22,23 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "data_prep")]
 if TYPE_CHECKING:
     from tiny_runs import TinyRuns
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what ends in "&", and children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # as the golden values were made; on small tensors it is faster too
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_process_settings() -> Iterator[None]:
+    """Programs that run in this process set environment variables and silence loggers, for themselves."""
+    environment = dict(os.environ)
+    levels = {name: logging.getLogger(name).level for name in ("", "VideoMAE.training.pretrained")}
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -35,15 +35,20 @@ class Site:
 
     def __init__(self, process: subprocess.Popen[str], url: str, temp: Path, log: Path) -> None:
         self.process, self.url, self.temp, self.log = process, url, temp, log
+        self._earlier: list[Path] = []
 
     def uploads(self) -> list[Path]:
-        """Files and folders of uploads that are there now."""
-        return [path for folder in self.temp.glob("emodiversity-*/uploads") for path in folder.rglob("*")]
+        """Files and folders of uploads that are there now and were not at `forget_uploads`."""
+        found = [path for folder in self.temp.glob("emodiversity-*/uploads") for path in folder.rglob("*")]
+        return [path for path in found if path not in self._earlier]
+
+    def forget_uploads(self) -> None:
+        self._earlier = [*self._earlier, *self.uploads()]
 
     def stop(self, number: signal.Signals) -> int:
         """-> the exit status"""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait()
 
 
 @contextmanager
@@ -75,8 +80,7 @@ def _end_with_parent() -> None:
 
 
 def _wait_for_url(process: subprocess.Popen[str], log: Path) -> str:
-    deadline = time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None:
         for line in log.read_text().splitlines():
             if line.startswith("the page is at "):
                 return line.split()[4].rstrip(",")

@@ -11,9 +11,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from gates import Gate, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SERVER = multiprocessing.get_context("forkserver")
@@ -25,14 +27,22 @@ SERVER.set_forkserver_preload(  # the program, and what it imports only when it 
 class Run:
     """One or more processes of one run; each leads a process group, to which its data-loader workers belong."""
 
-    def __init__(self, arguments: list[str], *, said: Path, processes: int, before: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        said: Path,
+        processes: int,
+        before: Callable[[], None] | None,
+        gates: Sequence[Gate],
+    ) -> None:
         self._said = said
         port = free_port()
         self.ranks = []
         for rank in range(processes):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
             environment = {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
-            process = SERVER.Process(target=_be_the_program, args=(arguments, environment, before, said))
+            process = SERVER.Process(target=_be_the_program, args=(arguments, environment, before, gates, said))
             process.start()
             self.ranks.append(process)
         for process in self.ranks:
@@ -67,28 +77,36 @@ class Run:
         self.signal(signal.SIGKILL)
         self.wait()
 
-    def wait(self, seconds: float = 40) -> int:
+    def poll(self) -> int | None:
+        """The status; None as long as a process is alive."""
+        return None if self.is_alive else self.status
+
+    def wait(self) -> int:
         """The status, once every process has ended."""
         for process in self.ranks:
-            process.join(seconds)
-        assert not self.is_alive, f"it goes on and on:\n{self.said}"
+            process.join()
         return self.status
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 40) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.is_alive or condition(), f"ended with {self.status}:\n{self.said}"
-            assert time.monotonic() < deadline, f"it takes too long:\n{self.said}"
-            time.sleep(0.002)
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        wait_until(condition, self)
+
+    def wait_at(self, gate: Gate) -> None:
+        """Waits until every process is at the gate."""
+        gate.wait(self, processes=len(self.ranks))
 
 
 @contextmanager
 def forked(
-    arguments: list[str], *, said: Path, processes: int = 1, before: Callable[[], None] | None = None
+    arguments: list[str],
+    *,
+    said: Path,
+    processes: int = 1,
+    before: Callable[[], None] | None = None,
+    gates: Sequence[Gate] = (),
 ) -> Iterator[Run]:
     """A run, killed at the end if anything is left of it; `before` is called in each of its processes first."""
     said.unlink(missing_ok=True)
-    started = Run(arguments, said=said, processes=processes, before=before)
+    started = Run(arguments, said=said, processes=processes, before=before, gates=gates)
     try:
         yield started
     finally:
@@ -102,7 +120,11 @@ def free_port() -> int:
 
 
 def _be_the_program(
-    arguments: list[str], environment: dict[str, str], before: Callable[[], None] | None, said: Path
+    arguments: list[str],
+    environment: dict[str, str],
+    before: Callable[[], None] | None,
+    gates: Sequence[Gate],
+    said: Path,
 ) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # as it is in a process that a shell started
@@ -118,6 +140,8 @@ def _be_the_program(
     from VideoMAE.run_class_finetuning import main
     from VideoMAE.training import metric_logger
 
+    for gate in gates:
+        gate.install()
     torch.set_num_threads(1)
     metric_logger.draw_curves = lambda folder: None  # a third of such a small run's time, and the last thing it does
     main(arguments)

@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from gates import Gate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests themselves: sums depend on how work is cut
@@ -33,10 +34,13 @@ def command(*arguments: str, processes: int = 1, module: str = "VideoMAE.run_cla
 
 
 @contextmanager
-def started(*arguments: str, processes: int = 1, stderr: Any = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *arguments: str, processes: int = 1, stderr: Any = subprocess.PIPE, gate: Gate | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, which is killed at the end if anything is left of it."""
+    environment = ONE_THREAD | (gate.environment() if gate else {})
     process = subprocess.Popen(
-        command(*arguments, processes=processes), cwd=REPOSITORY, env=ONE_THREAD,
+        command(*arguments, processes=processes), cwd=REPOSITORY, env=environment,
         stdout=subprocess.DEVNULL, stderr=stderr, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -44,15 +48,7 @@ def started(*arguments: str, processes: int = 1, stderr: Any = subprocess.PIPE) 
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"ended with {process.returncode}: {process.communicate()[1]}"
-        assert time.monotonic() < deadline, "it takes too long"
-        time.sleep(0.02)
+        process.wait()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ class Cluster:
         """Ends every daemon, job and task."""
         assert self.keeper.stdin is not None
         self.keeper.stdin.close()
-        self.keeper.wait(timeout=60)
+        self.keeper.wait()
 
     def _answer(self) -> str:
         assert self.keeper.stdout is not None
@@ -109,9 +109,7 @@ class Cluster:
 
     def run(self, *command: str, cwd: Path | None = None, **settings: str) -> str:
         """What one of Slurm's commands says; `settings` are environment variables besides this process's."""
-        done = subprocess.run(
-            command, cwd=cwd, env=self.environment(**settings), capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run(command, cwd=cwd, env=self.environment(**settings), capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout.strip()
@@ -131,7 +129,7 @@ class Cluster:
         text = self.run("scontrol", "show", "job", "--oneliner", job)
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
-    def wait(self, job: str, *states: str, timeout: float = 300) -> dict[str, str]:
+    def wait(self, job: str, *states: str, timeout: float = 1200) -> dict[str, str]:
         """The job once it is in one of the states; without states, once it has ended.
 
         Raises:
@@ -148,7 +146,7 @@ class Cluster:
                 raise TimeoutError(f"job {job} is {state}, wanted {states or 'ended'}: {self.output(job)[-3000:]}")
             time.sleep(0.1)
 
-    def wait_for(self, job: str, text: str, *, file: Path | None = None, timeout: float = 150) -> None:
+    def wait_for(self, job: str, text: str, *, file: Path | None = None, timeout: float = 1200) -> None:
         """Returns when a job, or a file that it writes, has said this."""
         deadline = time.monotonic() + timeout
         while text not in (self.output(job) if file is None else file.read_text() if file.is_file() else ""):
@@ -240,7 +238,7 @@ def start_daemons(folder: Path) -> None:
 
 def await_nodes(folder: Path) -> None:
     """Returns when every node takes jobs."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while run(["sinfo", "--noheader", "--format=%T"]).split() != ["idle"]:
         if time.monotonic() > deadline:
             logs = "".join(path.read_text()[-1500:] for path in sorted(folder.glob("*.log")))
@@ -250,7 +248,7 @@ def await_nodes(folder: Path) -> None:
 
 def run(command: list[str]) -> str:
     """A command's output. Its input is none, so that the daemon does not hold ours, and its errors go to ours."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"{command[0]} ended with status {done.returncode}")
     return done.stdout

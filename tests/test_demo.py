@@ -55,10 +55,17 @@ def videos(folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def site(folder: Path, runs: list[Path]) -> Iterator[Site]:
+def server(folder: Path, runs: list[Path]) -> Iterator[Site]:
     must_have(why_no_server())
     with serving(folder / "site", "--checkpoint", *map(str, runs)) as running:
         yield running
+
+
+@pytest.fixture
+def site(server: Site) -> Site:
+    """The running server, to which no upload of another test counts."""
+    server.forget_uploads()
+    return server
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +76,23 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def client(site: Site) -> Any:
+def client(server: Site) -> Any:
     from gradio_client import Client
 
-    return Client(site.url, verbose=False, httpx_kwargs={"timeout": 120})
+    return Client(server.url, verbose=False, httpx_kwargs={"timeout": 600})
 
 
-@pytest.fixture(scope="module")
-def page(browser: Any, site: Site) -> Any:
+@pytest.fixture
+def page(browser: Any, site: Site) -> Iterator[Any]:
     """The page, and in `page.asked` and `page.complaints` what it asked for and what went wrong in it."""
-    return open_page(browser, site)
+    opened = open_page(browser, site)
+    yield opened
+    opened.close()
 
 
 def open_page(browser: Any, site: Site) -> Any:
     page = browser.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(600_000)
     page.asked, page.complaints = [], []
     page.on("request", lambda request: page.asked.append(request.url))
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
@@ -132,7 +141,6 @@ def test_an_example_is_picked_and_two_are_compared(page: Any, site: Site, videos
 def test_a_file_that_is_no_video_gives_a_sentence(page: Any, site: Site, folder: Path) -> None:
     bad = folder / "notes.mp4"
     bad.write_text("no video at all")
-    page.get_by_role("tab", name="One video").click()
     page.set_input_files("#one-video input[type=file]", bad)
     alert = page.locator("#one-result [role=alert]")
     alert.wait_for()
@@ -187,7 +195,7 @@ def answer(site: Site, path: str, body: bytes | None = None, **headers: str) -> 
     """Status and text of a request as no browser sends it."""
     request = urllib.request.Request(site.url + path, body, {name.replace("_", "-"): headers[name] for name in headers})
     try:
-        with urllib.request.urlopen(request, timeout=60) as found:
+        with urllib.request.urlopen(request, timeout=600) as found:
             return found.status, found.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -230,10 +238,14 @@ def test_the_endpoints_are_described(site: Site) -> None:
     assert all(f"/{name}</code>" in text for name in ("predict", "over_time", "compare"))
 
 
-def test_a_signal_ends_it_and_nothing_is_left(site: Site) -> None:
-    assert site.uploads() != []  # of the test that asked nothing about what it had uploaded
-    assert site.stop(signal.SIGTERM) == 0
-    assert list(site.temp.iterdir()) == []
+def test_a_signal_ends_it_and_nothing_is_left(tmp_path: Path, runs: list[Path]) -> None:
+    must_have(why_no_server())
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\nsmall\r\n--x--'
+    with serving(tmp_path / "site", "--checkpoint", str(runs[0])) as site:
+        assert answer(site, "gradio_api/upload", body, content_type="multipart/form-data; boundary=x")[0] == 200
+        assert site.uploads() != []
+        assert site.stop(signal.SIGTERM) == 0
+        assert list(site.temp.iterdir()) == []
 
 
 def test_a_decoder_that_hangs_costs_its_file_only(

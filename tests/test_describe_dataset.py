@@ -45,7 +45,7 @@ def describe_here(root: Path, output_dir: Path, *flags: object) -> int:
 
 def describe(root: Path, output_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, DATA_PREP / "describe_dataset.py", root, "--output_dir", output_dir, *flags]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=200)
+    return subprocess.run([*map(str, command)], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

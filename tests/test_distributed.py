@@ -43,7 +43,7 @@ def test_tasks_of_srun_meet_and_find_torchruns_variables_set_for_deepspeed() -> 
         subprocess.Popen([sys.executable, "-c", MEET], cwd=REPOSITORY, env=task, stdout=subprocess.PIPE, text=True)
         for task in tasks(2, job=job)
     ]
-    said = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    said = [json.loads(process.communicate()[0]) for process in running]
     port = str(port_of_step(job, 2, restarts=0))
     for rank, (gathered, names, left) in enumerate(said):
         assert gathered == [[0, 0, 2], [1, 1, 2]]

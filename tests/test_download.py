@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from drive_site import HAS_OPENSSL, drive
+from gates import wait_until
 from weight_files import REPOSITORY, RunsCode, equal, pretraining_network
 
 from VideoMAE.models.convert import main as convert
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
             self.site.cut_answers -= 1  # one that the client gave up before does not count
             if self.site.stall:
                 self.site.stalled.set()
-                self.site.go_on.wait(60)
+                self.site.go_on.wait()
             self.close_connection = True
             return
         self.wfile.write(body)
@@ -201,13 +201,12 @@ def test_a_killed_download_leaves_no_weights_and_the_next_call_goes_on_where_it_
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert site.stalled.wait(120)
+    wait_until(site.stalled.is_set, process)
     kept = tmp_path / f"out/.download-{name}"
-    while not any(path.is_file() and path.stat().st_size >= 10_000_000 for path in kept.rglob("*")):
-        time.sleep(0.05)
+    wait_until(lambda: any(path.stat().st_size >= 10_000_000 for path in kept.rglob("download.*")), process)
     process.send_signal(signal.SIGKILL if name == "drive" else signal.SIGINT)
     site.go_on.set()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     if name == "hub":
         assert process.returncode == 1
         assert b"error: stopped; the same command goes on" in said

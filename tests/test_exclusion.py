@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,6 @@ VCE = [
     "--aa", "none", "--warmup_epochs", "0", "--batch_size", "4", "--num_workers", "0", "--device", "cpu",
     "--test_num_segment", "1", "--test_num_crop", "1",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
-    """Runs in this process set the launcher's variables."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def run(program: Any, *arguments: object) -> None:

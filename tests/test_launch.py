@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from gates import wait_until
 from resume_helpers import REPOSITORY, children_of
 
 from VideoMAE.training.stop_request import REQUEUE_STATUS
@@ -42,10 +42,7 @@ def program(folder: Path, number: int, answer: str) -> list[str]:
 
 
 def wait_for_files(folder: Path, names: list[str], launcher: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    while not all((folder / name).exists() for name in names):
-        assert launcher.poll() is None and time.monotonic() < deadline, launcher.communicate()[1]
-        time.sleep(0.02)
+    wait_until(lambda: all((folder / name).exists() for name in names), launcher)
 
 
 @pytest.mark.parametrize("chosen", [{}, {"OMP_NUM_THREADS": "5"}], ids=["nothing set", "set"])
@@ -54,7 +51,7 @@ def test_threads_are_the_processors_of_the_processes_or_what_the_user_says(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     launcher = started("printenv", "OMP_NUM_THREADS", processes=1, **chosen)
-    said, complaint = launcher.communicate(timeout=200)
+    said, complaint = launcher.communicate()
     assert (launcher.returncode, complaint) == (0, "")
     assert int(said) == int(chosen.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
 
@@ -66,7 +63,7 @@ def test_a_signal_reaches_every_process_and_their_status_is_the_launchers(
     launcher = started(*program(tmp_path, number, "(here / f'{rank}.asked').touch()"))
     wait_for_files(tmp_path, ["0", "1"], launcher)
     launcher.send_signal(number)
-    _, complaint = launcher.communicate(timeout=200)
+    _, complaint = launcher.communicate()
     assert (launcher.returncode, complaint) == (REQUEUE_STATUS, "")
     assert (tmp_path / "0.asked").exists() and (tmp_path / "1.asked").exists()
 
@@ -76,7 +73,7 @@ def test_a_process_that_saves_for_longer_than_torchrun_waits_is_not_killed(tmp_p
     launcher = started(*program(tmp_path, signal.SIGTERM, save), processes=1)
     wait_for_files(tmp_path, ["0"], launcher)
     launcher.terminate()
-    _, complaint = launcher.communicate(timeout=200)
+    _, complaint = launcher.communicate()
     assert (launcher.returncode, complaint) == (REQUEUE_STATUS, "")
     assert (tmp_path / "saved").exists()
 
@@ -89,7 +86,7 @@ def test_a_signal_that_comes_before_a_process_listens_asks_for_a_new_start(
     launcher = started(*program(tmp_path, number, answer), processes=1)
     wait_for_files(tmp_path, ["0"], launcher)
     launcher.send_signal(number)
-    _, complaint = launcher.communicate(timeout=200)
+    _, complaint = launcher.communicate()
     assert launcher.returncode == REQUEUE_STATUS
     assert complaint == f"{number.name}: stopped before there was anything to save\n"
 
@@ -103,7 +100,7 @@ def test_a_signal_before_there_are_processes_asks_for_a_new_start() -> None:
         "raise AssertionError('the signal was ignored')",
     )
     command = [sys.executable, "-c", "\n".join(lines)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == REQUEUE_STATUS
     assert done.stderr == "SIGTERM: stopped before there was anything to save\n"
 
@@ -112,7 +109,7 @@ def test_a_process_that_somebody_else_kills_is_named(tmp_path: Path) -> None:
     launcher = started(*program(tmp_path, signal.SIGUSR2, "pass"))
     wait_for_files(tmp_path, ["0", "1"], launcher)
     os.kill(rank_1_of(launcher), signal.SIGKILL)
-    _, complaint = launcher.communicate(timeout=200)
+    _, complaint = launcher.communicate()
     assert (launcher.returncode, complaint) == (1, "error: process 1 was ended by signal 9\n")
 
 

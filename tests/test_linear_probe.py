@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from forked_runs import free_port
+from gates import Gate
 from test_run_v2v_finetuning import write_dataset
 from tiny_runs import quick_runs
+from tolerance import nearly
 from vce_files import make_vce_folder
 
 from VideoMAE import linear_probe, run_class_finetuning, run_v2v_finetuning
@@ -139,20 +140,24 @@ def test_a_second_call_reads_no_training_video_and_ends_the_same(
     assert results(copy) == results(probed)
 
 
-def child(arguments: list[str], environment: dict[str, str], videos_per_block: int) -> None:
+def child(arguments: list[str], environment: dict[str, str], videos_per_block: int, gate: Gate | None) -> None:
     os.environ.update(environment)
+    if gate is not None:
+        gate.install()
     linear_probe.VIDEOS_PER_BLOCK = videos_per_block
     run(arguments)
 
 
-def forked(arguments: list[str], *, processes: int = 1, videos_per_block: int = 64) -> list[Any]:
+def forked(
+    arguments: list[str], *, processes: int = 1, videos_per_block: int = 64, gate: Gate | None = None
+) -> list[Any]:
     """The program in processes of its own, with what this one has imported."""
     port, started = free_port(), []
     for rank in range(processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
         environment = {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
         process = multiprocessing.get_context("fork").Process(
-            target=child, args=(arguments, environment if processes > 1 else {}, videos_per_block)
+            target=child, args=(arguments, environment if processes > 1 else {}, videos_per_block, gate)
         )
         process.start()
         started.append(process)
@@ -163,15 +168,13 @@ def forked(arguments: list[str], *, processes: int = 1, videos_per_block: int = 
 def test_a_probe_that_is_ended_goes_on_with_the_rest_and_ends_as_an_unbroken_one(
     probed: Path, dataset: Path, encoder: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    killed = tmp_path / "run"
-    (process,) = forked(flags(dataset, encoder, killed), videos_per_block=4)
+    killed, gate = tmp_path / "run", Gate(tmp_path / "gate", "VideoMAE.linear_probe:LinearProbe._keep", calls=3)
+    (process,) = forked(flags(dataset, encoder, killed), videos_per_block=4, gate=gate)
     try:
-        deadline = time.monotonic() + 60
-        while not (killed / "features/training-00001.npz").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        gate.wait(process)
         os.kill(process.pid, number)
-        process.join(30)
+        gate.open()
+        process.join()
         assert process.exitcode == status
     finally:
         process.kill()
@@ -179,8 +182,8 @@ def test_a_probe_that_is_ended_goes_on_with_the_rest_and_ends_as_an_unbroken_one
     before = {path: path.stat().st_mtime_ns for path in (killed / "features").glob("*.npz")}
     run(flags(dataset, encoder, killed))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert results(killed) == results(probed)
-    assert (killed / "predictions.jsonl").read_text() == (probed / "predictions.jsonl").read_text()
+    assert results(killed) == nearly(results(probed), abs=1e-4)
+    assert lines(killed / "predictions.jsonl") == nearly(lines(probed / "predictions.jsonl"), abs=1e-4)
     blocks = [np.load(path)["ids"].tolist() for path in sorted((killed / "features").glob("training-*.npz"))]
     assert sorted(sum(blocks, [])) == [f"{video:05d}" for video in range(18)]
 
@@ -190,7 +193,7 @@ def test_two_processes_share_the_videos_and_end_as_one_does(
 ) -> None:
     started = forked(flags(dataset, encoder, tmp_path / "run"), processes=2)
     for process in started:
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in started] == [0, 0]
     measured, expected = results(tmp_path / "run"), results(probed)
     assert measured["acc1"] == expected["acc1"]

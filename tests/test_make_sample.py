@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from gates import Gate
 
 DATA_PREP = Path(__file__).resolve().parents[1] / "data_prep"
 sys.path.insert(0, str(DATA_PREP))
@@ -23,14 +24,15 @@ labels = importlib.import_module("sample_labels")
 NUM_TRAIN, NUM_TEST = 14, 6
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, gate: Gate | None = None) -> subprocess.Popen[str]:
     command = [sys.executable, str(DATA_PREP / "make_sample.py"), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **(gate.environment() if gate else {})}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def make(output_dir: Path, *arguments: object) -> tuple[int, str, str]:
     process = start("--output_dir", output_dir, "--num_train", NUM_TRAIN, "--num_test", NUM_TEST, *arguments)
-    stdout, stderr = process.communicate(timeout=100)
+    stdout, stderr = process.communicate()
     return process.returncode, stdout, stderr
 
 
@@ -196,15 +198,16 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, stop_signal: signal.Signals) -> None:
-    process = start("--output_dir", tmp_path / "sample", "--num_train", 300, "--num_processes", 1)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    folder, gate = tmp_path / "folder", Gate(tmp_path / "gate", "concurrent.futures._base:Future.result")
+    folder.mkdir()
+    process = start("--output_dir", folder / "sample", "--num_train", 300, "--num_processes", 1, gate=gate)
+    gate.wait(process)
+    assert list(folder.rglob("*.mp4"))
     process.send_signal(stop_signal)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate()
     assert process.returncode == 1
     assert "Traceback" not in stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, stop_signal: signal.S
 )
 def test_too_small_a_setting_is_named(tmp_path: Path, flag: str, value: int) -> None:
     process = start("--output_dir", tmp_path / "sample", flag, value)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate()
     assert process.returncode == 1
     assert f"{flag} must be at least" in stderr
     assert not (tmp_path / "sample").exists()

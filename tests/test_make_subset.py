@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gates import Gate
 from label_folders import connected_groups, draw_comparisons, make_v2v_labels, make_vce_labels, read
 from vce_files import make_vce_folder
 from video_files import write_grey_video
@@ -27,15 +26,6 @@ DATA_PREP = Path(__file__).resolve().parents[1] / "data_prep"
 sys.path.insert(0, str(DATA_PREP))
 make_subset = importlib.import_module("make_subset")
 SPLITS = ("train", "test", "listwise")
-
-
-@pytest.fixture(autouse=True)
-def own_environment() -> Iterator[None]:
-    """Runs in this process set the launcher's variables."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +55,10 @@ def make(*arguments: object) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, gate: Gate) -> subprocess.Popen[str]:
     command = [sys.executable, str(DATA_PREP / "make_subset.py"), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, **gate.environment()}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def labels(root: Path) -> dict[str, Any]:
@@ -241,30 +232,28 @@ def test_what_cannot_be_is_refused_in_one_sentence(
 
 
 def test_a_killed_run_leaves_nothing_that_looks_whole_and_is_made_good_by_the_next(tmp_path: Path) -> None:
-    source = make_vce_labels(tmp_path / "source", {"train": 4000, "test": 100})
+    source = make_vce_labels(tmp_path / "source", {"train": 40, "test": 10})
     command = (source, tmp_path / "subset", "--fraction", "1", "--link", "copy")
-    process = start(*command)
-    partial = tmp_path / "subset.partial"
-    deadline = time.monotonic() + 60
-    while not list(partial.glob("videos/*")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
+    gate = Gate(tmp_path / "gate", "shutil:copy2", calls=4)
+    process = start(*command, gate=gate)
+    gate.wait(process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert partial.is_dir(), "the run was not killed midway"
+    partial = tmp_path / "subset.partial"
+    assert len(list(partial.glob("videos/*"))) == 3
     assert not (tmp_path / "subset").exists()
     assert make(*command) == 0
-    assert len(video_ids(tmp_path / "subset")) == 4100
+    assert len(video_ids(tmp_path / "subset")) == 50
     assert not partial.exists()
 
 
 def test_a_stopped_run_leaves_nothing(tmp_path: Path) -> None:
-    source = make_vce_labels(tmp_path / "source", {"train": 4000, "test": 100})
-    process = start(source, tmp_path / "subset", "--fraction", "1", "--link", "copy")
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("subset.partial/videos/*")) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    source = make_vce_labels(tmp_path / "source", {"train": 40, "test": 10})
+    gate = Gate(tmp_path / "source/gate", "shutil:copy2", calls=4)
+    process = start(source, tmp_path / "subset", "--fraction", "1", "--link", "copy", gate=gate)
+    gate.wait(process)
     process.terminate()
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate()
     assert process.returncode == 1
     assert "was not made" in error
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -155,10 +155,10 @@ def test_a_video_that_hangs_its_decoder_is_given_up_when_workers_read(
 ) -> None:
     os.mkfifo(tmp_path / "pipe.txt")  # nothing ever comes out of it
     (tmp_path / "hanging.mp4").write_text("ffconcat version 1.0\nfile pipe.txt\n")
-    predictor = load_predictor(tiny_runs.v2v, num_workers=1, decode_seconds=1)
+    predictor = load_predictor(tiny_runs.v2v, num_workers=1, decode_seconds=5)
     before, hanging, after = predictor([video, tmp_path / "hanging.mp4", video])
-    assert hanging.error == "the reader did not answer within 1 s"
-    assert before.score == after.score is not None
+    assert hanging.error == "the reader did not answer within 5 s"
+    assert before.score == pytest.approx(after.score, abs=1e-5)  # of batches of different sizes
 
 
 def test_windows_of_emotions_are_the_model_s_answers_to_their_frames(tiny_runs: TinyRuns, video: Path) -> None:

@@ -1,24 +1,20 @@
 """Checkpoints within epochs: when they are written, what goes on from them, in V2V as in VCE."""
 
+import itertools
 import json
-import os
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from resume_helpers import flags, lines
-from test_run_v2v_finetuning import TRAIN, own_environment, write_dataset
+from resume_helpers import flags
+from test_run_v2v_finetuning import TRAIN, write_dataset
 from vce_files import make_vce_folder
 
-from VideoMAE import run_class_finetuning, run_v2v_finetuning
+from VideoMAE import engine_for_finetuning, run_class_finetuning, run_v2v_finetuning
 from VideoMAE.training import checkpoint
 from VideoMAE.training.stop_request import REQUEUE_STATUS
-
-__all__ = ["own_environment"]  # a fixture for this module too
 
 
 def saved_at(path: Path) -> tuple[int, int]:
@@ -27,18 +23,16 @@ def saved_at(path: Path) -> tuple[int, int]:
     return state["epoch"], state["steps"]
 
 
-def signal_this_process(number: signal.Signals, *, when_steps: Path, are: int) -> threading.Thread:
-    """Sends a signal to this process as soon as a log has so many lines."""
+def signal_in_step(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int) -> None:
+    """Sends a signal to this process in the midst of a step, counted from 0 from now on."""
+    steps, original = itertools.count(), engine_for_finetuning.set_step_values
 
-    def watch() -> None:
-        deadline = time.monotonic() + 60
-        while len(lines(when_steps)) < are and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(os.getpid(), number)
+    def set_and_signal(*arguments: Any, **values: Any) -> None:
+        original(*arguments, **values)
+        if next(steps) == step:
+            signal.raise_signal(number)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
+    monkeypatch.setattr(engine_for_finetuning, "set_step_values", set_and_signal)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +50,9 @@ def test_the_state_is_saved_within_an_epoch_as_the_flags_say(
     assert saved_at(tmp_path / "run" / checkpoint.PREVIOUS) == previous
 
 
-def test_a_v2v_run_stopped_within_an_epoch_goes_on_to_the_numbers_of_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_v2v_run_stopped_within_an_epoch_goes_on_to_the_numbers_of_an_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = write_dataset(tmp_path / "v2v")
 
     def fit(name: str) -> dict[str, Any]:
@@ -66,10 +62,9 @@ def test_a_v2v_run_stopped_within_an_epoch_goes_on_to_the_numbers_of_an_unbroken
         return {**read, "results": json.loads((tmp_path / name / "results.json").read_text())}
 
     expected = fit("whole")
-    watching = signal_this_process(signal.SIGUSR1, when_steps=tmp_path / "broken" / "steps.jsonl", are=11)
+    signal_in_step(monkeypatch, signal.SIGUSR1, step=11)
     with pytest.raises(SystemExit) as stopped:
         fit("broken")
-    watching.join()
     assert stopped.value.code == REQUEUE_STATUS
     epoch, steps = saved_at(tmp_path / "broken" / checkpoint.LAST)
     assert epoch >= 1 and steps > 0

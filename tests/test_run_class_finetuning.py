@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gates import STEP, Gate
 from vce_files import make_vce_folder
 
 from VideoMAE.data.vce import EMOTIONS
@@ -57,7 +57,6 @@ def launch(*arguments: str, processes: int = 2) -> subprocess.CompletedProcess[s
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=200,
     )
 
 
@@ -126,14 +125,14 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_to_the_numbers_of_an_unb
     output_dir = tmp_path / "run"
     command = [sys.executable, "-m", "VideoMAE.run_class_finetuning", *flags(dataset, output_dir)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as this process: the number of threads decides the last bit
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, env=one_thread)
-    log = output_dir / "log.txt"
-    deadline = time.monotonic() + 120
-    while not (log.is_file() and log.read_text()) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
+    steps_per_epoch = len(lines(unbroken / "steps.jsonl")) // 3
+    gate = Gate(tmp_path / "gate", STEP, calls=steps_per_epoch + 2)
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, env=one_thread | gate.environment())
+    gate.wait(process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 1 <= len(lines(log)) < 3, "the run was not killed in the middle"
+    log = output_dir / "log.txt"
+    assert len(lines(log)) == 1
     main(flags(dataset, output_dir))
     assert lines(output_dir / "steps.jsonl") == lines(unbroken / "steps.jsonl")
     assert lines(log) == lines(unbroken / "log.txt")
@@ -155,6 +154,44 @@ def test_testing_a_checkpoint_gives_the_results_of_its_run(dataset: Path, unbrok
     assert results(tmp_path / "eval") == results(unbroken)
     assert (tmp_path / "eval/predictions.jsonl").read_text() == (unbroken / "predictions.jsonl").read_text()
     assert not (tmp_path / "eval/log.txt").exists()
+
+
+def test_testing_takes_the_network_and_its_clips_from_the_checkpoint(
+    dataset: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    test = ["--data_path", str(dataset), "--device", "cpu", "--num_workers", "0", "--eval", "--output_dir"]
+    main([*test, str(tmp_path / "eval"), "--finetune", str(unbroken / "checkpoint-best.pth")])
+    assert results(tmp_path / "eval") == results(unbroken)
+    settings = json.loads((tmp_path / "eval/config.json").read_text())
+    assert (settings["model"]["model"], settings["data"]["num_frames"]) == ("vit_micro_patch16_224", 8)
+    content = torch.load(unbroken / "checkpoint-best.pth", weights_only=True)
+    (tmp_path / "beside").mkdir()
+    torch.save({"model": content["model"]}, tmp_path / "beside/weights.pth")
+    shutil.copy(unbroken / "config.json", tmp_path / "beside")
+    main([*test, str(tmp_path / "eval2"), "--finetune", str(tmp_path / "beside/weights.pth")])
+    assert results(tmp_path / "eval2") == results(unbroken)
+    (tmp_path / "beside/config.json").unlink()
+    message = refusal([*test, str(tmp_path / "eval3"), "--finetune", str(tmp_path / "beside/weights.pth")])
+    assert "is --model another one?" in message
+
+
+@pytest.mark.parametrize(
+    ("given", "trained_with"),
+    [
+        ("--input_size 224", "--input_size 32"),
+        ("--num_frames 16", "--num_frames 8"),
+        ("--model vit_base_patch16_224", "--model vit_micro_patch16_224"),
+        ("--tubelet_size 4", "--tubelet_size 2"),
+        ("--no_use_mean_pooling", "--use_mean_pooling"),
+    ],
+)
+def test_a_flag_that_contradicts_the_tested_checkpoint_is_named(
+    dataset: Path, unbroken: Path, tmp_path: Path, given: str, trained_with: str
+) -> None:
+    best, more = unbroken / "checkpoint-best.pth", ["--short_side_size", "224", *given.split()]
+    message = refusal(flags(dataset, tmp_path / "eval", "--eval", "--finetune", str(best), *more))
+    assert message == f"error: {given} contradicts {best}, which was trained with {trained_with}; leave the flag out"
+    assert not (tmp_path / "eval").exists()
 
 
 def test_two_deepspeed_processes_have_the_losses_and_results_of_one_ddp_process(
@@ -383,6 +420,6 @@ def test_the_entry_point_runs_as_module_and_as_file_from_any_folder(tmp_path: Pa
     module = [sys.executable, "-m", "VideoMAE.run_class_finetuning", "--help"]
     file = [sys.executable, str(REPOSITORY / "VideoMAE/run_class_finetuning.py"), "--help"]
     for command, env in ((module, environment), (file, dict(os.environ))):
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "--data_path" in done.stdout

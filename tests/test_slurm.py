@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from gates import STEP, Gate
 from resume_helpers import lines, outcome
 from slurm_cluster import Cluster
 from test_run_v2v_finetuning import write_dataset
@@ -19,7 +20,7 @@ from vce_files import make_vce_folder
 
 from VideoMAE.training.launch_environment import first_host
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -54,41 +55,26 @@ def stand_in(tmp_path: Path, code: str) -> dict[str, str]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1200
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
 
 
-def trainers(job: str) -> list[int]:
-    """The processes of a job that train."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # ended meanwhile
-            if b"VideoMAE.run_class_finetuning" in (folder / "cmdline").read_bytes().split(b"\0") and (
-                f"SLURM_JOB_ID={job}".encode() in (folder / "environ").read_bytes().split(b"\0")
-            ):
-                found.append(int(folder.name))
-    return found
-
-
 class Training:
-    """A job that trains, and is stopped in the middle of it."""
+    """A job that trains, and whose every start waits at a gate."""
 
-    def __init__(self, job: str, output_dir: Path) -> None:
-        self.job, self.output_dir = job, output_dir
+    def __init__(self, job: str, output_dir: Path, gate: Gate) -> None:
+        self.job, self.output_dir, self.gate = job, output_dir, gate
         self.processes: list[int] = []
 
-    def num_steps(self) -> int:
-        return len(lines(self.output_dir / "steps.jsonl"))
-
     def pause(self) -> None:
-        """Holds both processes as they are, once the present start of the job has made a step and another."""
-        before = self.num_steps()
-        wait_until(lambda: self.num_steps() >= before + 2, f"job {self.job} makes no step after step {before}")
-        self.processes = trainers(self.job)
-        assert len(self.processes) == 2
+        """Stops both processes, so that they cannot take a signal, once they have made two steps since the start."""
+        before = len(lines(self.output_dir / "steps.jsonl"))
+        wait_until(lambda: len(self.gate.waiting()) == 2, f"job {self.job} makes no step after step {before}")
+        self.processes = self.gate.waiting()
         self._send(signal.SIGSTOP)
+        self.gate.open(self.processes)
 
     def resume(self) -> None:
         self._send(signal.SIGCONT)
@@ -112,10 +98,11 @@ class Training:
 def interrupted(slurm: Cluster, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """A job on two nodes that was interrupted four times, each time in another way, and then left to end."""
     folder = tmp_path_factory.mktemp("interrupted")
-    told = settings(dataset, folder / "run", SLURM_WAIT="2")  # half a minute otherwise
+    gate = Gate(folder / "gate", STEP, calls=3)
+    told = settings(dataset, folder / "run", SLURM_WAIT="2", **gate.environment())  # half a minute otherwise
     file = ["--output", str(folder / "%x-%j.out"), "finetune_vce.sbatch"]
     job = slurm.submit(*TWO_NODES, *file, *VCE, cwd=REPOSITORY / "scripts", **told)
-    training = Training(job, folder / "run")
+    training = Training(job, folder / "run", gate)
 
     slurm.wait_for(job, "start 1")
     training.pause()
@@ -138,6 +125,7 @@ def interrupted(slurm: Cluster, dataset: Path, tmp_path_factory: pytest.TempPath
     slurm.wait_for(job, "start 4")
     training.pause()
     slurm.tell("crash n2")
+    gate.open()
     training.resume()
     try:  # by slurm.sh, or by Slurm itself where that is quicker
         wait_until(lambda: int(slurm.job(job)["Restarts"]) >= 4, "a job that lost a node was not queued again")
@@ -219,7 +207,7 @@ def test_a_wrong_path_ends_the_job_with_the_reason_in_its_output(
 ) -> None:
     told = {**settings(tmp_path, tmp_path / "run", REPO_PATH=str(REPOSITORY)), **wrong}
     job = slurm.submit(*ONE_NODE, str(REPOSITORY / "scripts/finetune_vce.sbatch"), cwd=tmp_path, **told)
-    fields = slurm.wait(job, timeout=150)
+    fields = slurm.wait(job)
     said = slurm.output(job)
     assert (fields["JobState"], fields["ExitCode"], fields["Restarts"]) == ("FAILED", "1:0", "0")
     assert reason in said
@@ -231,7 +219,7 @@ def test_a_dead_task_takes_the_others_down_and_the_job_stays_down(slurm: Cluster
     told = stand_in(tmp_path, '[ "$SLURM_PROCID" = 0 ] || { echo "the reason" >&2; kill -9 $$; }; sleep 300')
     told["SLURM_WAIT"] = "2"  # half a minute otherwise
     job = slurm.submit(*TWO_NODES, str(REPOSITORY / "scripts/finetune_vce.sbatch"), cwd=tmp_path, **told)
-    fields = slurm.wait(job, timeout=150)
+    fields = slurm.wait(job)
     assert (fields["JobState"], fields["Restarts"]) == ("FAILED", "0")
     assert "the reason\n" in slurm.output(job)
 

@@ -46,7 +46,7 @@ def test_a_process_hears_of_the_end_of_torchrun_and_slurms_step_but_not_of_a_she
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=60)
+        process.wait()
         process.stdin.write("ended\n")
         process.stdin.flush()
         assert process.stdout.read() == outcome + "\n"

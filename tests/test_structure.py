@@ -112,7 +112,7 @@ def test_importing_a_module_has_no_side_effect_on_random_states_or_threads() -> 
         "torch.get_num_threads(), torch.distributed.is_initialized()\n"
         "assert torch.equal(before[0], after[0]) and before[1:] == after[1:]"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -146,7 +146,7 @@ def test_no_block_of_8_lines_stands_twice() -> None:
     ids=["ruff check", "ruff format", "mypy"],
 )
 def test_style_and_types_are_clean(command: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    done = subprocess.run([sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cases import case
-from lab import REQUEUE_STATUS, STEPS_PER_EPOCH, Lab, finished, lines, num_steps, outcome, stopped
+from lab import REQUEUE_STATUS, STEPS_PER_EPOCH, Lab, finished, lines, outcome, stopped
 
 from VideoMAE.training import checkpoint
 
@@ -164,12 +164,10 @@ def stale_lock(lab: Lab) -> str:
 def second_run(lab: Lab) -> str:
     """the same command again while the first one works"""
     output_dir = lab.new()
-    with lab.running(output_dir) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
-        run.signal(signal.SIGSTOP)
+    with lab.held(output_dir, steps=2) as (run, gate):
         sentence = lab.stops(output_dir)
         assert f"process {run.pid} on" in sentence and "works in it" in sentence
-        run.signal(signal.SIGCONT)
+        gate.open()
         assert run.wait() == 0, run.said
     lab.is_right(output_dir)
     return stopped(re.sub("process [0-9]+ on .* works", "process N on HOST works", sentence), lab.root)
@@ -204,9 +202,9 @@ def other_processes(lab: Lab, before: int, after: int, backend: list[str]) -> st
     """Begun by one number of processes with a total batch of 2, gone on with by another one."""
     output_dir = lab.new()
     batch = {1: "2", 2: "1"}
-    with lab.running(output_dir, *backend, "--batch_size", batch[before], processes=before) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 3)
+    with lab.held(output_dir, *backend, "--batch_size", batch[before], steps=3, processes=before) as (run, gate):
         run.signal(signal.SIGUSR1)
+        gate.open()
         assert run.wait() == REQUEUE_STATUS, run.said
     done = lines(output_dir / "steps.jsonl")
     with lab.running(output_dir, *backend, "--batch_size", batch[after], processes=after) as run:

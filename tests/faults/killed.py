@@ -11,13 +11,16 @@ from pathlib import Path
 
 import torch
 from cases import case
+from gates import STEP
 from lab import STEPS_PER_EPOCH, TWO, ZERO, Lab, all_whole, finished, flags, leftovers, num_epochs, num_steps
-from resume_helpers import children_of, started, wait_until
+from resume_helpers import children_of, started
 
 from VideoMAE.training import checkpoint
 from VideoMAE.training.stop_request import REQUEUE_STATUS
 
 KILLS_A_RUN = 2
+WATCHED_SECONDS = 4  # --decode_seconds where a process stands still: a thousand times what a video here takes
+NAMING = {"function": "os:replace", "argument": f".{checkpoint.LAST}."}  # a gate where a checkpoint is written
 BLOCKED = "ffconcat version 1.0\nfile pipe.txt\n"  # a playlist that leads to a pipe in which nothing ever comes
 
 
@@ -62,9 +65,9 @@ def killed_at_a_blocked_video(lab: Lab, video_id: str, epochs: int, *, is_there:
     dataset, output_dir = lab.own_dataset(), lab.new()
     video = dataset / f"videos/{video_id}.mp4"
     whole = video.read_bytes()
-    with lab.running(output_dir, dataset=dataset) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 1)
+    with lab.held(output_dir, steps=1, dataset=dataset) as (run, gate):
         pipe = block(video)
+        gate.open()
         run.wait_until(lambda: num_steps(output_dir) == STEPS_PER_EPOCH * max(epochs, 1) and has_reader(pipe))
         run.kill()
         assert num_epochs(output_dir) == epochs, is_there
@@ -96,13 +99,12 @@ def killed_in_test(lab: Lab) -> str:
 
 @case("kill -9 between the last checkpoint and the test")
 def killed_before_test(lab: Lab) -> str:
-    """kill -9 as soon as the checkpoint of the last epoch has its name"""
-    output_dir = lab.new()
-    with lab.running(output_dir) as run:
-        run.wait_until(lambda: num_epochs(output_dir) == 2)
-        last = (output_dir / checkpoint.LAST).stat().st_ino
-        run.wait_until(lambda: any(path.stat().st_ino != last for path in output_dir.glob(checkpoint.LAST)))
+    """kill -9 when the checkpoint of the last epoch is saved and nothing of the test has begun"""
+    output_dir, before_test = lab.new(), lab.gate("VideoMAE.fitting:Fitting.best_model")
+    with lab.running(output_dir, gates=[before_test]) as run:
+        run.wait_at(before_test)
         run.kill()
+    assert num_epochs(output_dir) == 2
     assert not (output_dir / "results.json").exists()
     assert "epoch 2 of 2, step 0" in lab.finishes(output_dir)
     return finished(1)
@@ -110,12 +112,12 @@ def killed_before_test(lab: Lab) -> str:
 
 @case("kill -9 while a checkpoint is written")
 def killed_in_saving(lab: Lab) -> str:
-    """kill -9 as soon as the temporary file of a checkpoint is there"""
-    output_dir = lab.new()
-    with lab.running(output_dir) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 3)
-        run.wait_until(lambda: any(leftovers(output_dir)))
+    """kill -9 when the fourth checkpoint has been written to its temporary file and has no name yet"""
+    output_dir, naming = lab.new(), lab.gate(**NAMING, calls=4)
+    with lab.running(output_dir, gates=[naming]) as run:
+        run.wait_at(naming)
         run.kill()
+    assert num_steps(output_dir) == 4 and leftovers(output_dir)
     all_whole(output_dir)
     lab.finishes(output_dir)
     return finished(1)
@@ -124,10 +126,8 @@ def killed_in_saving(lab: Lab) -> str:
 def two_processes_killed(lab: Lab, backend: tuple[str, ...]) -> str:
     output_dir = lab.new()
     two = (*TWO, *backend)
-    with lab.running(output_dir, *two, processes=2) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 4)
+    with lab.held(output_dir, *two, steps=4, processes=2) as (run, _):
         run.kill()
-    assert 4 <= num_steps(output_dir) < 2 * STEPS_PER_EPOCH
     said = lab.finishes(output_dir, *two, processes=2, expected=lab.unbroken(2, two))
     assert "resumed from" in said
     return finished(1)
@@ -148,11 +148,11 @@ def two_of_zero(lab: Lab) -> str:
 @case("kill -9 of one rank")
 def rank_killed(lab: Lab) -> str:
     """kill -9 of one of torchrun's two processes: the other ends too, and the reason is said"""
-    output_dir = lab.new()
-    with started(*flags(lab.dataset, output_dir, *TWO), processes=2) as process:
-        wait_until(lambda: num_steps(output_dir) >= 2, process)
-        os.kill(children_of(process.pid)[1], signal.SIGKILL)
-        said = process.communicate(timeout=60)[1]
+    output_dir, gate = lab.new(), lab.gate(STEP, calls=3)
+    with started(*flags(lab.dataset, output_dir, *TWO), processes=2, gate=gate) as process:
+        os.kill(gate.wait(process, processes=2)[1], signal.SIGKILL)
+        gate.open()
+        said = process.communicate()[1]
     assert process.returncode == 1 and "was ended by signal 9" in said and "Traceback" not in said, said
     all_whole(output_dir)
     lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
@@ -162,27 +162,25 @@ def rank_killed(lab: Lab) -> str:
 @case("kill -9 of the launcher")
 def launcher_killed(lab: Lab) -> str:
     """kill -9 of torchrun: its processes save and leave"""
-    output_dir = lab.new()
-    with started(*flags(lab.dataset, output_dir, *TWO), processes=2) as process:
-        wait_until(lambda: num_steps(output_dir) >= 2, process)
-        ranks = children_of(process.pid)
+    output_dir, gate = lab.new(), lab.gate(STEP, calls=3, until_asked=True)
+    with started(*flags(lab.dataset, output_dir, *TWO), processes=2, gate=gate) as process:
+        ranks = gate.wait(process, processes=2)
         process.kill()
-        deadline = time.monotonic() + 60
         while any(Path(f"/proc/{rank}").exists() for rank in ranks):
-            assert time.monotonic() < deadline, "they go on alone"
             time.sleep(0.1)
+    assert num_steps(output_dir) == 3, "they go on alone"
     all_whole(output_dir)
     lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
     return finished(1)
 
 
 def launcher_asked(lab: Lab, number: signal.Signals, send: Callable[[int, int], None]) -> str:
-    output_dir = lab.new()
+    output_dir, gate = lab.new(), lab.gate(STEP, calls=3, until_asked=True)
     slowly = [*TWO, "--save_ckpt_steps", "0"]
-    with started(*flags(lab.dataset, output_dir, *slowly), processes=2) as process:
-        wait_until(lambda: num_steps(output_dir) >= 2, process)
+    with started(*flags(lab.dataset, output_dir, *slowly), processes=2, gate=gate) as process:
+        gate.wait(process, processes=2)
         send(process.pid, number)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate()[1]
     assert process.returncode == REQUEUE_STATUS and f"{number.name}: saved" in said and "Traceback" not in said, said
     lab.finishes(output_dir, *slowly, processes=2, expected=lab.unbroken(2, tuple(TWO)))
     return finished(1)
@@ -211,9 +209,9 @@ def rank_asked(lab: Lab) -> str:
     """SIGUSR1 to the second of two processes: both save the same step and stop"""
     output_dir = lab.new()
     slowly = [*TWO, "--save_ckpt_steps", "0"]
-    with lab.running(output_dir, *slowly, processes=2) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with lab.held(output_dir, *slowly, steps=2, processes=2) as (run, gate):
         os.kill(run.ranks[1].pid, signal.SIGUSR1)
+        gate.open()
         assert run.wait() == REQUEUE_STATUS, run.said
         assert [rank.exitcode for rank in run.ranks] == 2 * [REQUEUE_STATUS]
     state = torch.load(output_dir / checkpoint.LAST, weights_only=True)["state"]
@@ -223,14 +221,15 @@ def rank_asked(lab: Lab) -> str:
 
 
 def asked_to_stop(lab: Lab, *numbers: signal.Signals) -> str:
-    output_dir = lab.new()
+    output_dir, naming = lab.new(), lab.gate(**NAMING)
     slowly = ["--save_ckpt_steps", "0"]
-    with lab.running(output_dir, *slowly) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with lab.held(output_dir, *slowly, steps=2, gates=[naming]) as (run, gate):
         run.signal(numbers[0])
+        gate.open()
+        run.wait_at(naming)
         for number in numbers[1:]:
-            run.wait_until(lambda: any(leftovers(output_dir)))
             run.signal(number)
+        naming.open()
         assert run.wait() == REQUEUE_STATUS, run.said
         said = run.said
     assert f"{numbers[0].name}: saved {output_dir / checkpoint.LAST} after step" in said and "Traceback" not in said
@@ -267,9 +266,9 @@ def asked_twice(lab: Lab) -> str:
 def worker_killed(lab: Lab) -> str:
     """kill -9 of the process that reads the videos: another one takes its place"""
     output_dir = lab.new()
-    with lab.running(output_dir) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with lab.held(output_dir, steps=2) as (run, gate):
         os.kill(children_of(run.pid)[0], signal.SIGKILL)
+        gate.open()
         assert run.wait() == 0, run.said
         said = run.said
     assert "died (signal 9" in said and "it starts anew" in said and "Traceback" not in said
@@ -280,18 +279,17 @@ def worker_killed(lab: Lab) -> str:
 @case("a data-loader worker stands still")
 def worker_frozen(lab: Lab) -> str:
     """SIGSTOP of a worker between two videos: the watchdog ends it after --decode_seconds and no video is given up"""
-    output_dir = lab.new()
-    with lab.running(output_dir, "--decode_seconds", "2") as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
-        os.kill(run.pid, signal.SIGSTOP)
-        time.sleep(0.5)  # the worker reads ahead as far as it may, and waits
-        os.kill(children_of(run.pid)[0], signal.SIGSTOP)
-        os.kill(run.pid, signal.SIGCONT)
+    output_dir, between_videos = lab.new(), lab.gate("VideoMAE.data.watched_loader:_Shared.__call__", calls=4)
+    watched = ["--decode_seconds", str(WATCHED_SECONDS)]
+    with lab.held(output_dir, *watched, steps=2, gates=[between_videos]) as (run, gate):
+        (worker,) = between_videos.wait(run)  # three batches have been fetched from it
+        os.kill(worker, signal.SIGSTOP)
+        between_videos.open()
+        gate.open()
         assert run.wait() == 0, run.said
         said = run.said
-    assert (
-        "did not answer within 2 s; it starts anew" in said or "died (signal 9" in said
-    ) and "unreadable in training" not in said, said
+    assert f"did not answer within {WATCHED_SECONDS} s; it starts anew" in said, said
+    assert "unreadable in training" not in said, said
     lab.is_right(output_dir)
     return finished(0)
 
@@ -300,10 +298,10 @@ def worker_frozen(lab: Lab) -> str:
 def all_frozen(lab: Lab) -> str:
     """SIGSTOP of the process and its worker for longer than --decode_seconds, and SIGCONT: no video is given up"""
     output_dir = lab.new()
-    with lab.running(output_dir, "--decode_seconds", "2") as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with lab.held(output_dir, "--decode_seconds", str(WATCHED_SECONDS), steps=2) as (run, gate):
         run.signal(signal.SIGSTOP)
-        time.sleep(3)
+        gate.open()
+        time.sleep(WATCHED_SECONDS + 1)
         run.signal(signal.SIGCONT)
         assert run.wait() == 0, run.said
         assert "did not answer" not in run.said
@@ -315,9 +313,9 @@ def all_frozen(lab: Lab) -> str:
 def rank_frozen(lab: Lab) -> str:
     """SIGSTOP of one of two processes for three seconds, and SIGCONT: the other waits"""
     output_dir = lab.new()
-    with lab.running(output_dir, *TWO, processes=2) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with lab.held(output_dir, *TWO, steps=2, processes=2) as (run, gate):
         os.kill(run.ranks[1].pid, signal.SIGSTOP)
+        gate.open()
         time.sleep(3)
         os.kill(run.ranks[1].pid, signal.SIGCONT)
         assert run.wait() == 0, run.said

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from forked_runs import Run, forked  # noqa: E402
+from gates import STEP, Gate  # noqa: E402
 from resume_helpers import flags, lines, outcome  # noqa: E402
 from vce_files import make_vce_folder  # noqa: E402
 
@@ -61,13 +62,35 @@ class Lab:
         dataset: Path | None = None,
         processes: int = 1,
         before: Callable[[], None] | None = None,
+        gates: Sequence[Gate] = (),
     ) -> Iterator[Run]:
         if self.checked and dataset is None and not output_dir.exists():
             output_dir.mkdir()
             shutil.copy(self.checked, output_dir)
         arguments = flags(dataset or self.dataset, output_dir, *more)
-        with forked(arguments, said=self.new("said"), processes=processes, before=before) as run:
+        with forked(arguments, said=self.new("said"), processes=processes, before=before, gates=gates) as run:
             yield run
+
+    @contextlib.contextmanager
+    def held(
+        self,
+        output_dir: Path,
+        *more: str,
+        steps: int,
+        dataset: Path | None = None,
+        processes: int = 1,
+        gates: Sequence[Gate] = (),
+    ) -> Iterator[tuple[Run, Gate]]:
+        """A run that waits, after so many steps, at a gate; and the gate."""
+        gate = self.gate(STEP, calls=steps + 1)
+        with self.running(output_dir, *more, dataset=dataset, processes=processes, gates=[gate, *gates]) as run:
+            run.wait_at(gate)
+            assert num_steps(output_dir) == steps
+            yield run, gate
+
+    def gate(self, function: str, **more: Any) -> Gate:
+        """A new gate; see gates.py."""
+        return Gate(self.new("gate"), function, **more)
 
     @functools.cache  # noqa: B019
     def unbroken(self, processes: int = 1, more: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -81,11 +104,11 @@ class Lab:
     @functools.cached_property
     def _interrupted(self) -> Path:
         output_dir = self.new("interrupted")
-        with self.running(output_dir) as run:
-            run.wait_until(lambda: num_steps(output_dir) >= 3)
+        with self.held(output_dir, steps=3) as (run, gate):
             run.signal(signal.SIGUSR1)
+            gate.open()
             assert run.wait() == REQUEUE_STATUS, run.said
-        assert num_steps(output_dir) < 2 * STEPS_PER_EPOCH
+        assert num_steps(output_dir) == 4
         return output_dir
 
     def interrupted(self) -> Path:

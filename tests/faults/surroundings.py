@@ -8,7 +8,6 @@ import itertools
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import torch
 from cases import case
-from killed import block
+from killed import WATCHED_SECONDS, block
 from lab import STEPS_PER_EPOCH, Lab, all_whole, finished, lines, num_steps, outcome, sentence_of, stopped
 
 from VideoMAE.training import checkpoint
@@ -52,14 +51,14 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 
 @case("the disk is full")
 def disk_full(lab: Lab) -> str:
-    """the output folder's file system (a tmpfs of 20 MB) has no room for the next checkpoint"""
+    """the output folder's file system (a tmpfs of 80 MB) has no room for the next checkpoint"""
     disk = lab.new("disk")
     output_dir = disk / "run"
-    with small_disk(disk, "20m"):
-        with lab.running(output_dir) as run:
-            run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with small_disk(disk, "80m"):
+        with lab.held(output_dir, steps=2) as (run, gate):
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
             (disk / "others").write_bytes(bytes(max(free - 5_000_000, 0)))
+            gate.open()
             sentence = sentence_of(run)
         assert "the disk is full" in sentence and str(output_dir) in sentence
         all_whole(output_dir)
@@ -76,13 +75,11 @@ def no_byte_left(lab: Lab) -> str:
     output_dir = disk / "run"
     slowly = ["--save_ckpt_steps", "0"]
     with small_disk(disk, "400m"):
-        with lab.running(output_dir, *slowly) as run:
-            run.wait_until(lambda: num_steps(output_dir) >= STEPS_PER_EPOCH + 2)
-            run.signal(signal.SIGSTOP)
+        with lab.held(output_dir, *slowly, steps=STEPS_PER_EPOCH + 2) as (run, gate):
             with contextlib.suppress(OSError), (disk / "others").open("wb", buffering=0) as file:
                 while file.write(bytes(1_000_000)):
                     pass
-            run.signal(signal.SIGCONT)
+            gate.open()
             sentence = sentence_of(run)
         assert "the disk is full" in sentence and str(output_dir) in sentence, sentence
         all_whole(output_dir)
@@ -117,9 +114,9 @@ def read_only(lab: Lab) -> str:
 def folder_deleted(lab: Lab) -> str:
     """somebody deletes the output folder of a run at work"""
     output_dir = lab.new()
-    with lab.running(output_dir) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with lab.held(output_dir, steps=2) as (run, gate):
         output_dir.rename(lab.new("deleted"))
+        gate.open()
         sentence = sentence_of(run)
     noticed = "was deleted or replaced while this run worked in it" in sentence
     in_writing = "cannot be written: No such file" in sentence  # it went while a file was being written
@@ -190,9 +187,10 @@ def bad_video(lab: Lab, spoil: Callable[[Path], None], reason: str, *, allowed_t
     dataset, output_dir = lab.own_dataset(), lab.new()
     video = dataset / f"videos/{TRAINED_ON}.mp4"
     whole = video.read_bytes()
-    with lab.running(output_dir, "--decode_seconds", "2", dataset=dataset) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    watched = ["--decode_seconds", str(WATCHED_SECONDS)]
+    with lab.held(output_dir, *watched, steps=2, dataset=dataset) as (run, gate):
         spoil(video)
+        gate.open()
         sentence = sentence_of(run)
     assert f"1 training videos turned out unreadable, more than --max_bad_videos allows: {TRAINED_ON}: " in sentence
     assert reason in sentence
@@ -209,7 +207,8 @@ def bad_video(lab: Lab, spoil: Callable[[Path], None], reason: str, *, allowed_t
 def with_another_video(lab: Lab, output_dir: Path, dataset: Path) -> None:
     """A copy of the folder goes on where the bad video is allowed, with the steps so far as they were."""
     allowing = Path(shutil.copytree(output_dir, lab.new()))
-    with lab.running(allowing, "--decode_seconds", "2", *ALLOWING, dataset=dataset) as run:
+    watched = ["--decode_seconds", str(WATCHED_SECONDS)]
+    with lab.running(allowing, *watched, *ALLOWING, dataset=dataset) as run:
         assert run.wait() == 0, run.said
         assert f"unreadable in training, another video took its place: {TRAINED_ON}: " in run.said
         assert "Traceback" not in run.said
@@ -239,16 +238,16 @@ def video_replaced(lab: Lab) -> str:
 @case("a training video hangs its reader")
 def video_hangs(lab: Lab) -> str:
     """a training video becomes a file at which the reader waits for ever; --decode_seconds ends it, allowed and not"""
-    return bad_video(lab, block, "the reader did not answer within 2 s", allowed_too=True)
+    return bad_video(lab, block, f"the reader did not answer within {WATCHED_SECONDS} s", allowed_too=True)
 
 
 @case("a test video is removed")
 def test_video_removed(lab: Lab) -> str:
     """a test video vanishes during training: it is counted as unreadable, all else is as without it"""
     dataset, output_dir = lab.own_dataset(), lab.new()
-    with lab.running(output_dir, dataset=dataset) as run:
-        run.wait_until(lambda: num_steps(output_dir) >= 2)
+    with lab.held(output_dir, steps=2, dataset=dataset) as (run, gate):
         (dataset / "videos/50001.mp4").unlink()
+        gate.open()
         assert run.wait() == 0, run.said
     ours, theirs = outcome(output_dir), lab.unbroken()
     assert (ours["steps"], ours["epochs"]) == (theirs["steps"], theirs["epochs"])
