@@ -177,7 +177,7 @@ def lengths(splits: Mapping[str, Any]) -> Chart:
 def contact_sheet(strips: Sequence[Strip], pictures: Mapping[str, np.ndarray]) -> bytes:
     """All thumbnails as one PNG: a row for each strip, its heading above."""
     num_columns = max(len(strip.pictures) for strip in strips)
-    rows = []
+    rows: list[np.ndarray] = []
     for strip in strips:
         row = np.full((HEIGHT, num_columns * (WIDTH + GAP) + GAP, 3), 255, np.uint8)
         for column, (key, _) in enumerate(strip.pictures):

@@ -185,7 +185,7 @@ def _move(motion: str, scene: Scene, count: int, rng: np.random.Generator) -> tu
     """Move `count` things -> offsets (N, count, 2) in short sides, (right, down), and factors of size (N, count)."""
     seconds = np.arange(scene.num_frames)[:, None] / scene.frame_rate
     phases = rng.uniform(0, 2 * np.pi, (2, count))
-    sizes = np.ones((scene.num_frames, count))
+    sizes: np.ndarray = np.ones((scene.num_frames, count))
     if motion == "still":
         return 0.004 * np.stack([np.sin(seconds + phase) for phase in phases], axis=-1), sizes
     if motion == "smooth":

@@ -131,7 +131,9 @@ def test_the_video_classification_pipeline_predicts_from_a_file_what_our_network
     processor = AutoImageProcessor.from_pretrained(tmp_path / "folder")
     peer = VideoMAEForVideoClassification.from_pretrained(tmp_path / "folder")
     classify = VideoClassificationPipeline(model=peer, image_processor=processor)  # decodes by PyAV
-    predicted = {entry["label"]: entry["score"] for entry in classify(str(path), top_k=27)}
+    # Before transformers 5.23, which needs Python 3.11, the pipeline applied softmax whatever the configuration says.
+    applied = {} if sys.version_info >= (3, 11) else {"function_to_apply": "none" if name == "v2v" else "sigmoid"}
+    predicted = {entry["label"]: entry["score"] for entry in classify(str(path), top_k=27, **applied)}
     scores = logits if name == "v2v" else logits.sigmoid()
     assert list(predicted) == ["valence"] if name == "v2v" else set(predicted) == set(EMOTIONS)
     expected = dict(zip(predicted if name == "v2v" else EMOTIONS, scores.tolist(), strict=True))

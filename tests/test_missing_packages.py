@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -58,10 +58,20 @@ def test_the_advice_depends_on_whether_the_environment_is_there(
     assert ("quickstart.sh --setup_only" in str(caught.value)) is not is_set_up
 
 
+def distributions_by_package() -> dict[str, set[str]]:
+    """By what is imported, what is installed: importlib.metadata.packages_distributions, which is incomplete before
+    Python 3.11."""
+    found: dict[str, set[str]] = {}
+    for distribution in distributions():
+        for top in {file.parts[0].removesuffix(".py") for file in distribution.files or ()}:
+            found.setdefault(top, set()).add(distribution.metadata["Name"])
+    return found
+
+
 def test_the_required_packages_are_those_of_requirements_txt() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
     named = {re.split(r"[>=<;]", line)[0].strip().lower() for line in lines if line and not line.startswith("#")}
-    distributions = packages_distributions()
-    required = {name.lower() for package in VideoMAE.REQUIRED for name in distributions[package]}
+    installed = distributions_by_package()
+    required = {name.lower() for package in VideoMAE.REQUIRED for name in installed[package]}
     assert required & named == named - OPTIONAL
-    assert all(named & {name.lower() for name in distributions[package]} for package in VideoMAE.REQUIRED)
+    assert all(named & {name.lower() for name in installed[package]} for package in VideoMAE.REQUIRED)

@@ -92,7 +92,7 @@ class _Chain:
         self.tables = fused_colour.identity()  # after the steps
         self.maps: list[np.ndarray] = []
         self.is_bicubic = False  # some map
-        self.fills = np.empty((len(frames), 0, 3), dtype=np.uint8)  # as they look now
+        self.fills: np.ndarray = np.empty((len(frames), 0, 3), dtype=np.uint8)  # as they look now
 
     def add(self, operation: AppliedOperation) -> None:
         name = fused_colour.base_name(operation)

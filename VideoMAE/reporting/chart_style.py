@@ -191,7 +191,7 @@ def heat_map(
 def add_scale(figure: Figure, axes: Axes, mesh: matplotlib.cm.ScalarMappable, theme: Theme, legend: str) -> None:
     bar = figure.colorbar(mesh, ax=axes, shrink=0.5, aspect=26, pad=0.02, format=FormatStrFormatter("%g"))
     bar.ax.minorticks_off()
-    bar.outline.set_visible(False)
+    bar.ax.spines["outline"].set_visible(False)
     bar.ax.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=8, length=0)
     bar.set_label(legend, color=theme.muted, fontsize=8.5)
 
