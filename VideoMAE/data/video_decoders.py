@@ -80,7 +80,7 @@ class DecordSource(_InPieces):
     """decord, which seeks to the key frame before each run of indices and decodes ahead in a thread of its own."""
 
     def __init__(self, path: Path, size: Size, *, scales: bool) -> None:
-        """`scales`: frames of the first frame's size are to be scaled too, which decord is told only then."""
+        """`scales`: `size` differs from the size of the first frame; otherwise decord chooses it by itself."""
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
