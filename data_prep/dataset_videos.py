@@ -37,18 +37,22 @@ def decode_first(path: Path) -> VideoInfo:
 
 def decode_ends(path: Path) -> VideoInfo:
     """Read a video's first and last frame, and the size of its key frames."""
-    return _decode(path, lambda frames: frames[[0, -1]])._replace(later_size=find_later_size(path))
+    return _with_later_size(path, _decode(path, lambda frames: frames[[0, -1]]))
 
 
 def decode_all(path: Path) -> VideoInfo:
     """Read every frame of a video, and the size of its key frames."""
-    return _decode(path, lambda frames: frames)._replace(later_size=find_later_size(path))
+    return _with_later_size(path, _decode(path, lambda frames: frames))
 
 
 def _decode(path: Path, choose: Callable[[np.ndarray], np.ndarray]) -> VideoInfo:
     with Video(path, size=DECODE_SIZE) as video:
         video.frames_at(choose(video.frames_held))
         return video.info
+
+
+def _with_later_size(path: Path, info: VideoInfo) -> VideoInfo:
+    return info._replace(later_size=find_later_size(path, info))
 
 
 PROBES: dict[str, Callable[[Path], VideoInfo]] = {

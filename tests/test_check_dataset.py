@@ -180,6 +180,15 @@ def plant_in_vce(root: Path) -> tuple[Found, list[str]]:
     return found, names
 
 
+@pytest.mark.parametrize("decode", ["ends", "all"])
+def test_a_video_without_any_key_frame_is_checked_like_others(tmp_path: Path, decode: str) -> None:
+    root = make_vce_folder(tmp_path / "vce", 8, 1, num_frames=6)
+    video_files.no_key_frame(root / "videos/00001.mp4")
+    build_metadata(root)
+    found, _ = check_by_command(root, "--decode", decode, fine=True)
+    assert not found
+
+
 def test_a_sound_dataset_is_fine_and_its_oddities_are_said(sound_vce: Path) -> None:
     found, said = check_by_command(sound_vce, "--decode", "all", fine=True)
     assert found == Counter(("unusual_video", (key,)) for key in ODD_IDS)

@@ -262,6 +262,19 @@ def write_changing_video(
         part.unlink()
 
 
+def no_key_frame(path: Path) -> None:
+    """A recording that begins between two key frames, of an encoder that refreshes frames bit by bit instead of making
+    further ones; it can be decoded from the end of the first refresh on."""
+    whole = path.with_suffix(".whole.mp4")
+    write_video(whole, moving_frames(78), codec_options={"x264-params": "intra-refresh=1:keyint=26"})
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[1:]:
+            packet.stream = stream
+            container.mux(packet)
+    whole.unlink()
+
+
 def changes_size(path: Path) -> None:
     write_changing_video(path)
 

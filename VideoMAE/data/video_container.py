@@ -271,14 +271,14 @@ def _upright_size(frame: VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
 
 
-def find_later_size(path: str | Path) -> str:
+def find_later_size(path: str | Path, info: VideoInfo) -> str:
     """The first size among a video's key frames that is not the first frame's, "128 x 96" (width x height); "" where
     there is none, or the video is damaged before it."""
     with suppress(UnreadableVideoError), opened(path) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
-        sizes = map(_upright_size, container.decode(stream))
-        first = next(sizes)
-        return next((f"{width} x {height}" for height, width in sizes if (height, width) != first), "")
+        for height, width in map(_upright_size, container.decode(stream)):
+            if (height, width) != (info.height, info.width):
+                return f"{width} x {height}"
     return ""
 
 
