@@ -1,5 +1,7 @@
 """The flags of --eval that the tested checkpoint itself answers, since its run wrote its configuration into it."""
 
+import contextlib
+import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,7 +31,7 @@ def add_checkpoint_flags(config: Settings, argv: Sequence[str]) -> Settings:
     task, these are `config` itself.
 
     Raises:
-        ValueError: a flag of `argv` contradicts the checkpoint, or the checkpoint cannot be read.
+        ValueError: a flag of `argv` contradicts the checkpoint, or the checkpoint or its configuration cannot be used.
     """
     checkpoint = config.model.finetune
     if not config.run.eval or checkpoint is None:
@@ -39,7 +41,15 @@ def add_checkpoint_flags(config: Settings, argv: Sequence[str]) -> Settings:
         return config
     network = {name: trained[name] for name in OF_THE_NETWORK if name in trained}
     test = {name: trained[name] for name in OF_THE_TEST if name in trained}
-    config = flags.parse_flags(type(config), [*_as_typed(network | test), *argv])  # of equal flags the last one wins
+    typed = _as_typed(network | test)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            config = flags.parse_flags(type(config), [*typed, *argv])  # of equal flags the last one wins
+    except SystemExit as error:  # `argv` has been parsed before
+        raise ValueError(
+            f"{checkpoint}: its configuration has values that are not valid flags: {' '.join(typed)}; "
+            f"'python models/convert.py {checkpoint} weights.pth --to published' drops the configuration"
+        ) from error
     found = flags.flat(flags.to_json(config))
     for name, value in network.items():
         if found[name] != value:
@@ -57,7 +67,7 @@ def _config_of(checkpoint: Path) -> dict[str, Any]:
         try:
             config = json.loads(beside.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{beside}: cannot be read as JSON: {error}") from error
+            raise ValueError(f"{beside}: cannot be read as JSON: {error}; restore or delete it") from error
     is_of_a_run = isinstance(config, Mapping) and {"data", "model", "run"} <= config.keys()
     return dict(config) if is_of_a_run else {}
 

@@ -175,6 +175,28 @@ def test_testing_takes_the_network_and_its_clips_from_the_checkpoint(
     assert "is --model another one?" in message
 
 
+def test_an_unusable_configuration_of_the_tested_checkpoint_is_named(
+    dataset: Path, unbroken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(unbroken / "checkpoint-best.pth", weights_only=True)
+    weights = tmp_path / "weights.pth"
+    test = ["--data_path", str(dataset), "--device", "cpu", "--eval", "--finetune", str(weights)]
+    test += ["--output_dir", str(tmp_path / "eval")]
+    for name, value in (("model", "resnet50"), ("model", "--help")):
+        content["config"]["model"][name] = value
+        torch.save(content, weights)
+        message = refusal(test)
+        assert message.startswith(f"error: {weights}: its configuration has values that are not valid flags")
+        assert f"--{name} {value}" in message
+    torch.save({"model": content["model"]}, weights)
+    for text in ("", '{"data": '):
+        (tmp_path / "config.json").write_text(text)
+        message = refusal(test)
+        assert message.startswith(f"error: {tmp_path / 'config.json'}: cannot be read as JSON")
+        assert message.endswith("restore or delete it")
+    assert "usage" not in "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize(
     ("given", "trained_with"),
     [

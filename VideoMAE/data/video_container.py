@@ -275,6 +275,8 @@ def find_later_size(path: str | Path, info: VideoInfo) -> str:
     """The first size among a video's key frames that is not the first frame's, "128 x 96" (width x height); "" where
     there is none, or the video is damaged before it."""
     with suppress(UnreadableVideoError), opened(path) as (container, stream):
+        if _copied(path, stream) is not None:  # written in one size, with a key frame every few frames
+            return ""
         stream.codec_context.skip_frame = "NONKEY"
         for height, width in map(_upright_size, container.decode(stream)):
             if (height, width) != (info.height, info.width):
