@@ -95,7 +95,7 @@ class AugmentConfig(ClipAugmentConfig):
 
     augment: Literal["exact", "fused"] = "fused"
     """fused: each frame is resampled once for all operations of a draw; exact: operation by operation, as the original,
-    several times slower. Same draws, nearly the same pixels: VideoMAE/data/fused_augment.py says what differs."""
+    several times slower. Same draws, nearly the same pixels: VideoMAE/augment/fused_augment.py says what differs."""
     mixup: float = 0.0
     """Alpha of mixup; 0 switches it off. The original built mixup and cutmix and applied them only in its 'classes'
     recipe."""

@@ -19,8 +19,8 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
     import VideoMAE  # noqa: F401  # first of all: it names missing packages
 
 from VideoMAE.flags import parse_flags
-from VideoMAE.messages import show_messages
-from VideoMAE.predict_config import NetworkFlags
+from VideoMAE.inference.config import NetworkFlags
+from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("demo")
 
@@ -92,8 +92,8 @@ def run(settings: Settings) -> None:
 
 
 def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
-    from VideoMAE.demo_reference import find_examples, read_reference
-    from VideoMAE.predictor import load_predictor
+    from VideoMAE.demo_app.reference import find_examples, read_reference
+    from VideoMAE.inference.predictor import load_predictor
 
     # what may be wrong with the flags comes before Gradio, which takes seconds to import
     predictor = load_predictor(
@@ -108,10 +108,10 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
     reference = read_reference(settings.checkpoint)
     files = find_examples(settings.checkpoint, settings.examples)
 
-    from VideoMAE.demo_answers import Answers
-    from VideoMAE.demo_page import Page
-    from VideoMAE.demo_server import make_app, serve
-    from VideoMAE.demo_videos import Uploads, look_at_examples
+    from VideoMAE.demo_app.answers import Answers
+    from VideoMAE.demo_app.page import Page
+    from VideoMAE.demo_app.server import make_app, serve
+    from VideoMAE.demo_app.videos import Uploads, look_at_examples
 
     answers = Answers(predictor, reference, max_seconds=settings.max_seconds)
     examples = look_at_examples(files, temp / "examples", max_seconds=settings.max_seconds)

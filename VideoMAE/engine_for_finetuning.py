@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from VideoMAE.data.device_augment import PlannedClips
+from VideoMAE.augment.device_augment import PlannedClips
 from VideoMAE.data.loaders import Batch
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.optim_factory import set_step_values
-from VideoMAE.training import checkpoint, distributed
+from VideoMAE.runtime import distributed
+from VideoMAE.runtime.stop_request import InterruptedRunError, stop_request
+from VideoMAE.training import checkpoint
 from VideoMAE.training.backends import Backend, NonFiniteGradientError
 from VideoMAE.training.ema import WeightAverage
 from VideoMAE.training.metric_logger import MetricLogger
-from VideoMAE.training.stop_request import InterruptedRunError, stop_request
 from VideoMAE.training.tasks import Evaluation
 
 MAX_OVERFLOWS_IN_A_ROW = 32

@@ -10,8 +10,8 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 
 import tyro
 
-from VideoMAE.features_config import FeaturesConfig
-from VideoMAE.messages import show_messages
+from VideoMAE.inference.features_config import FeaturesConfig
+from VideoMAE.runtime.messages import show_messages
 
 INTERRUPTED_STATUS = 130
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     show_messages(sys.stderr)
     try:
-        from VideoMAE.feature_run import run  # only here: torch takes seconds to import
+        from VideoMAE.inference.feature_run import run  # only here: torch takes seconds to import
 
         return 0 if run(config) else 1
     except (ValueError, OSError) as error:

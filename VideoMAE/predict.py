@@ -17,11 +17,11 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 import tyro
 from tqdm import tqdm
 
-from VideoMAE.messages import show_messages
-from VideoMAE.predict_config import PredictConfig
+from VideoMAE.inference.config import PredictConfig
+from VideoMAE.runtime.messages import show_messages
 
 if TYPE_CHECKING:
-    from VideoMAE.predictor import Predictor
+    from VideoMAE.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ INTERRUPTED_STATUS = 130
 
 def predict(config: PredictConfig) -> bool:
     """Writes what the networks say of the videos. -> whether every one of them could be read"""
-    from VideoMAE.data.video_search import find_videos  # only here, and so below: torch takes seconds to import
-    from VideoMAE.predictor import load_predictor
+    from VideoMAE.inference.predictor import load_predictor
+    from VideoMAE.video.search import find_videos  # only here, and so below: torch takes seconds to import
 
     videos, num_ignored = find_videos(config.videos)
     if not videos:
@@ -60,7 +60,7 @@ def predict(config: PredictConfig) -> bool:
 
 def write_predictions(predictor: "Predictor", videos: Sequence[Path], config: PredictConfig) -> list[Path]:
     """Writes one entry a video to --output, or to standard output as soon as it is there. -> the unreadable videos"""
-    from VideoMAE.predict_output import Lines
+    from VideoMAE.inference.output import Lines
     from VideoMAE.training.checkpoint import write_text
 
     lines = Lines(predictor, format=config.format, top=config.top, bar=_bar(config))
@@ -90,9 +90,9 @@ def write_predictions(predictor: "Predictor", videos: Sequence[Path], config: Pr
 
 def write_all_curves(predictor: "Predictor", videos: Sequence[Path], config: PredictConfig) -> list[Path]:
     """Writes every video's curves and their plot into --output_dir. -> the unreadable videos"""
-    from VideoMAE.data.video_check import check_videos
-    from VideoMAE.data.video_reader import UnreadableVideoError
-    from VideoMAE.predict_output import write_curves
+    from VideoMAE.inference.output import write_curves
+    from VideoMAE.video.check import check_videos
+    from VideoMAE.video.reader import UnreadableVideoError
 
     assert config.output_dir is not None
     unreadable: list[Path] = []

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from VideoMAE.checkpoint_flags import add_checkpoint_flags
+from VideoMAE.augment.video_transforms import ValidationTransform
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
 from VideoMAE.data.exclusion import Exclusion
@@ -28,16 +28,17 @@ from VideoMAE.data.vce import (
     read_class_list,
     read_emotions,
 )
-from VideoMAE.data.video_check import VideoCheck
-from VideoMAE.data.video_reader import VideoOpener
-from VideoMAE.data.video_transforms import ValidationTransform
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.engine_for_finetuning import final_test, write_results
-from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
-from VideoMAE.linear_probe import LinearProbe, ProbeData, check_flags
-from VideoMAE.optimization import scale_to_batch
-from VideoMAE.run_setup import (
+from VideoMAE.runtime.distributed import World
+from VideoMAE.training import results
+from VideoMAE.training.backends import autocast, choose_precision
+from VideoMAE.training.checkpoint_flags import add_checkpoint_flags
+from VideoMAE.training.linear_probe import LinearProbe, ProbeData, check_flags
+from VideoMAE.training.metric_logger import MetricLogger
+from VideoMAE.training.optimization import scale_to_batch
+from VideoMAE.training.setup import (
     check_all,
     claim_output_dir,
     count_parameters,
@@ -51,11 +52,10 @@ from VideoMAE.run_setup import (
     start_model,
     train_transform,
 )
-from VideoMAE.training import results
-from VideoMAE.training.backends import autocast, choose_precision
-from VideoMAE.training.distributed import World
-from VideoMAE.training.metric_logger import MetricLogger
 from VideoMAE.training.tasks import EmotionTask, Mix
+from VideoMAE.training.trainer import Fitting, Loaders, fit_and_test
+from VideoMAE.video.check import VideoCheck
+from VideoMAE.video.reader import VideoOpener
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> Mix | None:
     """Mixup and cutmix as the flags say; None when both are off."""
     if augment.mixup <= 0 and augment.cutmix <= 0:
         return None
-    from VideoMAE.data.mixup import ClipMixup  # only here: timm takes seconds to import
+    from VideoMAE.augment.mixup import ClipMixup  # only here: timm takes seconds to import
 
     return ClipMixup(
         mixup_alpha=augment.mixup,

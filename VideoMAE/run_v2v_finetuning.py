@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from VideoMAE import run_setup
-from VideoMAE.checkpoint_flags import add_checkpoint_flags
+from VideoMAE.augment.device_augment import PlanTransform
 from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, preference_clips
-from VideoMAE.data.device_augment import PlanTransform
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import check_bad_share, readable, unreadable
@@ -39,18 +37,20 @@ from VideoMAE.data.v2v import (
     without,
 )
 from VideoMAE.data.vce import Annotations, EvaluationDataset
-from VideoMAE.data.video_check import VideoCheck
-from VideoMAE.data.video_reader import VideoOpener
 from VideoMAE.engine_for_finetuning import final_test, write_results
-from VideoMAE.fitting import Fitting, Loaders, fit_and_test
 from VideoMAE.flags import parse_flags
-from VideoMAE.linear_probe import LinearProbe, ProbeData, check_flags
-from VideoMAE.optimization import keep_base
+from VideoMAE.runtime.distributed import World
 from VideoMAE.training import results
+from VideoMAE.training import setup as run_setup
 from VideoMAE.training.backends import autocast, choose_precision
-from VideoMAE.training.distributed import World
+from VideoMAE.training.checkpoint_flags import add_checkpoint_flags
+from VideoMAE.training.linear_probe import LinearProbe, ProbeData, check_flags
 from VideoMAE.training.metric_logger import MetricLogger
+from VideoMAE.training.optimization import keep_base
 from VideoMAE.training.tasks import PreferenceTask, scores_by_id
+from VideoMAE.training.trainer import Fitting, Loaders, fit_and_test
+from VideoMAE.video.check import VideoCheck
+from VideoMAE.video.reader import VideoOpener
 
 logger = logging.getLogger(__name__)
 

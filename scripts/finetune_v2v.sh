@@ -19,8 +19,8 @@ MODEL_PATH="${MODEL_PATH:-/path/to/kinetics400-ViTB-1600-16x5x3-pretrain.pth}"
 OUTPUT_DIR="${OUTPUT_DIR:-/path/to/output}"
 TOTAL_BATCH="${TOTAL_BATCH:-4}"
 
-# shellcheck source=scripts/lib.sh
-. "${REPO_PATH:-$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}/scripts/lib.sh"
+# shellcheck source=scripts/lib/common.sh
+. "${REPO_PATH:-$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}/scripts/lib/common.sh"
 if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then show_help "$0" && exit 0; fi
 
 require_path DATA_PATH "$DATA_PATH"

@@ -22,8 +22,8 @@ OUTPUT_DIR="${OUTPUT_DIR:-/path/to/output}"
 RECIPE="${RECIPE:-intensities}"
 LABEL_PATH="${LABEL_PATH:-}"
 
-# shellcheck source=scripts/lib.sh
-. "${REPO_PATH:-$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}/scripts/lib.sh"
+# shellcheck source=scripts/lib/common.sh
+. "${REPO_PATH:-$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}/scripts/lib/common.sh"
 if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then show_help "$0" && exit 0; fi
 
 require_path DATA_PATH "$DATA_PATH"

@@ -15,10 +15,10 @@
 
 set -euo pipefail
 
-# shellcheck source=scripts/lib.sh
-. "$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)/lib.sh"
-# shellcheck source=scripts/setup.sh
-. "$REPO_PATH/scripts/setup.sh"
+# shellcheck source=scripts/lib/common.sh
+. "$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)/lib/common.sh"
+# shellcheck source=scripts/lib/setup.sh
+. "$REPO_PATH/scripts/lib/setup.sh"
 case "${1:-}" in
     -h | --help) show_help "$0" && exit 0 ;;
     "" | --setup_only) ;;
@@ -57,7 +57,7 @@ DATA_PATH="$WORK/sample/v2v_dataset" MODEL_PATH="$vce/checkpoint-best.pth" OUTPU
     bash "$REPO_PATH/scripts/finetune_v2v.sh" "${small[@]}" \
     --opt adamw --lr 5e-4 --weight_decay 0.05 --warmup_epochs 1 --num_epochs 8
 
-PYTHONPATH="$REPO_PATH" "$PYTHON" -m VideoMAE.show_results "$vce" "$v2v"
+PYTHONPATH="$REPO_PATH" "$PYTHON" -m VideoMAE.reporting.show_results "$vce" "$v2v"
 
 videos=("$WORK"/sample/vce_dataset/videos/*.mp4)
 show_uses "${videos[-1]}" "$vce" "$v2v"

@@ -9,10 +9,10 @@
 
 set -euo pipefail
 
-# shellcheck source=scripts/lib.sh
-. "$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)/lib.sh"
-# shellcheck source=scripts/setup.sh
-. "$REPO_PATH/scripts/setup.sh"
+# shellcheck source=scripts/lib/common.sh
+. "$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)/lib/common.sh"
+# shellcheck source=scripts/lib/setup.sh
+. "$REPO_PATH/scripts/lib/setup.sh"
 if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then show_help "$0" && exit 0; fi
 
 set_up_venv "$REPO_PATH/requirements.txt" "$REPO_PATH/tests/requirements.txt"

@@ -37,7 +37,7 @@ def test_a_program_without_its_packages_says_in_one_sentence_what_to_run(program
 
 
 def test_there_are_programs_to_test() -> None:
-    assert len(PROGRAMS) >= 19
+    assert len(PROGRAMS) >= 18
 
 
 def test_a_users_own_program_gets_the_same_sentence_as_an_import_error() -> None:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from VideoMAE.augment.device_augment import PlannedClips, concatenate
+from VideoMAE.augment.video_transforms import SquashTransform, ValidationTransform, crop_views, resize_short_side
 from VideoMAE.data import clip_sampling
-from VideoMAE.data.device_augment import PlannedClips, concatenate
 from VideoMAE.data.shared_clips import empty_clips
-from VideoMAE.data.video_reader import Video
-from VideoMAE.data.video_transforms import SquashTransform, ValidationTransform, crop_views, resize_short_side
+from VideoMAE.video.reader import Video
 
 
 def batch_of_one(clip: Tensor | PlannedClips) -> Tensor | PlannedClips:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from VideoMAE.data.device_augment import concatenate
+from VideoMAE.augment.device_augment import concatenate
 from VideoMAE.data.vce import Sample, SampleKey
 from VideoMAE.data.watched_loader import WatchedLoader
 

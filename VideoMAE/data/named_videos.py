@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from VideoMAE.data.v2v import read_comparisons, videos_of
 from VideoMAE.data.vce import load_json, read_annotations, read_emotions
-from VideoMAE.data.video_search import find_videos
+from VideoMAE.video.search import find_videos
 
 SPLITS = ("train", "test", "listwise")
 

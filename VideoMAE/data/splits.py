@@ -5,7 +5,7 @@ import math
 
 from VideoMAE.data.clip_sampling import num_fps_windows
 from VideoMAE.data.vce import Annotations
-from VideoMAE.data.video_check import VideoCheck
+from VideoMAE.video.check import VideoCheck
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from VideoMAE.data.device_augment import PlannedClips, concatenate
+from VideoMAE.augment.device_augment import PlannedClips, concatenate
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.vce import Annotations, MakeClips, SampleKey, load_json, video_path
-from VideoMAE.data.video_reader import UnreadableVideoError
+from VideoMAE.video.reader import UnreadableVideoError
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from VideoMAE.data.device_augment import PlannedClips
+from VideoMAE.augment.device_augment import PlannedClips
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.video_reader import UnreadableVideoError
+from VideoMAE.video.reader import UnreadableVideoError
 
 EMOTIONS: tuple[str, ...] = (
     "Admiration", "Adoration", "Aesthetic Appreciation", "Amusement", "Anger", "Anxiety", "Awe (or Wonder)",

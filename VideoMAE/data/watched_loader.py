@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from VideoMAE.data.device_augment import PlannedClips
-from VideoMAE.data.video_reader import UnreadableVideoError
+from VideoMAE.augment.device_augment import PlannedClips
+from VideoMAE.video.reader import UnreadableVideoError
 
 logger = logging.getLogger(__name__)
 

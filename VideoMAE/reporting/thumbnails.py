@@ -12,8 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from VideoMAE.data.video_check import check_videos
-from VideoMAE.data.video_reader import Video, VideoInfo
+from VideoMAE.video.check import check_videos
+from VideoMAE.video.reader import Video, VideoInfo
 
 WIDTH, HEIGHT = 192, 144  # pixels that a thumbnail fits into
 QUALITIES = (80, 65, 50, 35, 20)  # of JPEG: the first at which all fit into the budget

@@ -21,14 +21,14 @@ import torch.nn.functional as F
 import tyro
 from benchmarking import Times, say, time_interleaved, use_threads, write_film
 
+from VideoMAE.augment.device_augment import PlanTransform
+from VideoMAE.augment.fused_augment import FusedTransform
+from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
+from VideoMAE.augment.random_erasing import erase
+from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
 from VideoMAE.data.clip_sampling import random_window
 from VideoMAE.data.clips import TrainClips
-from VideoMAE.data.device_augment import PlanTransform
-from VideoMAE.data.fused_augment import FusedTransform
-from VideoMAE.data.rand_augment import AppliedOperation, apply_operations
-from VideoMAE.data.random_erasing import erase
-from VideoMAE.data.video_reader import Video
-from VideoMAE.data.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
+from VideoMAE.video.reader import Video
 
 CLIP_LEN, STRIDE, SIZE = 16, 4, 224
 EXACT, FUSED = TrainTransform(SIZE), FusedTransform(SIZE)

@@ -19,7 +19,7 @@ import tyro
 from benchmark_annotations import write_labels
 from benchmarking import ROOT, say
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/helpers"))
 
 import video_files
 

@@ -22,19 +22,16 @@ from benchmarking import ROOT, Times, say, say_times, time_interleaved, use_thre
 from footage import Footage, make_footage
 from torchvision.transforms.functional import normalize, to_tensor
 
-sys.path.insert(1, str(ROOT / "data_prep"))
-
-from loader_datasets import open_subject
-from loader_parts import Stopwatch, Window, decode_bare, endless_batches, stored, told_apart
-from loader_report import growth, held_line
-from loader_workers import measure_soak
-
-from VideoMAE.data.rand_augment import apply_operations
-from VideoMAE.data.random_erasing import erase
+from VideoMAE.augment.rand_augment import apply_operations
+from VideoMAE.augment.random_erasing import erase
+from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
 from VideoMAE.data.vce import TrainDataset
-from VideoMAE.data.video_reader import Video
-from VideoMAE.data.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
 from VideoMAE.data.watched_loader import WatchedLoader
+from VideoMAE.dataset_tools.loader_datasets import open_subject
+from VideoMAE.dataset_tools.loader_parts import Stopwatch, Window, decode_bare, endless_batches, stored, told_apart
+from VideoMAE.dataset_tools.loader_report import growth, held_line
+from VideoMAE.dataset_tools.loader_workers import measure_soak
+from VideoMAE.video.reader import Video
 
 COMMON_FLAGS = ("--batch_size", "1", "--device", "cpu")
 VCE_FLAGS = (*COMMON_FLAGS, "--train_fps", "None", "--sampling_rate", "4")

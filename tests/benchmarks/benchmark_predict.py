@@ -24,9 +24,9 @@ import tyro
 from benchmarking import ROOT, memory_mb, say, say_ratio, say_times, use_threads, write_film
 
 from VideoMAE.data.clip_sampling import segment_starts, strided_frames
-from VideoMAE.data.video_reader import Video
+from VideoMAE.inference.predictor import load_predictor
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
-from VideoMAE.predictor import load_predictor
+from VideoMAE.video.reader import Video
 
 CLIP_LEN, STRIDE, NUM_SEGMENTS, NUM_CROPS, BATCH_SIZE = 16, 4, 2, 3, 8
 

@@ -6,7 +6,6 @@ python tests/benchmarks/benchmark_prepared.py
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,17 +19,15 @@ from typing import Any
 import decord
 import numpy as np
 import tyro
-from benchmarking import ROOT, say, say_times, time_interleaved, use_threads, write_film
+from benchmarking import say, say_times, time_interleaved, use_threads, write_film
 
+from VideoMAE.augment.video_transforms import SquashTransform
 from VideoMAE.config import AugmentConfig
 from VideoMAE.data.clip_sampling import evenly_spaced, random_window
 from VideoMAE.data.clips import EvenClips, TestClips, TrainClips, WithoutChance
-from VideoMAE.data.video_transforms import SquashTransform
-from VideoMAE.run_setup import train_transform
-
-sys.path.insert(0, str(ROOT / "data_prep"))
-from copy_video import Copied, copy_video
-from prepare_videos import Settings
+from VideoMAE.dataset_tools.prepare_videos import Settings
+from VideoMAE.training.setup import train_transform
+from VideoMAE.video.copy_video import Copied, copy_video
 
 CLIP_LEN, STRIDE, SIZE = 16, 4, 224
 ORIGINAL, DEFAULT = "original", "copy"

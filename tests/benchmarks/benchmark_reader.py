@@ -24,7 +24,7 @@ import tyro
 from benchmarking import memory_mb, say, time_interleaved, use_threads, write_film
 
 from VideoMAE.data.clip_sampling import evenly_spaced, random_fps_window, random_window
-from VideoMAE.data.video_reader import DecoderName, Video, VideoInfo, probe
+from VideoMAE.video.reader import DecoderName, Video, VideoInfo, probe
 
 CLIP_LEN, STRIDE, CLIP_FPS, SIZE = 16, 4, 4.0, 224
 COPY_SHORT_SIDE, COPY_KEY_FRAMES = 256, 16

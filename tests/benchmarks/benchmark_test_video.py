@@ -15,10 +15,10 @@ import torch
 import tyro
 from benchmarking import say, say_ratio, say_times, time_interleaved, use_threads, write_film
 
+from VideoMAE.augment.video_transforms import crop_views, resize_short_side
 from VideoMAE.data.clip_sampling import crop_starts, segment_starts, strided_frames
 from VideoMAE.data.clips import TestClips
-from VideoMAE.data.video_reader import DecoderName, Video, VideoOpener, probe
-from VideoMAE.data.video_transforms import crop_views, resize_short_side
+from VideoMAE.video.reader import DecoderName, Video, VideoOpener, probe
 
 CLIP_LEN, STRIDE, NUM_SEGMENTS, NUM_CROPS, SIZE = 16, 4, 2, 3, 224
 DECODERS: tuple[DecoderName, DecoderName] = ("decord", "pyav")

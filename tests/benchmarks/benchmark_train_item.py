@@ -20,8 +20,8 @@ from benchmarking import Times, say, say_times, time_interleaved, use_threads, w
 from VideoMAE.config import AugmentConfig
 from VideoMAE.data.clip_sampling import random_fps_window, random_window
 from VideoMAE.data.clips import TrainClips
-from VideoMAE.data.video_reader import Video
-from VideoMAE.run_setup import train_transform
+from VideoMAE.training.setup import train_transform
+from VideoMAE.video.reader import Video
 
 CLIP_LEN, STRIDE, SIZE = 16, 4, 224
 

@@ -18,11 +18,11 @@ import torch
 import tyro
 from benchmarking import memory_mb, say, say_ratio, say_times, time_interleaved, use_threads, write_film
 
+from VideoMAE.augment.video_transforms import SquashTransform
 from VideoMAE.data.clips import EvenClips, WithoutChance
 from VideoMAE.data.loaders import ShareSampler, make_loader
 from VideoMAE.data.v2v import Comparison, Pair, pairs_in, videos_of
 from VideoMAE.data.vce import EvaluationDataset
-from VideoMAE.data.video_transforms import SquashTransform
 from VideoMAE.engine_for_finetuning import final_test
 from VideoMAE.modeling_finetune import VisionTransformer, vit_micro_patch16_224
 from VideoMAE.training.metric_logger import MetricLogger

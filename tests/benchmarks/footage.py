@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from benchmarking import ROOT, write_film
 
-sys.path.insert(1, str(ROOT / "tests"))
-sys.path.insert(1, str(ROOT / "data_prep"))
+sys.path.insert(1, str(ROOT / "tests/helpers"))
 
-from build_metadata import build_metadata
 from vce_files import make_entry
+
+from VideoMAE.dataset_tools.build_metadata import build_metadata
 
 
 class Footage(NamedTuple):

@@ -15,8 +15,8 @@ from gates import STEP
 from lab import STEPS_PER_EPOCH, TWO, ZERO, Lab, all_whole, finished, flags, leftovers, num_epochs, num_steps
 from resume_helpers import children_of, started
 
+from VideoMAE.runtime.stop_request import REQUEUE_STATUS
 from VideoMAE.training import checkpoint
-from VideoMAE.training.stop_request import REQUEUE_STATUS
 
 KILLS_A_RUN = 2
 WATCHED_SECONDS = 4  # --decode_seconds where a process stands still: a thousand times what a video here takes
@@ -100,7 +100,7 @@ def killed_in_test(lab: Lab) -> str:
 @case("kill -9 between the last checkpoint and the test")
 def killed_before_test(lab: Lab) -> str:
     """kill -9 when the checkpoint of the last epoch is saved and nothing of the test has begun"""
-    output_dir, before_test = lab.new(), lab.gate("VideoMAE.fitting:Fitting.best_model")
+    output_dir, before_test = lab.new(), lab.gate("VideoMAE.training.trainer:Fitting.best_model")
     with lab.running(output_dir, gates=[before_test]) as run:
         run.wait_at(before_test)
         run.kill()

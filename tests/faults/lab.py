@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parents[1]
-for folder in (TESTS, TESTS.parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "faults")))  # for the fork server
+FOLDERS = [str(folder) for folder in (TESTS.parent, TESTS / "helpers", TESTS / "faults")]
+sys.path[:0] = [folder for folder in FOLDERS if folder not in sys.path]
+os.environ["PYTHONPATH"] = os.pathsep.join(FOLDERS)  # for the fork server
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from forked_runs import Run, forked  # noqa: E402
@@ -27,8 +26,8 @@ from gates import STEP, Gate  # noqa: E402
 from resume_helpers import flags, lines, outcome  # noqa: E402
 from vce_files import make_vce_folder  # noqa: E402
 
+from VideoMAE.runtime.stop_request import REQUEUE_STATUS  # noqa: E402
 from VideoMAE.training import checkpoint  # noqa: E402
-from VideoMAE.training.stop_request import REQUEUE_STATUS  # noqa: E402
 
 STEPS_PER_EPOCH = 6
 ZERO = ["--enable_deepspeed", "--zero_stage", "1"]

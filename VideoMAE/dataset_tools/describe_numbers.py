@@ -1,0 +1,191 @@
+"""The numbers of a dataset: its emotions, its comparisons, its videos. N videos, K emotions.
+
+Everything returned is plain values, as they stand in `description.json`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from VideoMAE.data.v2v import Comparison, num_contradictions, pairs_in
+from VideoMAE.data.vce import Annotations
+from VideoMAE.dataset_tools.read_labels import components, emotion_names, ids_in
+from VideoMAE.training.results import chance, majority_guess
+from VideoMAE.training.tasks import EmotionTask
+
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+NUM_BINS = 20  # of intensities
+CLIP_SECONDS = 4.0  # of VCE's training clips: 16 frames at 4 fps
+
+
+class VideoFacts(NamedTuple):
+    """What metadata.json, or a look into the file, says of one video."""
+
+    seconds: float
+    width: int
+    height: int
+    fps: float
+
+
+def facts_from_metadata(entry: Any) -> VideoFacts | None:
+    """A video's entry of metadata.json; None for one that lacks a field or has it in another form."""
+    try:
+        facts = VideoFacts(
+            float(entry["duration"]), int(entry["width"]), int(entry["height"]), float(Fraction(entry["frame_rate"]))
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return None
+    return facts if all(math.isfinite(value) and value > 0 for value in facts) else None
+
+
+def emotion_numbers(splits: Mapping[str, Annotations]) -> dict[str, Any]:
+    """Intensities of all splits together, ranks by split, and what answering without looking gets on the test split."""
+    names = emotion_names(splits["train"])
+    intensities = np.concatenate([found.intensities for found in splits.values()]).astype(np.float64)
+    ranked = {split: np.argsort(-found.intensities, axis=1, kind="stable") for split, found in splits.items()}
+    counts = {
+        rank: {
+            split: np.bincount(order[:, :k].ravel(), minlength=len(names)).tolist() for split, order in ranked.items()
+        }
+        for rank, k in (("top1", 1), ("top3", 3))
+    }
+    return {
+        "emotions": list(names),
+        "num_videos": {split: len(found.ids) for split, found in splits.items()},
+        "top1_counts": counts["top1"],
+        "top3_counts": counts["top3"],
+        "intensity": {name: intensity_numbers(column) for name, column in zip(names, intensities.T, strict=True)},
+        "correlation": correlations(intensities),
+        "together_in_top3": together(np.concatenate(list(ranked.values()))[:, :3], len(names)),
+        "guesses": guesses(splits["train"], splits["test"], names),
+    }
+
+
+def intensity_numbers(values: np.ndarray) -> dict[str, Any]:
+    """Of one emotion's intensities (N,): mean, deviation, percentiles, share of zeros, counts of 20 bins of [0, 1]."""
+    return {
+        "mean": float(values.mean()),
+        "standard_deviation": float(values.std()),
+        "percentiles": percentiles(values),
+        "share_of_zeros": float(np.mean(values == 0)),
+        "histogram": np.histogram(values, bins=NUM_BINS, range=(0, 1))[0].tolist(),
+    }
+
+
+def percentiles(values: np.ndarray) -> dict[str, float]:
+    return {
+        str(share): float(value) for share, value in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
+    }
+
+
+def correlations(intensities: np.ndarray) -> list[list[float | None]]:
+    """Pearson correlation of each two emotions over the videos, None where one never varies. (N, K) -> K lists of K"""
+    centred = intensities - intensities.mean(axis=0)
+    norms = np.sqrt((centred**2).sum(axis=0))
+    varies = norms > 1e-9
+    scaled = centred / np.where(varies, norms, 1)
+    matrix = np.clip(scaled.T @ scaled, -1, 1)
+    return [
+        [float(matrix[i, j]) if varies[i] and varies[j] else None for j in range(len(norms))] for i in range(len(norms))
+    ]
+
+
+def together(top3: np.ndarray, num_emotions: int) -> list[list[int]]:
+    """In how many videos both of two emotions are among the three most intense; the diagonal counts each by itself."""
+    member = np.zeros((len(top3), num_emotions))
+    np.put_along_axis(member, top3, 1, axis=1)
+    return (member.T @ member).astype(int).tolist()
+
+
+def guesses(train: Annotations, test: Annotations, names: Sequence[str]) -> dict[str, Any]:
+    """What the test programs print beside a model: the training split's commonest emotions, always; and chance."""
+    task = EmotionTask(loss="bce", smoothing=0.0, mixup=None, classes_only=False)
+    counts = np.bincount(train.intensities.argmax(axis=1), minlength=len(names))
+    return {
+        "majority_emotions": [names[index] for index in np.argsort(-counts, kind="stable")[:3]],
+        "majority_guess": majority_guess(task, train.intensities, test.intensities),
+        "chance": chance(task, test.intensities),
+    }
+
+
+def preference_numbers(splits: Mapping[str, Sequence[Comparison]]) -> dict[str, Any]:
+    """Each split's comparisons as a graph, and how many videos two splits share."""
+    videos = {split: set(ids_in(entries)) for split, entries in splits.items()}
+    return {
+        "splits": {split: graph_numbers(entries) for split, entries in splits.items()},
+        "num_videos": len(set().union(*videos.values())),
+        "num_shared_videos": {f"{a} and {b}": len(videos[a] & videos[b]) for a, b in itertools.combinations(videos, 2)},
+    }
+
+
+def graph_numbers(entries: Sequence[Comparison]) -> dict[str, Any]:
+    """Of one split: how long, how connected and how consistent its comparisons are. Counts are {value: how many}."""
+    degrees = Counter(itertools.chain.from_iterable(entries))
+    sizes = [len(group) for group in components(entries)]
+    cycles = [len(group) for group in components(entries, strong=True) if len(group) > 1]
+    return {
+        "num_comparisons": len(entries),
+        "num_pairs": len(pairs_in(entries)),
+        "num_videos": len(degrees),
+        "num_components": len(sizes),
+        "largest_component": max(sizes),
+        "num_contradictions": num_contradictions(entries),
+        "num_videos_in_cycles": sum(cycles),
+        "lengths": counted(map(len, entries)),
+        "degrees": counted(degrees.values()),
+        "component_sizes": counted(sizes),
+    }
+
+
+def counted(values: Iterable[int]) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+class Record(NamedTuple):
+    """How often a video was preferred to another one, and how often not."""
+
+    wins: int
+    losses: int
+
+    @property
+    def score(self) -> float:
+        """The share of wins, drawn towards a half where there are few: (wins + 1) / (wins + losses + 2)."""
+        return (self.wins + 1) / (self.wins + self.losses + 2)
+
+
+def preference_records(comparisons: Iterable[Comparison]) -> dict[str, Record]:
+    """Every video's record over all pairs that the comparisons say something of, most preferred first."""
+    wins: Counter[str] = Counter()
+    losses: Counter[str] = Counter()
+    for worse, better in pairs_in(comparisons):
+        wins[better] += 1
+        losses[worse] += 1
+    records = {key: Record(wins[key], losses[key]) for key in sorted(wins | losses)}
+    return dict(sorted(records.items(), key=lambda item: -item[1].score))
+
+
+def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any] | None:
+    """Durations, sizes and frame rates; None of no videos."""
+    if not facts:
+        return None
+    seconds = np.array([entry.seconds for entry in facts.values()])
+    return {
+        "num_videos": len(facts),
+        "total_hours": float(seconds.sum() / 3600),
+        "seconds": {"mean": float(seconds.mean()), "percentiles": percentiles(seconds)},
+        "share_shorter_than_a_clip": float(np.mean(seconds < CLIP_SECONDS)),
+        "sizes": commonest(f"{entry.width}x{entry.height}" for entry in facts.values()),
+        "frame_rates": commonest(f"{entry.fps:.6g}" for entry in facts.values()),
+    }
+
+
+def commonest(values: Iterable[str]) -> dict[str, int]:
+    """{value: how many}, the commonest first."""
+    return dict(Counter(values).most_common())

@@ -1,0 +1,200 @@
+"""How the processes of a run meet, and how what each of them has comes together in order."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from VideoMAE.runtime.launch_environment import NAMES, Launch, gpu_of, is_store_hosted, read_launch
+
+Result = TypeVar("Result")
+
+JOIN_WITHIN = timedelta(minutes=5)  # nodes differ in how long reading torch from a shared disk takes
+PATIENCE = timedelta(hours=2)  # the main process alone checks every video of a dataset before training
+
+_set_here: list[str] = []  # launch variables that `start` has set, until `stop`
+
+
+class World(NamedTuple):
+    """This process among all: its rank, the number of its GPU on this machine, how many there are, and its device."""
+
+    rank: int
+    local_rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+
+def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
+    """Joins the processes that torchrun or srun started, or stands alone; `device` is auto, cuda or cpu.
+
+    A process group is made in each case, gloo on CPUs and NCCL on GPUs, since DeepSpeed wants one; torchrun's variables
+    are set for it too.
+
+    Raises:
+        ValueError: the launcher's variables contradict each other, there is no GPU for this process, or the other
+            processes do not come within `join_within`.
+    """
+    launch = read_launch(os.environ)
+    use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    chosen = torch.device("cpu")
+    if use_gpu:
+        launch = launch._replace(local_rank=gpu_of(launch, torch.cuda.device_count(), os.environ))
+        chosen = torch.device("cuda", launch.local_rank)
+        torch.cuda.set_device(chosen)
+    store = _meet(launch, join_within)
+    values = (launch.rank, launch.local_rank, launch.size, launch.address, launch.port)
+    for name, value in zip(NAMES, values, strict=True):
+        if name not in os.environ:
+            os.environ[name] = str(value)
+            _set_here.append(name)
+    try:
+        dist.init_process_group(
+            "nccl" if use_gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size, timeout=PATIENCE
+        )
+        dist.barrier(device_ids=[launch.local_rank] if use_gpu else None)  # connects them all while that is bounded
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the {launch.size} processes met at {launch.address}:{launch.port} but could not connect: {reason}"
+        ) from error
+    store.set_timeout(PATIENCE)
+    return World(launch.rank, launch.local_rank, launch.size, chosen)
+
+
+def _meet(launch: Launch, within: timedelta) -> dist.Store:
+    """The store through which the processes find each other, once all of them are there."""
+    if launch.size == 1:
+        return dist.HashStore()
+    place, deadline = f"{launch.address}:{launch.port}", time.monotonic() + within.total_seconds()
+    hosted = is_store_hosted(os.environ)
+    try:
+        if launch.rank > 0 or hosted:
+            _await_listener(launch, deadline)
+        else:
+            socket.getaddrinfo(launch.address, launch.port)  # libtorch's words on an unknown name fill the screen
+        store = dist.TCPStore(
+            launch.address,
+            launch.port,
+            launch.size,
+            is_master=launch.rank == 0 and not hosted,
+            timeout=within,
+            wait_for_workers=False,
+        )
+        store.set(f"here/{launch.rank}", "")
+        missing = list(range(launch.size))
+        while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"process {', '.join(map(str, missing))} did not come")
+            time.sleep(0.05)
+    except (dist.DistError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"process {launch.rank} of {launch.size} could not meet the others at {place} (it tries for up to "
+            f"{within.total_seconds():g} s): {reason}; set MASTER_ADDR and MASTER_PORT where these are wrong"
+        ) from error
+    return store
+
+
+def _await_listener(launch: Launch, deadline: float) -> None:
+    """Returns when the main process listens; libtorch's own waiting prints stack traces.
+
+    Raises:
+        OSError: nobody listens, or the name of the machine is unknown, until the deadline.
+    """
+    while True:
+        try:
+            socket.create_connection((launch.address, launch.port), timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def stop() -> None:
+    """Leaves the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    while _set_here:
+        os.environ.pop(_set_here.pop(), None)
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process has ended."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
+
+
+def mean_over_processes(values: torch.Tensor) -> list[float]:
+    """The means of some numbers over all processes; not finite where one is so anywhere. (n,) -> n floats"""
+    values = values.detach().float().clone()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return [float(value) for value in values]
+
+
+def gather(value: Any) -> list[Any]:
+    """The (picklable) value of every process, in rank order, at every process."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(value: Any) -> Any:
+    """The value that the first process has, at every process."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_by_index(indices: Sequence[int], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every process's rows, sorted by index. indices (n,), rows (n, ...) -> (V,) int64, (V, ...)
+
+    Raises:
+        AssertionError: an index came from two processes.
+    """
+    parts = [part for part in gather((np.asarray(indices, dtype=np.int64), rows)) if len(part[0])]
+    if not parts:
+        return np.empty(0, dtype=np.int64), rows
+    all_indices = np.concatenate([part[0] for part in parts])
+    all_rows = np.concatenate([part[1] for part in parts])
+    order = np.argsort(all_indices, kind="stable")
+    assert len(np.unique(all_indices)) == len(all_indices), "a video was evaluated twice"
+    return all_indices[order], all_rows[order]
+
+
+def on_main(world: World, function: Callable[[], Result]) -> Result:
+    """Runs a function at the main process only and gives its result to every process; its ValueError is raised at
+    all."""
+    result, error = None, None
+    if world.is_main:
+        try:
+            result = function()
+        except (ValueError, OSError) as reason:
+            error = str(reason)
+    result, error = from_main((result, error))
+    if error is not None:
+        raise ValueError(error)
+    return result

@@ -1,0 +1,317 @@
+"""How every run begins and ends: joining the other processes, claiming the output folder, the start weights."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from VideoMAE import flags
+from VideoMAE.augment.device_augment import PlanTransform
+from VideoMAE.augment.fused_augment import FusedTransform
+from VideoMAE.augment.video_transforms import TrainTransform
+from VideoMAE.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, V2VAugmentConfig
+from VideoMAE.data.exclusion import Exclusion
+from VideoMAE.data.loaders import ShareSampler
+from VideoMAE.engine_for_finetuning import SharedError
+from VideoMAE.modeling_finetune import MODELS, VisionTransformer
+from VideoMAE.runtime import distributed
+from VideoMAE.runtime.distributed import World
+from VideoMAE.runtime.folder_lock import (
+    LOCK_NAME,
+    PATIENCE_AFTER_RESTART_SECONDS,
+    PATIENCE_SECONDS,
+    hold_folder,
+    release_folders,
+)
+from VideoMAE.runtime.launch_environment import num_restarts
+from VideoMAE.runtime.messages import show_messages
+from VideoMAE.runtime.stop_request import REQUEUE_STATUS, InterruptedRunError, end_with_launcher, stop_request
+from VideoMAE.training import checkpoint, results
+from VideoMAE.training.pretrained import load_pretrained
+from VideoMAE.video.check import VideoCheck, check_videos
+from VideoMAE.video.reader import DecoderName, require_decoder
+
+logger = logging.getLogger(__name__)
+
+
+class LoaderSettings(Protocol):
+    """What every task's data settings have."""
+
+    @property
+    def num_workers(self) -> int: ...
+
+    @property
+    def pin_mem(self) -> bool: ...
+
+    @property
+    def decode_seconds(self) -> float: ...
+
+    @property
+    def decoder(self) -> DecoderName: ...
+
+    @property
+    def exclude(self) -> Path | None: ...
+
+
+class RunSettings(Protocol):
+    """What every task's configuration has; see config.py."""
+
+    @property
+    def data(self) -> LoaderSettings: ...
+
+    @property
+    def model(self) -> ModelConfig: ...
+
+    @property
+    def optim(self) -> OptimConfig: ...
+
+    @property
+    def run(self) -> RunConfig: ...
+
+
+Settings = TypeVar("Settings", bound=RunSettings)
+
+
+def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> None:
+    """Joins the other processes and runs; a reason to stop becomes one sentence and a status.
+
+    The status is 0 when the run is done, REQUEUE_STATUS when it was asked to stop and would go on if started again, and
+    1 otherwise.
+    """
+    show_messages(sys.stderr)
+    with stop_request.listening():
+        end_with_launcher()
+        try:
+            world = distributed.start(config.run.device)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        except InterruptedRunError as error:
+            logger.info("%s", error)
+            sys.exit(REQUEUE_STATUS)
+        _run_in(world, run, config)
+
+
+def _run_in(world: World, run: Callable[[Settings, World], None], config: Settings) -> None:
+    if not world.is_main:
+        logging.getLogger().setLevel(logging.ERROR)
+    try:
+        if world.device.type == "cpu" and world.size > 1:
+            share_processors()
+        run(config, world)
+        distributed.wait_for_all()  # a process that left while others still talked would take them down
+    except InterruptedRunError as error:
+        if world.is_main:
+            logger.info("%s", error)
+        sys.exit(REQUEUE_STATUS)
+    except SharedError as error:
+        sys.exit(f"error: {error}" if world.is_main else 1)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error (process {world.rank}): {error}")
+    except RuntimeError as error:
+        if not distributed.is_lost_peer(error):
+            raise
+        sys.exit(REQUEUE_STATUS if stop_request else f"error (process {world.rank}): another process of this run ended")
+    finally:
+        release_folders()
+        distributed.stop()
+
+
+def share_processors() -> None:
+    """Gives torch as many threads as this process has processors of its own, unless OMP_NUM_THREADS says how many."""
+    machine, processors = socket.gethostname(), os.sched_getaffinity(0)
+    everyone = distributed.gather((machine, processors))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_threads(machine, processors, everyone))
+
+
+def num_threads(machine: str, processors: set[int], everyone: Sequence[tuple[str, set[int]]]) -> int:
+    """A process's part of the processors that it may use: those of Slurm's tasks are its own, those of torchrun's
+    processes are everybody's on that machine. `everyone` has machine and processors of each process, this one too."""
+    sharing = [other for place, other in everyone if place == machine and other & processors]
+    return max(len(processors) // len(sharing), 1)
+
+
+@contextlib.contextmanager
+def known_to_all() -> Iterator[None]:
+    """Marks the ValueErrors of steps that every process takes alike, so that one of them says the reason."""
+    try:
+        yield
+    except ValueError as error:
+        raise SharedError(str(error)) from error
+
+
+def prepared(config: Settings) -> Settings:
+    """The settings, found possible, with absolute paths and what the --exclude file holds."""
+    flags.check_settings(config)
+    require_decoder(config.data.decoder)
+    config = flags.with_absolute_paths(config)
+    found = Exclusion(config.data.exclude).fingerprint()
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_content=found))  # type: ignore[type-var]
+
+
+def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:
+    """A checksum of names and numbers, the same as long as they are."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(list(part)).encode())
+    return digest.hexdigest()
+
+
+def claim_output_dir(config: RunSettings, *, world: World, labels: str) -> None:
+    """Writes config.json into a new output folder, or checks that the folder holds this very run; keeps other runs out.
+
+    `labels` is the fingerprint of the dataset's labels.
+
+    Raises:
+        ValueError: the folder holds something else, a run of another configuration or on other labels, a run that is
+        not to go on, or another process works in it.
+    """
+    run = config.run
+    if run.eval and config.model.finetune is None:
+        raise ValueError("--eval needs --finetune FILE, the checkpoint to test")
+    going_on = run.eval or run.auto_resume or run.resume is not None
+    settings = {**flags.to_json(config), "labels": labels}
+    distributed.on_main(world, lambda: _claim(run.output_dir, settings, going_on=going_on))
+
+
+def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> None:
+    file = output_dir / "config.json"
+    before_the_first_step = {"config.json", "video_check.json", LOCK_NAME}
+    if (
+        output_dir.is_dir()
+        and not {path.name for path in output_dir.iterdir() if not checkpoint.is_temporary(path)}
+        <= before_the_first_step
+    ):
+        if not file.is_file():
+            raise ValueError(f"{output_dir}: not empty and not the output of a run; choose another --output_dir")
+        try:
+            saved = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file}: damaged: {error}; choose another --output_dir") from error
+        differs = flags.differences(saved, settings)
+        if differs:
+            raise ValueError(
+                f"{output_dir}: holds a run of another configuration ({'; '.join(differs)}); "
+                "choose another --output_dir"
+            )
+        if not going_on:
+            raise ValueError(
+                f"{output_dir}: holds this run already; go on with --auto_resume or choose another --output_dir"
+            )
+    restarted = num_restarts(os.environ) > 0
+    hold_folder(output_dir, patience_seconds=PATIENCE_AFTER_RESTART_SECONDS if restarted else PATIENCE_SECONDS)
+    checkpoint.clear_leftovers(output_dir)
+    checkpoint.write_text(file, json.dumps(settings, indent=2) + "\n")
+
+
+def start_model(
+    config: RunSettings, *, num_outputs: int, num_frames: int, input_size: int, head_bias: bool = True
+) -> VisionTransformer:
+    """The network with the weights of --finetune; what those lack is random from the seed.
+
+    Raises:
+        ValueError: the checkpoint does not fit; with --eval it must be whole, head included.
+    """
+    settings = config.model
+    torch.manual_seed(config.run.seed)
+    model = MODELS[settings.model](
+        num_classes=num_outputs,
+        all_frames=num_frames,
+        img_size=input_size,
+        tubelet_size=settings.tubelet_size,
+        fc_drop_rate=settings.fc_drop_rate,
+        drop_rate=settings.drop,
+        attn_drop_rate=settings.attn_drop_rate,
+        drop_path_rate=settings.drop_path,
+        init_scale=settings.init_scale,
+        use_mean_pooling=settings.use_mean_pooling,
+        head_bias=head_bias,
+        use_checkpoint=settings.use_checkpoint,
+    )
+    if settings.finetune is None:
+        logger.warning("no --finetune checkpoint: training starts from random weights")
+    else:
+        load_pretrained(
+            model,
+            settings.finetune,
+            model_key=settings.model_key,
+            model_prefix=settings.model_prefix,
+            must_be_whole=config.run.eval,
+        )
+    return model
+
+
+def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> VideoCheck:
+    """Opens every one of these videos once, in children of the main process, and names the unreadable ones. Keys are
+    paths."""
+    videos = {str(path): path for path in paths}
+    cache = config.run.output_dir / "video_check.json"
+    frozen = not config.run.eval and checkpoint.has_any(config.run.output_dir)
+    check = distributed.on_main(
+        world, lambda: check_videos(videos, num_processes=max(config.data.num_workers, 1), cache=cache, frozen=frozen)
+    )
+    for path, reason in check.unreadable.items():
+        logger.warning("unreadable: %s: %s", path, reason)
+    return check
+
+
+def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform | PlanTransform:
+    """The augmentation of training clips as the flags say; --augment is exact or fused."""
+    kind = {"exact": TrainTransform, "fused": FusedTransform}[augment.augment]
+    transform = kind(
+        input_size,
+        auto_augment=augment.aa,
+        interpolation=augment.train_interpolation,
+        scale=(augment.min_crop_area, 1.0),
+        erase_probability=augment.reprob,
+        erase_mode=augment.remode,
+        erase_count=augment.recount,
+    )
+    return PlanTransform(transform) if augment.device_augment else transform
+
+
+def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
+    """What all loaders share."""
+    return {
+        "decode_seconds": config.data.decode_seconds,
+        "num_workers": config.data.num_workers,
+        "pin_memory": config.data.pin_mem and world.device.type == "cuda",
+    }
+
+
+def share_sampler(num_videos: int, config: RunSettings, world: World, *, done: Container[int] = ()) -> ShareSampler:
+    """This process's share of an evaluation, but for what is `done`; without --dist_eval the main process has all."""
+    if config.run.dist_eval:
+        return ShareSampler(num_videos, rank=world.rank, world_size=world.size, done=done)
+    return ShareSampler(num_videos if world.is_main else 0, rank=0, world_size=1, done=done)
+
+
+def say_machine(config: RunSettings, *, world: World, precision: str, num_parameters: int) -> None:
+    """The network and what it runs on, in one line."""
+    backend = f"DeepSpeed ZeRO {config.run.zero_stage}" if config.run.enable_deepspeed else "DDP"
+    device = f"{world.size} x {world.device.type}"
+    logger.info(
+        "%s, %.1fM parameters, %s, %s, %s", config.model.model, num_parameters / 1e6, precision, device, backend
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def say_where(run: RunConfig, *, world: World) -> None:
+    """Names what the run has left for the user."""
+    if world.is_main:
+        logger.info("%s", results.describe_files(run.output_dir))

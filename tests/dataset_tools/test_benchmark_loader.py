@@ -1,0 +1,234 @@
+"""The benchmark of the loader: whole by parts, the run's own items and flags, one sentence for what cannot be."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from vce_files import make_vce_folder
+from video_files import write_grey_video
+
+from VideoMAE.video.reader import Video
+
+DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
+program = importlib.import_module("VideoMAE.dataset_tools.benchmark_loader")
+datasets = importlib.import_module("VideoMAE.dataset_tools.loader_datasets")
+parts = importlib.import_module("VideoMAE.dataset_tools.loader_parts")
+report = importlib.import_module("VideoMAE.dataset_tools.loader_report")
+workers = importlib.import_module("VideoMAE.dataset_tools.loader_workers")
+
+SMALL_V2V = ["--num_frames", "4", "--input_size", "32", "--batch_size", "2", "--aa", "none", "--device", "cpu"]
+SMALL = [*SMALL_V2V, "--short_side_size", "32"]
+QUICK = ["--repeats", "2", "--seconds", "0.2"]
+BROKEN = "00001"
+
+
+@pytest.fixture(scope="module")
+def vce(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("vce") / "vce_dataset"
+    return make_vce_folder(root, 9, 4, num_frames=60, unreadable=(BROKEN, "50002"))
+
+
+@pytest.fixture(scope="module")
+def v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six readable videos in three training pairs, one pair with a broken one, a test pair and a list."""
+    root = tmp_path_factory.mktemp("v2v") / "v2v_dataset"
+    (root / "videos").mkdir(parents=True)
+    for number in range(9):
+        write_grey_video(root / "videos" / f"{number:05d}.mp4", 12, width=48, height=40)
+    (root / "videos" / f"{BROKEN}.mp4").write_bytes(b"")
+    labels = {
+        "train": [["00000", BROKEN], ["00002", "00003"], ["00004", "00005"], ["00003", "00005"]],
+        "test": [["00006", "00007"]],
+        "listwise": [["00006", "00007", "00008"]],
+    }
+    for split, comparisons in labels.items():
+        (root / f"{split}_labels.json").write_text(json.dumps({"comparisons": comparisons}))
+    return root
+
+
+def benchmark(*arguments: object) -> int:
+    """Run the program in this process, which has torch loaded already -> exit status."""
+    before = sys.argv
+    sys.argv = ["benchmark_loader.py", *map(str, arguments)]
+    try:
+        return program.main()
+    finally:
+        sys.argv = before
+
+
+def said(captured: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> str:
+    return caplog.text + captured.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def _listen(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+
+def test_training_items_are_split_into_parts_that_add_up(
+    vce: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, plot = tmp_path / "found.json", tmp_path / "plots" / "loader.png"
+    flags = [*SMALL, "--train_fps", "None", "--sampling_rate", "3", "--num_sample", "2"]
+    assert benchmark(vce, *QUICK, "--workers", 0, 2, "--json", file, "--plot", plot, *flags) == 0
+    found = json.loads(file.read_text())
+    assert list(found["cpu_seconds"]) == ["open", "decode", "convert", "augment", "collate"]
+    assert sum(found["cpu_seconds"].values()) == pytest.approx(found["whole_cpu_seconds"])
+    assert all(found["cpu_seconds"][part] > 0 for part in ("open", "decode", "augment", "collate"))
+    assert found["floor_cpu_seconds"] > 0
+    assert (found["num_items"], found["num_windows"], found["num_clips"]) == (4, 4, 8)
+    rate = found["clips_per_second_and_core"]
+    assert rate == pytest.approx(8 / found["whole_cpu_seconds"])
+    assert found["cores_per_gpu"] - 1 < 300 / rate <= found["cores_per_gpu"]
+    assert [entry["num_workers"] for entry in found["workers"]] == [0, 2]
+    assert all(entry["clips_per_second"] > 0 and entry["num_clips"] > 0 for entry in found["workers"])
+    assert found["flags"]["data"]["sampling_rate"] == 3
+    assert found["num_videos"] == 7  # 9 training videos, of which one is held out and one is broken
+    assert list(found["unreadable"]) == [BROKEN]
+    assert re.search(rf"left out: {BROKEN} \(.*{BROKEN}\.mp4\): the file is empty", caplog.text)
+    assert f"a GPU of 300 clips/s needs {found['cores_per_gpu']} cores" in caplog.text
+    picture = cv2.imread(str(plot))
+    assert min(picture.shape[:2]) > 400
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+
+
+def test_what_is_measured_is_what_the_run_reads(vce: Path) -> None:
+    """The windows that are decoded bare are those of the items, at the size they were decoded to."""
+    subject = datasets.open_subject(vce, "train", [*SMALL, "--train_fps", "10", "--seed", "5"], max_videos=100)
+    loader = subject.make_loader(0)
+    key = next(parts.endless_batches(loader.sampler))[0]
+    expected = loader.dataset[key].clips
+    windows: list[Any] = []
+    watch = parts.Stopwatch()
+    with parts.told_apart(watch, windows), watch.part("augment"):
+        clips = loader.dataset[key].clips
+    assert torch.equal(clips, expected)
+    (window,) = windows
+    np.testing.assert_array_equal(np.diff(window.indices), 3)
+    assert (window.size, window.is_squashed) == ((48, 64), False)
+    assert window.path in loader.dataset.annotations.paths
+    before = dict(watch.seconds)
+    with Video(window.path) as video:
+        video.frames_at(window.indices)
+    assert watch.seconds == before, "outside nothing is timed"
+
+
+def test_test_videos_are_measured_by_views_and_pyav_tells_converting_apart(vce: Path, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    flags = [*SMALL, "--decoder", "pyav"]
+    assert benchmark(vce, "--mode", "test", *QUICK, "--workers", 1, "--json", file, *flags) == 0
+    found = json.loads(file.read_text())
+    assert found["cpu_seconds"]["convert"] > 0
+    assert (found["num_items"], found["num_windows"], found["num_clips"]) == (2, 2, 12)
+    assert list(found["unreadable"]) == ["50002"]
+
+
+@pytest.mark.parametrize(("mode", "per_batch", "num_videos"), [("train", 4, 4), ("test", 3, 3)])
+def test_v2v_has_its_items_too(v2v: Path, tmp_path: Path, mode: str, per_batch: int, num_videos: int) -> None:
+    """Two comparisons of two videos; or batches of twice as many videos, of which there are three."""
+    file = tmp_path / "found.json"
+    more = ["--repeats", 1, "--seconds", 0.2, "--workers", 0]
+    assert benchmark(v2v, "--mode", mode, *more, "--json", file, *SMALL_V2V) == 0
+    found = json.loads(file.read_text())
+    assert found["num_clips"] == found["num_windows"] == per_batch
+    assert found["num_videos"] == num_videos
+    assert list(found["unreadable"]) == ([BROKEN] if mode == "train" else [])
+
+
+def test_squashed_windows_are_decoded_bare_at_their_size(v2v: Path) -> None:
+    loader = datasets.open_subject(v2v, "test", SMALL_V2V, max_videos=9).make_loader(0)
+    windows: list[Any] = []
+    with parts.told_apart(parts.Stopwatch(), windows):
+        _ = loader.dataset[0]
+    assert [(window.size, window.is_squashed) for window in windows] == [((32, 32), True)]
+
+
+def test_a_part_inside_another_counts_once() -> None:
+    watch = parts.Stopwatch()
+    with watch.part("outer"):
+        sum(range(200_000))
+        with watch.part("inner"):
+            sum(range(2_000_000))
+        sum(range(200_000))
+    assert set(watch.seconds) == {"outer", "inner"}
+    assert 0 < watch.seconds["outer"] < watch.seconds["inner"]
+
+
+def test_the_advice_follows_the_largest_part(vce: Path) -> None:
+    subject = datasets.open_subject(vce, "train", SMALL, max_videos=4)
+
+    def of(**seconds: float) -> str:
+        split = parts.Split(10, 10, 10, {**dict.fromkeys(parts.PARTS, 0.0), **seconds}, floor_seconds=0.5)
+        return "\n".join(report.advice(split, [], subject, 100.0))
+
+    assert "needs 20 cores for this (bare decoding alone: 5)" in of(decode=1.3, augment=0.7)
+    assert "reading videos takes 65 %: data_prep/prepare_videos.py" in of(decode=1.3, augment=0.7)
+    assert "making pixels takes 70 %" in of(decode=0.6, augment=1.4)
+    assert "reading" not in of(decode=0.6, augment=1.4)
+
+
+def test_a_worker_over_many_items(vce: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "found.json"
+    assert benchmark(vce, "--soak", 40, "--json", file, *SMALL) == 0
+    looks = json.loads(file.read_text())["soak"]
+    assert [look["num_items"] for look in looks] == list(range(4, 41, 4))
+    assert all(look["memory_mb"] > 20 and look["num_files"] > 2 and look["num_threads"] >= 1 for look in looks)
+    files = [look["num_files"] for look in looks]
+    assert max(files) - min(files) <= 4, "but for the video that is just read"
+    assert "from item 4 to 40 it grew by" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--seconds", "0"], "--seconds 0: must be above 0"),
+        (["--workers", "-1"], "--workers -1: must be at least 0"),
+        (["--max_videos", "0"], "--max_videos 0: must be at least 1"),
+        ([*SMALL, "--batch_size", "50"], "7 training videos do not fill one total batch of 50 "),
+        (["--train_fps", "0.5", *SMALL], "none of the 8 training videos is readable and long enough for a clip"),
+        (["--input_size", "0"], "--input_size 0: must be at least 1"),
+        (["--exclude", "nowhere.txt"], "nowhere.txt: no such file"),
+        (["--aa", "rand-x"], "--aa"),
+    ],
+)
+def test_wrong_values_are_one_sentence(
+    vce: Path, capsys: pytest.CaptureFixture[str], flags: list[str], reason: str
+) -> None:
+    assert benchmark(vce, *flags, *([] if "--train_fps" in flags else ["--train_fps", "None"])) == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_flag_is_named(vce: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        benchmark(vce, "--colour", "3")
+    assert stopped.value.code == 2
+    assert "--colour" in capsys.readouterr().err
+
+
+def test_datasets_that_are_none_are_one_sentence(
+    vce: Path, v2v: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark(tmp_path / "nothing") == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'nothing'}: no such folder\n"
+    assert benchmark(tmp_path) == 1
+    assert "has no train_labels.json" in capsys.readouterr().err
+    for root, reason in ((vce, "none of 8 videos can be read"), (v2v, "none of 6 videos can be read")):
+        emptied = tmp_path / root.name
+        shutil.copytree(root, emptied)
+        for video in (emptied / "videos").iterdir():
+            video.write_bytes(b"")
+        assert benchmark(emptied) == 1
+        assert reason in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""Trains a small ViT for 20 steps in several ways and writes each way's losses: run by test_backends.py, alone or under
+torchrun. Usage: backend_worker.py OUTPUT_FILE"""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ["DS_ACCELERATOR"] = "cpu"
+
+import torch
+
+from VideoMAE.modeling_finetune import VisionTransformer
+from VideoMAE.optim_factory import create_optimizer, parameter_groups, set_step_values
+from VideoMAE.runtime import distributed
+from VideoMAE.training.backends import Backend, BackendSettings, DDPBackend, DeepSpeedBackend
+from VideoMAE.training.losses import bce_loss
+
+STEPS, TOTAL_BATCH = 20, 4
+
+
+def make_backend(kind: str, world: distributed.World, update_freq: int, clip_grad: float | None) -> Backend:
+    torch.manual_seed(0)
+    model = VisionTransformer(img_size=32, embed_dim=48, depth=3, num_heads=4, all_frames=8, num_classes=27)
+    groups = parameter_groups(model, num_layers=3, weight_decay=0.05, layer_decay=0.75)
+    optimizer = create_optimizer(groups, opt="adamw", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, momentum=0.9)
+    settings = BackendSettings(world, "fp32", update_freq, clip_grad)
+    if kind == "ddp":
+        return DDPBackend(model, optimizer, settings)
+    batch_size = TOTAL_BATCH // update_freq // world.size
+    return DeepSpeedBackend(model, optimizer, settings, batch_size=batch_size, zero_stage=int(kind[-1]))
+
+
+def train(backend: Backend, world: distributed.World, update_freq: int, first: int, last: int) -> list[float]:
+    """Losses of steps first to last - 1; step s sees the same total batch whatever the world size and accumulation."""
+    losses = []
+    micro = TOTAL_BATCH // update_freq
+    for step in range(first, last):
+        generator = torch.Generator().manual_seed(step)
+        clips = torch.randn(TOTAL_BATCH, 3, 8, 32, 32, generator=generator)
+        targets = torch.rand(TOTAL_BATCH, 27, generator=generator)
+        set_step_values(backend.optimizer, lr=1e-3 * (1 + step % 3), weight_decay=0.05)
+        total = torch.zeros(())
+        for number in range(update_freq):
+            mine = slice(number * micro + world.rank, (number + 1) * micro, world.size)
+            update = number == update_freq - 1
+            loss = bce_loss(partial(backend.forward, update=update)(clips[mine]), targets[mine])
+            backend.backward(loss, update=update)
+            total += loss.detach() / update_freq
+        losses.append(distributed.mean_over_processes(total.reshape(1))[0])
+    return losses
+
+
+def train_with_a_break(kind: str, world: distributed.World) -> list[float]:
+    """The same, saved after half of the steps and gone on with in a new backend."""
+    first = make_backend(kind, world, 1, None)
+    losses = train(first, world, 1, 0, STEPS // 2)
+    weights = {name: value.clone() for name, value in first.model.state_dict().items()}
+    state = first.state_dict()
+    second = make_backend(kind, world, 1, None)
+    second.model.load_state_dict(weights)
+    second.load_state_dict(state)
+    return losses + train(second, world, 1, STEPS // 2, STEPS)
+
+
+def main() -> None:
+    world = distributed.start("cpu")
+    torch.set_num_threads(1)
+    losses = {}
+    for kind in ("ddp", "deepspeed0", "deepspeed1", "deepspeed2"):
+        losses[kind] = train(make_backend(kind, world, 1, None), world, 1, 0, STEPS)
+        losses[f"{kind} accumulated"] = train(make_backend(kind, world, 2, None), world, 2, 0, STEPS)
+        losses[f"{kind} resumed"] = train_with_a_break(kind, world)
+        losses[f"{kind} clipped"] = train(make_backend(kind, world, 1, 0.05), world, 1, 0, STEPS)
+    if world.is_main:
+        Path(sys.argv[1]).write_text(json.dumps(losses), encoding="utf-8")
+    distributed.stop()
+
+
+main()

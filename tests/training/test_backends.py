@@ -1,0 +1,77 @@
+"""DDP and DeepSpeed are the same training: on one process or two, in one batch or accumulated, in one go or resumed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from VideoMAE.training.backends import choose_precision
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WAYS = [
+    f"{kind}{how}"
+    for kind in ("ddp", "deepspeed0", "deepspeed1", "deepspeed2")
+    for how in ("", " accumulated", " resumed", " clipped")
+]
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+    output = tmp_path_factory.mktemp("backends") / "losses.json"
+    launch = ["-m", "VideoMAE.runtime.launch", "--standalone", f"--nproc_per_node={request.param}"]
+    command = [sys.executable, *launch, "tests/helpers/backend_worker.py", str(output)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(output.read_text())
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, list[float]]:
+    """Plain torch without any backend, written out, as the yardstick."""
+    from VideoMAE.modeling_finetune import VisionTransformer
+    from VideoMAE.optim_factory import parameter_groups
+
+    yardstick = {}
+    for name, clip in (("", None), ("clipped", 0.05)):
+        torch.manual_seed(0)
+        model = VisionTransformer(img_size=32, embed_dim=48, depth=3, num_heads=4, all_frames=8, num_classes=27)
+        groups = parameter_groups(model, num_layers=3, weight_decay=0.05, layer_decay=0.75)
+        optimizer = torch.optim.AdamW([{k: g[k] for k in ("params", "weight_decay", "lr_scale")} for g in groups])
+        values = []
+        for step in range(20):
+            generator = torch.Generator().manual_seed(step)
+            clips = torch.randn(4, 3, 8, 32, 32, generator=generator)
+            targets = torch.rand(4, 27, generator=generator)
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * (1 + step % 3) * group["lr_scale"]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(model(clips), targets)
+            loss.backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            values.append(loss.item())
+        yardstick[name] = values
+    return yardstick
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_has_the_losses_of_plain_torch(
+    losses: dict[str, list[float]], alone: dict[str, list[float]], way: str
+) -> None:
+    expected = alone["clipped" if way.endswith("clipped") else ""]
+    np.testing.assert_allclose(losses[way], expected, rtol=0, atol=1e-5)
+
+
+def test_clipping_changes_the_losses(alone: dict[str, list[float]]) -> None:
+    assert np.abs(np.subtract(alone["clipped"], alone[""])).max() > 1e-3
+
+
+def test_auto_precision_is_fp32_on_a_cpu_and_fp16_is_refused_there() -> None:
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    with pytest.raises(ValueError, match="--precision fp16 needs a GPU"):
+        choose_precision("fp16", torch.device("cpu"))
