@@ -169,7 +169,8 @@ def test_a_job_comes_back_after_its_time_limit_a_signal_a_requeue_and_a_lost_nod
     job, said = interrupted.job, slurm.output(interrupted.job)  # of all starts: appended
     assert slurm.job(job)["Restarts"] == "4"
     assert [said.count(f"job {job}, start {number}: 1(x2) tasks on n[1-2]") for number in range(1, 6)] == [1] * 5
-    assert [said.count(text) for text in ("SIGUSR1: saved", "goes back to the queue", "resumed from")] == [2, 3, 4]
+    assert [said.count(text) for text in ("SIGUSR1: saved", "resumed from")] == [2, 4]
+    assert said.count("goes back to the queue") in (2, 3)  # 2 where Slurm itself was quicker about the lost node
 
 
 def test_one_task_on_each_of_two_nodes_has_the_numbers_of_a_plain_run_whatever_interrupted_it(
