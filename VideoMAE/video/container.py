@@ -1,6 +1,6 @@
 """What a video file holds: its frames' number and times, its size, and whether reading may begin at its key frames.
 
-PyAV opens, counts and indexes; which pixels are decoded by whom stands in video_decoders.py.
+PyAV opens, counts and indexes; which pixels are decoded by whom stands in decoders.py.
 """
 
 from __future__ import annotations

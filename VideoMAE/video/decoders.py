@@ -1,6 +1,6 @@
 """Who decodes the frames: sources that give the frames at rising, distinct indices, (T,) -> (T, H, W, 3) uint8 RGB.
 
-The only module besides video_container.py that imports decoders; decord and torchcodec when they are asked for.
+The only module besides container.py that imports decoders; decord and torchcodec when they are asked for.
 """
 
 from __future__ import annotations
