@@ -23,9 +23,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from VideoMAE.dataset_tools.programs import num_cores, write_json
-
-# isort: split
 from VideoMAE import flags
 from VideoMAE.dataset_tools.loader_datasets import Mode, Subject, open_subject
 from VideoMAE.dataset_tools.loader_parts import measure_parts
@@ -41,6 +38,7 @@ from VideoMAE.dataset_tools.loader_report import (
     write_plot,
 )
 from VideoMAE.dataset_tools.loader_workers import measure_rate, measure_soak
+from VideoMAE.dataset_tools.programs import num_cores, write_json
 from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("benchmark_loader")

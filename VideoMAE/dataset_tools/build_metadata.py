@@ -18,8 +18,6 @@ from typing import Annotated, Any
 import tyro
 
 from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
-
-# isort: split
 from VideoMAE.dataset_tools.video_checks import cache_file, describe
 from VideoMAE.video.check import check_videos
 

@@ -23,13 +23,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json, write_text
-
-# isort: split
 from VideoMAE.data.exclusion import format_excluded
 from VideoMAE.dataset_tools.check_report import Report
 from VideoMAE.dataset_tools.comparison_checks import check_v2v
 from VideoMAE.dataset_tools.label_checks import Files, check_vce, read_object
+from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json, write_text
 from VideoMAE.dataset_tools.video_checks import (
     PROBES,
     cache_file,

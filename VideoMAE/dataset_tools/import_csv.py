@@ -32,13 +32,11 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
-
-# isort: split
 from VideoMAE.data.v2v import Pair, hold_out_connected
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.csv_table import Table
 from VideoMAE.dataset_tools.label_checks import top_emotions
+from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
 from VideoMAE.dataset_tools.video_checks import describe
 from VideoMAE.video.check import check_videos
 

@@ -1,4 +1,4 @@
-"""What the programs of data_prep share: how they start and end, and how they find the project."""
+"""What the programs of data_prep share: how they start and end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from types import FrameType
 from typing import TypeVar
 
 import tyro
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # let `import VideoMAE` find the repository
 
 from VideoMAE.runtime.messages import show_messages
 from VideoMAE.training.checkpoint import write_text

@@ -4,10 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-if not __package__:  # started as a file: let `import VideoMAE` find the repository
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import VideoMAE  # noqa: F401  # first of all: it names missing packages
-
 from VideoMAE.training import results
 
 
