@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,10 +15,10 @@ from torch import Tensor, nn
 from VideoMAE.augment.device_augment import PlannedClips
 from VideoMAE.data.loaders import Batch
 from VideoMAE.data.watched_loader import WatchedLoader
+from VideoMAE.files import write_json, write_json_lines
 from VideoMAE.optim_factory import set_step_values
 from VideoMAE.runtime import distributed
 from VideoMAE.runtime.stop_request import InterruptedRunError, stop_request
-from VideoMAE.training import checkpoint
 from VideoMAE.training.backends import Backend, NonFiniteGradientError
 from VideoMAE.training.ema import WeightAverage
 from VideoMAE.training.metric_logger import MetricLogger
@@ -284,5 +283,5 @@ def write_results(
     prefix: str = "",
 ) -> None:
     """Writes results.json, and a file with one video a line; `prefix` begins both names."""
-    checkpoint.write_text(output_dir / f"{prefix}{lines_name}", "".join(json.dumps(line) + "\n" for line in lines))
-    checkpoint.write_text(output_dir / f"{prefix}results.json", json.dumps(results, indent=2) + "\n")
+    write_json_lines(output_dir / f"{prefix}{lines_name}", lines)
+    write_json(output_dir / f"{prefix}results.json", results)

@@ -60,8 +60,8 @@ def predict(config: PredictConfig) -> bool:
 
 def write_predictions(predictor: "Predictor", videos: Sequence[Path], config: PredictConfig) -> list[Path]:
     """Writes one entry a video to --output, or to standard output as soon as it is there. -> the unreadable videos"""
+    from VideoMAE.files import write_text
     from VideoMAE.inference.output import Lines
-    from VideoMAE.training.checkpoint import write_text
 
     lines = Lines(predictor, format=config.format, top=config.top, bar=_bar(config))
     texts: list[str] = []

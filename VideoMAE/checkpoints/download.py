@@ -22,7 +22,8 @@ import tyro
 from VideoMAE.checkpoints import command_line, fetch
 from VideoMAE.checkpoints.command_line import Report
 from VideoMAE.checkpoints.formats import check_whole, network_of, read, sha256
-from VideoMAE.training.checkpoint import save, write_text
+from VideoMAE.files import write_text
+from VideoMAE.training.checkpoint import save
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from VideoMAE.data.v2v import read_comparisons, videos_of
-from VideoMAE.data.vce import load_json, read_annotations, read_emotions
+from VideoMAE.data.vce import read_annotations
+from VideoMAE.files import read_json
 from VideoMAE.video.search import find_videos
 
 SPLITS = ("train", "test", "listwise")
@@ -66,7 +67,7 @@ def _of_dataset(root: Path) -> list[NamedVideo]:
         file = root / f"{split}_labels.json"
         if not file.is_file():
             continue
-        if "comparisons" in load_json(file, emotions=read_emotions(root)):
+        if "comparisons" in read_json(file):
             videos = videos_of(root, read_comparisons(file, only_pairs=False, may_be_empty=True))
         else:
             videos = read_annotations(root, split)

@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 
 from VideoMAE.augment.device_augment import PlannedClips, concatenate
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.vce import Annotations, MakeClips, SampleKey, load_json, video_path
+from VideoMAE.data.vce import MISSING_LABELS, Annotations, MakeClips, SampleKey, video_path
+from VideoMAE.files import read_json
 from VideoMAE.video.reader import UnreadableVideoError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def read_comparisons(
         ValueError: the file is missing, empty, not JSON or not of the published form; the sentence names file, number
         of the entry (from 1) and reason.
     """
-    content = load_json(file, of="comparisons")
+    content = read_json(file, hint=MISSING_LABELS)
     entries = content.get("comparisons")
     if not isinstance(entries, list):
         raise ValueError(f'{file}: has no list "comparisons"')
@@ -97,7 +98,7 @@ def check_metadata(root: Path, comparisons: Sequence[Comparison], *, file: Path)
     metadata = root / "metadata.json"
     if not metadata.is_file():
         return
-    known = load_json(metadata).keys()
+    known = read_json(metadata).keys()
     unknown = [(entry, key) for entry in comparisons for key in entry if key not in known]
     if unknown:
         entry, key = unknown[0]

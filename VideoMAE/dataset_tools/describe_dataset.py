@@ -26,7 +26,6 @@ import numpy as np
 import tyro
 
 from VideoMAE.data.v2v import videos_of
-from VideoMAE.data.vce import load_json
 from VideoMAE.dataset_tools.describe_charts import contact_sheet, percent, preference_charts, video_charts
 from VideoMAE.dataset_tools.describe_emotion_charts import emotion_charts, shown_emotions
 from VideoMAE.dataset_tools.describe_numbers import (
@@ -39,6 +38,7 @@ from VideoMAE.dataset_tools.describe_numbers import (
 )
 from VideoMAE.dataset_tools.describe_report import render
 from VideoMAE.dataset_tools.read_labels import emotion_names, kind_of, read_emotions, read_preferences
+from VideoMAE.files import read_json
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.page import Picture, Strip, draw, write_files
 from VideoMAE.reporting.thumbnails import Thumbnails, as_jpegs, read_thumbnails
@@ -133,7 +133,7 @@ def find_facts(
     root: Path, videos: Mapping[str, Path], settings: Settings
 ) -> tuple[dict[str, VideoFacts], dict[str, str]]:
     """Duration, size and frame rate by id, and why some have none: from metadata.json, else from the files."""
-    metadata = load_json(root / "metadata.json") if (root / "metadata.json").is_file() else {}
+    metadata = read_json(root / "metadata.json") if (root / "metadata.json").is_file() else {}
     known = {key: facts_from_metadata(metadata.get(key)) for key in videos}
     facts = {key: found for key, found in known.items() if found is not None}
     lacking = [key for key in videos if key not in facts]

@@ -35,10 +35,10 @@ from VideoMAE.dataset_tools.read_labels import (
     kind_of,
     label_file,
     read_emotions,
-    read_json,
     read_preferences,
 )
 from VideoMAE.dataset_tools.subset_choice import Choice, choose_comparisons, choose_videos
+from VideoMAE.files import read_json
 from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("make_subset")

@@ -49,8 +49,9 @@ from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
 from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
-from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_json, read_preferences
+from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_preferences
 from VideoMAE.dataset_tools.video_checks import describe
+from VideoMAE.files import read_json
 from VideoMAE.runtime.folder_lock import release_folders
 from VideoMAE.video.check import answers_of_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from VideoMAE.dataset_tools.programs import write_json
+from VideoMAE.files import clear_leftovers, is_temporary, write_atomically, write_errors_name, write_text
 from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder
-from VideoMAE.training.checkpoint import clear_leftovers, is_temporary, naming, write_atomically, write_text
 from VideoMAE.video.copy_video import Copied
 from VideoMAE.video.reader import VideoInfo
 
@@ -43,7 +43,7 @@ class PreparedFolder:
         if not (root / SETTINGS_FILE).is_file():
             self.write_settings(complete=False)
         shutil.rmtree(self.unfinished, ignore_errors=True)
-        with naming(self.unfinished):
+        with write_errors_name(self.unfinished):
             self.unfinished.mkdir(exist_ok=True)  # a process left behind may still write in it
         self.entries: dict[str, Entry] = {}
 
@@ -78,13 +78,13 @@ class PreparedFolder:
     def take(self, file: str, copied: Copied) -> None:
         """Give a finished copy its name, and remember it."""
         target = self.root / file
-        with naming(target):
+        with write_errors_name(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(copied.temporary, target)
         entry = {"file": file, **copied._asdict()}
         del entry["temporary"]
         entry["info"] = copied.info._asdict()
-        with naming(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
+        with write_errors_name(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(entry) + "\n")
         self.entries[file] = entry
 

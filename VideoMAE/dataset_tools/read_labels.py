@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -15,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from VideoMAE.data import vce
 from VideoMAE.data.v2v import Comparison, pairs_in, read_comparisons
 from VideoMAE.data.vce import Annotations
+from VideoMAE.files import read_json
 
 VCE_SPLITS = ("train", "test")
 V2V_SPLITS = ("train", "test", "listwise")
@@ -26,12 +26,6 @@ def label_file(root: Path, split: str) -> Path:
     return root / f"{split}_labels.json"
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """An object as it stands in the file, numbers too. Raises ValueError as `load_json` does."""
-    vce.load_json(file)
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def kind_of(root: Path) -> Kind:
     """Whether the training labels of a dataset folder are emotions of videos (vce) or comparisons (v2v).
 
@@ -41,7 +35,7 @@ def kind_of(root: Path) -> Kind:
         raise ValueError(f"{root}: no such folder")
     if not label_file(root, "train").is_file():
         raise ValueError(f"{root}: has no train_labels.json, so it is no folder in the layout of VCE or V2V")
-    return "v2v" if isinstance(vce.load_json(label_file(root, "train")).get("comparisons"), list) else "vce"
+    return "v2v" if isinstance(read_json(label_file(root, "train")).get("comparisons"), list) else "vce"
 
 
 def read_emotions(root: Path) -> dict[str, Annotations]:
@@ -60,7 +54,7 @@ def read_preferences(root: Path) -> dict[str, list[Comparison]]:
     Raises ValueError as `read_comparisons` does.
     """
     lists = label_file(root, "listwise")
-    has_lists = lists.is_file() and vce.load_json(lists, of="comparisons").get("comparisons") != []
+    has_lists = lists.is_file() and read_json(lists).get("comparisons") != []
     splits = V2V_SPLITS if has_lists else V2V_SPLITS[:2]
     return {split: read_comparisons(label_file(root, split), only_pairs=False) for split in splits}
 

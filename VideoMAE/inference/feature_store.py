@@ -15,9 +15,15 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from VideoMAE.data.named_videos import NamedVideo
+from VideoMAE.files import (
+    clear_leftovers,
+    is_temporary,
+    read_complete_json_lines,
+    write_atomically,
+    write_errors_name,
+    write_text,
+)
 from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder
-from VideoMAE.training import checkpoint
-from VideoMAE.training.metric_logger import read_lines
 
 ABOUT = "features.json"
 UNREADABLE = "unreadable.jsonl"
@@ -58,25 +64,23 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{folder}: holds features made otherwise ({'; '.join(differs)}); choose another --output_dir"
             )
-    elif folder.is_dir() and {path.name for path in folder.iterdir() if not checkpoint.is_temporary(path)} - {
-        LOCK_NAME
-    }:
+    elif folder.is_dir() and {path.name for path in folder.iterdir() if not is_temporary(path)} - {LOCK_NAME}:
         raise ValueError(f"{folder}: not empty and no folder of features; choose another --output_dir")
     hold_folder(folder)
     for parent in {folder, *(path.parent for path in folder.rglob(".*.tmp"))}:
-        checkpoint.clear_leftovers(parent)
+        clear_leftovers(parent)
 
 
 def describe(folder: Path, settings: Mapping[str, Any], **more: Any) -> None:
     """Writes features.json."""
-    checkpoint.write_text(folder / ABOUT, json.dumps({"settings": dict(settings), **more}, indent=2) + "\n")
+    write_text(folder / ABOUT, json.dumps({"settings": dict(settings), **more}, indent=2) + "\n")
 
 
 def write_unreadable(folder: Path, reasons: Mapping[NamedVideo, str]) -> None:
     """Says which videos have no features, and why; no file where all have."""
     lines = [{"id": video.id, "path": str(video.path), "error": reason} for video, reason in reasons.items()]
     if lines:
-        checkpoint.write_text(folder / UNREADABLE, _as_lines(lines).decode())
+        write_text(folder / UNREADABLE, _as_lines(lines).decode())
     else:
         (folder / UNREADABLE).unlink(missing_ok=True)
 
@@ -112,7 +116,7 @@ class FileStore:
         def write_tensors(temporary: Path) -> None:
             save_file({"features": np.ascontiguousarray(features)}, temporary, {"path": str(video.path)})
 
-        checkpoint.write_atomically(self.file_of(video), write if self.suffix == "npz" else write_tensors)
+        write_atomically(self.file_of(video), write if self.suffix == "npz" else write_tensors)
 
     def close(self, lost: Iterable[NamedVideo] = ()) -> None:
         pass
@@ -138,7 +142,7 @@ class MatrixStore:
             raise ValueError(
                 f"{self.matrix}: is an array {found} of {kind}, expected {(len(videos), *shape)} of {dtype}"
             )
-        whole = read_lines(self.index)
+        whole = read_complete_json_lines(self.index)
         if self.index.is_file():  # an interruption may have spoilt the last line
             os.truncate(self.index, len(_as_lines(whole)))
         self._known = {line["id"] for line in whole}
@@ -155,7 +159,7 @@ class MatrixStore:
                 np.lib.format.write_array_header_1_0(file, {**header, "shape": (num_rows, *self.shape)})
                 file.truncate(file.tell() + num_rows * self._row_bytes)
 
-        checkpoint.write_atomically(self.matrix, write)
+        write_atomically(self.matrix, write)
         self.index.unlink(missing_ok=True)
 
     @property
@@ -174,17 +178,17 @@ class MatrixStore:
             self._sync()
 
     def _write(self, row: int, features: np.ndarray) -> None:
-        with checkpoint.naming(self.matrix):
+        with write_errors_name(self.matrix):
             self._file.seek(self.first + row * self._row_bytes)
             self._file.write(np.ascontiguousarray(features).tobytes())
 
     def _sync(self) -> None:
         """Puts the rows on disk and then names them in the index."""
-        with checkpoint.naming(self.matrix):
+        with write_errors_name(self.matrix):
             self._file.flush()
             os.fsync(self._file.fileno())
         lines = [{"id": video.id, "path": str(video.path), "row": self.row_of[video.id]} for video in self._waiting]
-        with checkpoint.naming(self.index), self.index.open("ab") as file:
+        with write_errors_name(self.index), self.index.open("ab") as file:
             file.write(_as_lines(lines))
             file.flush()
             os.fsync(file.fileno())

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from VideoMAE.files import write_atomically, write_text
 from VideoMAE.inference.predictor import Curves, Prediction, Predictor
-from VideoMAE.training.checkpoint import write_atomically, write_text
 
 BAR_CELLS = 20
 DIGITS = 6

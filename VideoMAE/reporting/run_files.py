@@ -14,8 +14,8 @@ from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import hold_out
 from VideoMAE.data.v2v import Comparison, Pair
 from VideoMAE.data.vce import Annotations
+from VideoMAE.files import read_complete_json_lines
 from VideoMAE.flags import flat
-from VideoMAE.training.metric_logger import read_lines
 
 TaskName = Literal["vce", "v2v"]
 
@@ -78,7 +78,7 @@ def read_run(folder: Path, *, results_prefix: str | None = None) -> Run:
     results_file = folder / f"{prefix}results.json"
     results = _read_json(results_file) if results_file.is_file() else None
     tested = _read_tested(folder / f"{prefix}{'scores' if task == 'v2v' else 'predictions'}.jsonl") if results else []
-    epochs, steps = read_lines(folder / "log.txt"), read_lines(folder / "steps.jsonl")
+    epochs, steps = read_complete_json_lines(folder / "log.txt"), read_complete_json_lines(folder / "steps.jsonl")
     if results is None and not epochs:
         raise ValueError(f"{folder}: has neither {results_file.name} nor a finished epoch in log.txt to report on")
     return Run(folder, folder.resolve().name, task, settings, results, tested, epochs, steps)

@@ -1,17 +1,13 @@
 """Checkpoints of a run: written whole or not at all, found again, and kept sparingly."""
 
-import contextlib
-import errno
 import logging
-import os
-import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from VideoMAE.files import write_atomically
 from VideoMAE.training.pretrained import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -19,70 +15,6 @@ logger = logging.getLogger(__name__)
 BEST = "checkpoint-best.pth"
 LAST = "checkpoint-last.pth"
 PREVIOUS = "checkpoint-previous.pth"
-
-
-def write_atomically(path: Path, write: Any, *, keep_old_as: Path | None = None) -> None:
-    """Lets `write(temporary_path)` make a file, then gives it its name; a failure leaves the old file whole.
-
-    The old file is kept under another name where one is given.
-
-    Raises:
-        ValueError: the file cannot be written (disk full, no permission).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if keep_old_as is not None and path.is_file():
-            os.replace(path, keep_old_as)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: cannot be written: {_reason(error, path)}; what stood there before is untouched"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turns an OSError of writing to this file or folder into a ValueError that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written: {_reason(error, path)}") from error
-
-
-def _reason(error: OSError | RuntimeError, path: Path) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full"
-    if path.parent.is_dir() and shutil.disk_usage(path.parent).free < 2**20:
-        return "the disk is full"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if "inline_container" in str(error):  # torch's writer, which knows no more either
-        return "not all of it was taken; a quota or a limit on the size of files?"
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def is_temporary(path: Path) -> bool:
-    """Whether `write_atomically`, or the check of the videos, has not finished this file."""
-    return path.suffix == ".tmp" and path.stem.rpartition(".")[2].isdigit()
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Deletes what killed processes were writing: each may be as large as a checkpoint. Nobody else may be at work in
-    the folder."""
-    for path in filter(is_temporary, folder.iterdir()):
-        path.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

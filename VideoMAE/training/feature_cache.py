@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from VideoMAE.training import checkpoint
+from VideoMAE.files import clear_leftovers, write_atomically, write_text
 
 
 def fingerprint_of_weights(model: nn.Module) -> str:
@@ -46,8 +46,8 @@ class FeatureCache:
                 "delete that folder or choose another --output_dir"
             )
         if self.folder.is_dir():
-            checkpoint.clear_leftovers(self.folder)
-        checkpoint.write_text(file, json.dumps(about) + "\n")
+            clear_leftovers(self.folder)
+        write_text(file, json.dumps(about) + "\n")
 
     def read(self, split: str) -> set[str]:
         """Reads a split's blocks -> the ids of the videos that are in them.
@@ -71,7 +71,7 @@ class FeatureCache:
             ValueError: it cannot be written.
         """
         numbers = [int(file.stem.rpartition("-")[2]) for file in self.folder.glob(f"{split}-*.npz")]
-        checkpoint.write_atomically(
+        write_atomically(
             self.folder / f"{split}-{max(numbers, default=-1) + 1:05d}.npz",
             lambda temporary: _write(temporary, ids, features),
         )

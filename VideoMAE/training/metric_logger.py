@@ -1,6 +1,5 @@
 """What a run says while it runs: log.txt, steps.jsonl, tensorboard events, a progress bar, curves."""
 
-import json
 import math
 import os
 import resource
@@ -17,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from VideoMAE.training.checkpoint import naming, write_text
+from VideoMAE.files import json_line, read_complete_json_lines, write_errors_name, write_json_lines
 
 Item = TypeVar("Item")
 
@@ -41,17 +40,17 @@ class MetricLogger:
         if not self.enabled:
             return
         for name, kept_of_epoch in (("log.txt", 0), ("steps.jsonl", steps)):
-            lines = read_lines(self.output_dir / name)
+            lines = read_complete_json_lines(self.output_dir / name)
             kept = [line for line in lines if line["epoch"] < epoch]
             kept += [line for line in lines if line["epoch"] == epoch][:kept_of_epoch]
-            write_text(self.output_dir / name, "".join(json.dumps(line) + "\n" for line in kept))
+            write_json_lines(self.output_dir / name, kept)
         self.steps = (self.output_dir / "steps.jsonl").open("a", encoding="utf-8", buffering=1)
         self.events = Events(log_dir or self.output_dir / "tensorboard", first_step=first_step)
 
     def sync(self) -> None:
         """Puts the lines of all steps on disk, so that a checkpoint never knows of more steps than the log."""
         if self.steps is not None:
-            with naming(self.output_dir / "steps.jsonl"):
+            with write_errors_name(self.output_dir / "steps.jsonl"):
                 os.fsync(self.steps.fileno())
 
     def step(self, *, epoch: int, step: int, values: Mapping[str, float | None]) -> None:
@@ -60,16 +59,16 @@ class MetricLogger:
             finite = {
                 name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
             }
-            with naming(self.output_dir / "steps.jsonl"):
-                self.steps.write(json.dumps({"epoch": epoch, "step": step, **finite}) + "\n")
+            with write_errors_name(self.output_dir / "steps.jsonl"):
+                self.steps.write(json_line({"epoch": epoch, "step": step, **finite}))
             self.events.write("step", values, step)
 
     def epoch(self, epoch: int, values: Mapping[str, Any]) -> None:
         """One epoch: a JSON line in log.txt."""
         if self.events is not None:
             path = self.output_dir / "log.txt"
-            with naming(path), path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": epoch, **values}) + "\n")
+            with write_errors_name(path), path.open("a", encoding="utf-8") as file:
+                file.write(json_line({"epoch": epoch, **values}))
             self.events.write("epoch", values, epoch)
             self.events.flush()
 
@@ -108,7 +107,7 @@ class MetricLogger:
         """Ends files and draws the curves."""
         if self.steps is not None and self.events is not None:
             self.events.flush()
-            with naming(self.output_dir):
+            with write_errors_name(self.output_dir):
                 self.steps.close()
                 self.events.close()
                 draw_curves(self.output_dir)
@@ -130,7 +129,7 @@ class Events:
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         self.folder = folder
-        with naming(folder):
+        with write_errors_name(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._writer = EventsWriter(str(folder / "events"))
             if first_step:  # what an interrupted run wrote of this step and later ones is to be forgotten
@@ -139,7 +138,7 @@ class Events:
 
     def write(self, group: str, values: Mapping[str, Any], position: int) -> None:
         """The numbers among the values, as group/name."""
-        with naming(self.folder):
+        with write_errors_name(self.folder):
             for name, value in values.items():
                 if isinstance(value, (int, float)):
                     summary = scalar(f"{group}/{name}", value)
@@ -147,26 +146,12 @@ class Events:
 
     def flush(self) -> None:
         """Hands all over to the operating system."""
-        with naming(self.folder):
+        with write_errors_name(self.folder):
             self._writer.flush()
 
     def close(self) -> None:
         """Ends the file. Raises OSError when the rest cannot be written."""
         self._writer.close()
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole JSON lines of a log; it ends before one that an interruption or a power cut spoilt."""
-    lines = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            content = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(content, dict):
-            break
-        lines.append(content)
-    return lines
 
 
 def memory_gib() -> float:
@@ -184,7 +169,7 @@ def draw_curves(output_dir: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    steps, epochs = read_lines(output_dir / "steps.jsonl"), read_lines(output_dir / "log.txt")
+    steps, epochs = (read_complete_json_lines(output_dir / name) for name in ("steps.jsonl", "log.txt"))
     if not epochs:
         return
     titles = ["loss", "validation accuracy, %", *(["learning rate of the head"] if steps else [])]

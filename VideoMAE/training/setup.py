@@ -24,6 +24,7 @@ from VideoMAE.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, 
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import ShareSampler
 from VideoMAE.engine_for_finetuning import SharedError
+from VideoMAE.files import clear_leftovers, is_temporary, write_text
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.runtime import distributed
 from VideoMAE.runtime.distributed import World
@@ -190,8 +191,7 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
     before_the_first_step = {"config.json", "video_check.json", LOCK_NAME}
     if (
         output_dir.is_dir()
-        and not {path.name for path in output_dir.iterdir() if not checkpoint.is_temporary(path)}
-        <= before_the_first_step
+        and not {path.name for path in output_dir.iterdir() if not is_temporary(path)} <= before_the_first_step
     ):
         if not file.is_file():
             raise ValueError(f"{output_dir}: not empty and not the output of a run; choose another --output_dir")
@@ -211,8 +211,8 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
             )
     restarted = num_restarts(os.environ) > 0
     hold_folder(output_dir, patience_seconds=PATIENCE_AFTER_RESTART_SECONDS if restarted else PATIENCE_SECONDS)
-    checkpoint.clear_leftovers(output_dir)
-    checkpoint.write_text(file, json.dumps(settings, indent=2) + "\n")
+    clear_leftovers(output_dir)
+    write_text(file, json.dumps(settings, indent=2) + "\n")
 
 
 def start_model(

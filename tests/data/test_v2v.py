@@ -53,7 +53,7 @@ def test_pairs_and_lists_are_read_in_order(tmp_path: Path) -> None:
         (["a", "b", "c"], r"holds 3 video ids \(a, b, c\), expected 2"),
         ([], r"holds 0 video ids \(none\), expected 2"),
         (["a", "a"], "video a stands in it twice"),
-        (["a", 7], "7.0 is not a video id"),
+        (["a", 7], "7 is not a video id"),
         (["a", ""], '"" is not a video id'),
         (["a", None], "null is not a video id"),
         ("ab", '"ab", not a list of video ids'),

@@ -89,8 +89,8 @@ BAD_FILES: dict[str, tuple[str, str]] = {
     "blank": (" \n", "the file is empty"),
     "malformed": ("{'00000': 1}", "not valid JSON"),
     "truncated": (json.dumps(three_entries())[:-200], "not valid JSON"),
-    "a list": (json.dumps(list(three_entries().values())), "expected an object of videos by id, found list"),
-    "a string": ('"x"', "expected an object of videos by id, found str"),
+    "a list": (json.dumps(list(three_entries().values())), "expected an object, found a list"),
+    "a string": ('"x"', "expected an object, found a single value"),
     "without videos": ("{}", "holds no videos"),
 }
 
@@ -128,16 +128,16 @@ def test_a_label_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
         read_annotations(tmp_path, "test")
 
 
-def test_a_video_id_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+def test_a_duplicate_video_id_is_an_error(tmp_path: Path) -> None:
     text = json.dumps(three_entries()).replace('"00001":', f'"{ID}":')
     file = write_labels(tmp_path, text)
-    with pytest.raises(ValueError, match=re.escape(str(file)) + f".*'{ID}' stands twice"):
+    with pytest.raises(ValueError, match=re.escape(str(file)) + f".*'{ID}' twice"):
         read_annotations(tmp_path, "train")
 
 
-def test_an_emotion_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+def test_a_duplicate_emotion_is_an_error(tmp_path: Path) -> None:
     file = write_labels(tmp_path, json.dumps(three_entries()).replace('"Horror":', '"Joy":', 1))
-    with pytest.raises(ValueError, match=re.escape(str(file)) + ".*'Joy' stands twice"):
+    with pytest.raises(ValueError, match=re.escape(str(file)) + ".*'Joy' twice"):
         read_annotations(tmp_path, "train")
 
 
@@ -339,12 +339,12 @@ def test_emotions_follow_the_datasets_own_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{}", "expected a list of emotion names"),
+        ("{}", "expected a list, found an object"),
         ("[1, 2]", "expected a list of emotion names"),
         ('["joy", " "]', "expected a list of emotion names"),
         ('["joy"]', "two or more different emotion names"),
         ('["joy", "joy"]', "two or more different emotion names"),
-        ("[", "cannot be read as JSON"),
+        ("[", "not valid JSON"),
     ],
 )
 def test_a_malformed_list_of_emotions_is_named(tmp_path: Path, content: str, reason: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from VideoMAE.files import write_atomically, write_text
 from VideoMAE.training import checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -21,12 +22,13 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
+from VideoMAE.files import write_text
 from VideoMAE.training import checkpoint
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 for write in (
     lambda: checkpoint.save(path, {"model": {"weight": torch.zeros(100_000)}}),
-    lambda: checkpoint.write_text(path.with_suffix(".json"), "x" * 200_000),
+    lambda: write_text(path.with_suffix(".json"), "x" * 200_000),
 ):
     try:
         write()
@@ -72,21 +74,21 @@ def test_a_failing_write_leaves_the_old_file_and_no_temporary_one(
         raise reason
 
     with pytest.raises(ValueError, match=re.escape(f"{path}: cannot be written: {words}")):
-        checkpoint.write_atomically(path, write_half)
+        write_atomically(path, write_half)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [checkpoint.LAST]
 
 
 def test_an_interruption_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
-    checkpoint.write_text(path, "old")
+    write_text(path, "old")
 
     def write_half(temporary: Path) -> None:
         temporary.write_text("half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.write_atomically(path, write_half)
+        write_atomically(path, write_half)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["log.txt"]
 
@@ -101,7 +103,7 @@ def test_until_it_is_whole_a_file_stands_under_another_name_in_the_same_folder(t
         epoch = checkpoint.newest(tmp_path)[1]["epoch"]
         seen.append((temporary.parent, temporary.name, temporary.stat().st_ino, epoch))
 
-    checkpoint.write_atomically(path, write)
+    write_atomically(path, write)
     ((folder, name, inode, epoch),) = seen
     assert folder == tmp_path
     assert name != path.name
@@ -113,7 +115,7 @@ def test_until_it_is_whole_a_file_stands_under_another_name_in_the_same_folder(t
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"log.txt: cannot be written: .*"):
-        checkpoint.write_text(tmp_path / "file" / "log.txt", "text")
+        write_text(tmp_path / "file" / "log.txt", "text")
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_says_so(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_so(tmp_path: Path) -> No
     assert len(said) == 2
     assert said[0].startswith(f"{path}: cannot be written: ")
     assert said[1].startswith(f"{path.with_suffix('.json')}: cannot be written: ")
-    assert all("what stood there before is untouched" in line for line in said)
+    assert all("its previous content is unchanged" in line for line in said)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [checkpoint.LAST]
 

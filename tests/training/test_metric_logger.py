@@ -16,8 +16,9 @@ from matplotlib import image
 from tensorboardX.proto.event_pb2 import Event
 from torch import Tensor, zeros
 
+from VideoMAE.files import read_complete_json_lines
 from VideoMAE.training import metric_logger
-from VideoMAE.training.metric_logger import MetricLogger, draw_curves, memory_gib, read_lines
+from VideoMAE.training.metric_logger import MetricLogger, draw_curves, memory_gib
 
 
 class OneBatch(NamedTuple):
@@ -84,14 +85,14 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     for name in ("log.txt", "steps.jsonl"):
         text = (tmp_path / name).read_text()
         (tmp_path / name).write_text(text[: len(text) - 9])
-    assert [line["step"] for line in read_lines(tmp_path / "steps.jsonl")] == [0, 1, 2]
+    assert [line["step"] for line in read_complete_json_lines(tmp_path / "steps.jsonl")] == [0, 1, 2]
     write_run(tmp_path, first=1, epochs=2)
     assert [line["epoch"] for line in read_jsonl(tmp_path / "log.txt")] == [0, 1]
     assert [line["step"] for line in read_jsonl(tmp_path / "steps.jsonl")] == [0, 1, 2, 3]
 
 
 def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:
-    assert read_lines(tmp_path / "log.txt") == []
+    assert read_complete_json_lines(tmp_path / "log.txt") == []
 
 
 def test_tensorboard_shows_steps_and_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,184 @@
+"""Reading and writing of JSON, JSON lines and other files.
+
+Every writer replaces a file atomically: after a crash or a full disk, the file has either its old or its new content.
+Every reader raises ValueError with the file, the reason and, for JSON lines, the line number.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(file: Path, write: Callable[[Path], object], *, keep_old_as: Path | None = None) -> None:
+    """Calls `write(temporary_path)`, then renames the temporary file to `file`; on failure, `file` is unchanged.
+
+    Args:
+        keep_old_as: where to move the previous file, if there is one.
+
+    Raises:
+        ValueError: the file cannot be written (disk full, no permission).
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        if keep_old_as is not None and file.is_file():
+            os.replace(file, keep_old_as)
+        os.replace(temporary, file)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{file}: cannot be written: {_write_failure(error, file)}; its previous content is unchanged"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def write_errors_name(path: Path) -> Iterator[None]:
+    """Re-raises an OSError as a ValueError that names the file or folder being written."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {_write_failure(error, path)}") from error
+
+
+def _write_failure(error: OSError | RuntimeError, path: Path) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    if path.parent.is_dir() and shutil.disk_usage(path.parent).free < 2**20:
+        return "the disk is full"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "inline_container" in str(error):  # torch.save does not report the cause
+        return "the write was incomplete; check the disk quota and the file size limit"
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def is_temporary(file: Path) -> bool:
+    """Whether this is an unfinished file of `write_atomically`."""
+    return file.suffix == ".tmp" and file.stem.rpartition(".")[2].isdigit()
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Deletes the temporary files of killed processes. No other process may be writing to the folder."""
+    for path in filter(is_temporary, folder.iterdir()):
+        path.unlink()
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a text file atomically. Raises ValueError as `write_atomically` does."""
+    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(file: Path, content: Any, *, indent: int | None = 2) -> None:
+    """Writes a JSON file atomically. Raises ValueError as `write_atomically` does."""
+    write_text(file, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_json_lines(file: Path, entries: Iterable[Any]) -> None:
+    """Writes a JSON lines file atomically. Raises ValueError as `write_atomically` does."""
+    write_text(file, "".join(map(json_line, entries)))
+
+
+def json_line(entry: Any) -> str:
+    """One entry of a JSON lines file, with its newline."""
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def read_text(file: Path, *, hint: str = "") -> str:
+    """The content of a UTF-8 text file. `hint` is appended to the error for a missing file.
+
+    Raises:
+        ValueError: the file is missing, cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ValueError(f"{file}: no such file" + (f"; {hint}" if hint else "")) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read: {error}") from error
+
+
+class _DuplicateKeyError(Exception):
+    """A JSON object with a duplicate key, which the json module would accept."""
+
+
+def read_json(
+    file: Path,
+    *,
+    expect: type = dict,
+    convert: Callable[[dict[str, Any]], Any] | None = None,
+    hint: str = "",
+) -> Any:
+    """The content of a JSON file, of type `expect`: a dict or a list.
+
+    Args:
+        convert: applied to every object, innermost first.
+        hint: appended to the error for a missing file.
+
+    Raises:
+        ValueError: the file is missing, not UTF-8, not JSON, has a duplicate key, or holds another type.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> Any:
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise _DuplicateKeyError(next(key for number, key in enumerate(keys) if key in keys[:number]))
+        return convert(entry) if convert else entry
+
+    text = read_text(file, hint=hint)
+    if not text.strip():
+        raise ValueError(f"{file}: the file is empty")
+    try:
+        content = json.loads(text, object_pairs_hook=unique)
+    except _DuplicateKeyError as error:
+        raise ValueError(f"{file}: an object has the key {str(error)!r} twice") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(content, expect):
+        kinds: dict[Any, str] = {dict: "an object", list: "a list"}
+        raise ValueError(f"{file}: expected {kinds[expect]}, found {kinds.get(type(content), 'a single value')}")
+    return content
+
+
+def read_json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON lines file; blank lines are ignored.
+
+    Raises:
+        ValueError: the file cannot be read, or a line is not a JSON object.
+    """
+    entries = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}: not valid JSON: {error}") from error
+        if not isinstance(entry, dict):
+            raise ValueError(f"{file}, line {number}: expected an object")
+        entries.append(entry)
+    return entries
+
+
+def read_complete_json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a log up to the first line that an interruption or power loss damaged; [] if there is no file."""
+    entries = []
+    for line in file.read_bytes().splitlines() if file.is_file() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(entry, dict):
+            break
+        entries.append(entry)
+    return entries
