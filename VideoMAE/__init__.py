@@ -4,6 +4,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+__version__ = "0.2.0"
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM_FOLDERS = [REPOSITORY / name for name in ("VideoMAE", "data_prep", "models")]
 # Packages of requirements.txt that every program may import, by the names under which they are imported. DeepSpeed and

@@ -10,8 +10,8 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 
 import tyro
 
+from VideoMAE.cli import show_messages
 from VideoMAE.inference.features_config import FeaturesConfig
-from VideoMAE.runtime.messages import show_messages
 
 INTERRUPTED_STATUS = 130
 

@@ -17,8 +17,8 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 import tyro
 from tqdm import tqdm
 
+from VideoMAE.cli import show_messages
 from VideoMAE.inference.config import PredictConfig
-from VideoMAE.runtime.messages import show_messages
 
 if TYPE_CHECKING:
     from VideoMAE.inference.predictor import Predictor

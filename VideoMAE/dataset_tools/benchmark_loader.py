@@ -23,7 +23,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from VideoMAE import flags
+from VideoMAE.cli import show_messages
+from VideoMAE.config import to_json
 from VideoMAE.dataset_tools.loader_datasets import Mode, Subject, open_subject
 from VideoMAE.dataset_tools.loader_parts import measure_parts
 from VideoMAE.dataset_tools.loader_report import (
@@ -39,7 +40,6 @@ from VideoMAE.dataset_tools.loader_report import (
 )
 from VideoMAE.dataset_tools.loader_workers import measure_rate, measure_soak
 from VideoMAE.dataset_tools.programs import num_cores, write_json
-from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("benchmark_loader")
 
@@ -141,7 +141,7 @@ def run(settings: Settings, run_flags: Sequence[str]) -> None:
     found = soak(settings, subject) if settings.soak else measure(settings, subject)
     if settings.json is not None:
         header = {"root": str(settings.root), "mode": settings.mode, "what": subject.what}
-        config = flags.to_json(subject.config)
+        config = to_json(subject.config)
         chosen = {part: config[part] for part in ("data", "augment")}
         write_json(
             settings.json,

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from VideoMAE import flags, run_class_finetuning, run_v2v_finetuning
+from VideoMAE.cli import parse_flags
 from VideoMAE.config import V2VConfig, VCEConfig
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import long_enough, readable, unreadable
@@ -22,6 +22,7 @@ from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE
 from VideoMAE.dataset_tools.programs import num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of
 from VideoMAE.runtime.distributed import World
+from VideoMAE.training import finetune_v2v, finetune_vce
 from VideoMAE.training import setup as run_setup
 from VideoMAE.video.check import VideoCheck, check_videos
 
@@ -54,10 +55,10 @@ def open_subject(root: Path, mode: Mode, run_flags: Sequence[str], *, max_videos
     """
     common = ["--output_dir", "unused", "--disable_eval_during_finetuning", *run_flags]
     if kind_of(root) == "vce":
-        config = flags.parse_flags(VCEConfig, ["--data_path", str(root), *common])
-        return _vce(run_setup.prepared(config), mode, max_videos)
-    v2v = flags.parse_flags(V2VConfig, ["--data_dir", str(root), *common])
-    return _v2v(run_setup.prepared(v2v), mode, max_videos)
+        config = parse_flags(VCEConfig, ["--data_path", str(root), *common])
+        return _vce(run_setup.validate_config(config), mode, max_videos)
+    v2v = parse_flags(V2VConfig, ["--data_dir", str(root), *common])
+    return _v2v(run_setup.validate_config(v2v), mode, max_videos)
 
 
 def is_prepared(root: Path) -> bool:
@@ -68,7 +69,7 @@ def is_prepared(root: Path) -> bool:
 def _world(config: VCEConfig | V2VConfig) -> World:
     wanted = config.run.device
     use_gpu = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
-    return World(rank=0, local_rank=0, size=1, device=torch.device("cuda" if use_gpu else "cpu"))
+    return World(rank=0, size=1, device=torch.device("cuda" if use_gpu else "cpu"))
 
 
 def _with_workers(config: Config, num_workers: int) -> Config:
@@ -97,7 +98,7 @@ def _check(ids: Sequence[str], paths: Iterable[Path]) -> tuple[VideoCheck, dict[
 
 def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Subject:
     data = config.data
-    labels = run_class_finetuning.read_labels(data, Exclusion(data.exclude))
+    labels = finetune_vce.read_labels(data, Exclusion(data.exclude))
     chosen = labels[mode].select(_even(len(labels[mode].ids), max_videos))
     check, bad = _check(chosen.ids, chosen.paths)
     if mode == "train":
@@ -109,8 +110,8 @@ def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Subject:
     def make(num_workers: int) -> WatchedLoader:
         changed = _with_workers(config, num_workers)
         if mode == "test":
-            return run_class_finetuning.test_loader(chosen, check, changed, _world(config))
-        return run_class_finetuning.make_loaders(labels, check, changed, world=_world(config)).train
+            return finetune_vce.test_loader(chosen, check, changed, _world(config))
+        return finetune_vce.make_loaders(labels, check, changed, world=_world(config)).train
 
     if mode == "test":
         what = f"VCE test videos of {data.test_num_segment} x {data.test_num_crop} views, every {data.sampling_rate}th"
@@ -120,13 +121,12 @@ def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Subject:
         what = f"VCE training clips, {data.num_frames} frames, {rate}, batches of {config.optim.batch_size} videos"
         what += f" x {data.num_sample}" if data.num_sample > 1 else ""
     what = f"{what}, {data.input_size} pixels"
-    what += ", augmented on the device" if mode == "train" and config.augment.device_augment else ""
     return Subject(make, config, what, len(chosen.ids), is_prepared(data.data_path), bad)
 
 
 def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Subject:
     data = config.data
-    labels = run_v2v_finetuning.read_labels(config, Exclusion(data.exclude))
+    labels = finetune_v2v.read_labels(config, Exclusion(data.exclude))
     comparisons = labels.train if mode == "train" else [*labels.test, *labels.lists]
     comparisons = [comparisons[i] for i in _even(len(comparisons), max(max_videos // 2, 1))]
     videos = videos_of(data.data_dir, comparisons)
@@ -139,9 +139,9 @@ def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Subject:
     def make(num_workers: int) -> WatchedLoader:
         changed = _with_workers(config, num_workers)
         if mode == "test":
-            return run_v2v_finetuning.evaluation_loader(videos, check, changed, _world(config))
-        chosen = run_v2v_finetuning.Labels(whole, [], [], [])
-        return run_v2v_finetuning.make_loaders(chosen, videos, check, changed, world=_world(config)).train
+            return finetune_v2v.evaluation_loader(videos, check, changed, _world(config))
+        chosen = finetune_v2v.Labels(whole, [], [], [])
+        return finetune_v2v.make_loaders(chosen, videos, check, changed, world=_world(config)).train
 
     items = "training comparisons" if mode == "train" else "test videos"
     batch = config.optim.batch_size * (1 if mode == "train" else 2)

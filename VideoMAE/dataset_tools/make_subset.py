@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 from tqdm import tqdm
 
+from VideoMAE.cli import show_messages
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.dataset_tools.read_labels import (
     emotion_names,
@@ -39,7 +40,6 @@ from VideoMAE.dataset_tools.read_labels import (
 )
 from VideoMAE.dataset_tools.subset_choice import Choice, choose_comparisons, choose_videos
 from VideoMAE.files import read_json
-from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("make_subset")
 

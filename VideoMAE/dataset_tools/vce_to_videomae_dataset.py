@@ -20,8 +20,8 @@ from typing import Annotated
 
 import tyro
 
+from VideoMAE.cli import show_messages
 from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions
-from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("vce_to_videomae_dataset")
 

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from VideoMAE.config import OptimConfig, RunConfig
+from VideoMAE.modeling_finetune import VisionTransformer
+from VideoMAE.optim_factory import create_optimizer, parameter_groups
 from VideoMAE.runtime.distributed import World, gather
 
 SCALER_STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -259,3 +262,25 @@ def _own_part(shards: list[dict[str, Any]], *, world: World, sizes: list[int]) -
     }
     weights = [recut([shard["weights"][group] for shard in shards], size) for group, size in enumerate(sizes)]
     return {**first, "optimizer": {**first["optimizer"], "state": states}, "weights": weights}
+
+
+def make_backend(
+    model: VisionTransformer, optim: OptimConfig, run: RunConfig, *, world: World, precision: str
+) -> Backend:
+    """The optimizer over layer-decayed parameter groups, wrapped by DDP or DeepSpeed."""
+    groups = parameter_groups(
+        model,
+        num_layers=model.get_num_layers(),
+        weight_decay=optim.weight_decay,
+        layer_decay=optim.layer_decay,
+        no_weight_decay=model.no_weight_decay(),
+    )
+    optimizer = create_optimizer(
+        groups, opt=optim.opt, lr=optim.lr, betas=optim.opt_betas, eps=optim.opt_eps, momentum=optim.momentum
+    )
+    settings = BackendSettings(world, precision, optim.update_freq, optim.clip_grad)
+    if run.enable_deepspeed:
+        return DeepSpeedBackend(model, optimizer, settings, batch_size=optim.batch_size, zero_stage=run.zero_stage)
+    if run.zero_stage:
+        raise ValueError(f"--zero_stage {run.zero_stage} needs --enable_deepspeed")
+    return DDPBackend(model, optimizer, settings)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from VideoMAE import flags
-from VideoMAE.config import V2VConfig, VCEConfig
+from VideoMAE.cli import parse_flags
+from VideoMAE.config import V2VConfig, VCEConfig, flat, to_json
 from VideoMAE.training.pretrained import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def add_checkpoint_flags(config: Settings, argv: Sequence[str]) -> Settings:
     checkpoint = config.model.finetune
     if not config.run.eval or checkpoint is None:
         return config
-    trained = flags.flat(_config_of(checkpoint))
+    trained = flat(_config_of(checkpoint))
     if DATASET_FLAGS[type(config)] not in trained:
         return config
     network = {name: trained[name] for name in OF_THE_NETWORK if name in trained}
@@ -44,13 +44,13 @@ def add_checkpoint_flags(config: Settings, argv: Sequence[str]) -> Settings:
     typed = _as_typed(network | test)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            config = flags.parse_flags(type(config), [*typed, *argv])  # of equal flags the last one wins
+            config = parse_flags(type(config), [*typed, *argv])  # of equal flags the last one wins
     except SystemExit as error:  # `argv` has been parsed before
         raise ValueError(
             f"{checkpoint}: its configuration has values that are not valid flags: {' '.join(typed)}; "
             f"'python models/convert.py {checkpoint} weights.pth --to published' drops the configuration"
         ) from error
-    found = flags.flat(flags.to_json(config))
+    found = flat(to_json(config))
     for name, value in network.items():
         if found[name] != value:
             given, theirs = (" ".join(_as_typed({name: of})) for of in (found[name], value))

@@ -1,6 +1,5 @@
 """How every run begins and ends: joining the other processes, claiming the output folder, the start weights."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,26 +7,32 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from VideoMAE import flags
-from VideoMAE.augment.device_augment import PlanTransform
-from VideoMAE.augment.fused_augment import FusedTransform
+from VideoMAE.augment.fused import FusedTransform
 from VideoMAE.augment.video_transforms import TrainTransform
-from VideoMAE.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, V2VAugmentConfig
+from VideoMAE.cli import show_messages
+from VideoMAE.config import (
+    AugmentConfig,
+    FinetuneConfig,
+    V2VAugmentConfig,
+    check_config,
+    differences,
+    to_json,
+    with_absolute_paths,
+)
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import ShareSampler
-from VideoMAE.engine_for_finetuning import SharedError
 from VideoMAE.files import clear_leftovers, is_temporary, write_text
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.runtime import distributed
-from VideoMAE.runtime.distributed import World
+from VideoMAE.runtime.distributed import ErrorOnAllRanks, World
 from VideoMAE.runtime.folder_lock import (
     LOCK_NAME,
     PATIENCE_AFTER_RESTART_SECONDS,
@@ -36,52 +41,16 @@ from VideoMAE.runtime.folder_lock import (
     release_folders,
 )
 from VideoMAE.runtime.launch_environment import num_restarts
-from VideoMAE.runtime.messages import show_messages
 from VideoMAE.runtime.stop_request import REQUEUE_STATUS, InterruptedRunError, end_with_launcher, stop_request
-from VideoMAE.training import checkpoint, results
+from VideoMAE.training import checkpoint
 from VideoMAE.training.pretrained import load_pretrained
 from VideoMAE.video.check import VideoCheck, check_videos
-from VideoMAE.video.reader import DecoderName, require_decoder
+from VideoMAE.video.reader import require_decoder
 
 logger = logging.getLogger(__name__)
 
 
-class LoaderSettings(Protocol):
-    """What every task's data settings have."""
-
-    @property
-    def num_workers(self) -> int: ...
-
-    @property
-    def pin_mem(self) -> bool: ...
-
-    @property
-    def decode_seconds(self) -> float: ...
-
-    @property
-    def decoder(self) -> DecoderName: ...
-
-    @property
-    def exclude(self) -> Path | None: ...
-
-
-class RunSettings(Protocol):
-    """What every task's configuration has; see config.py."""
-
-    @property
-    def data(self) -> LoaderSettings: ...
-
-    @property
-    def model(self) -> ModelConfig: ...
-
-    @property
-    def optim(self) -> OptimConfig: ...
-
-    @property
-    def run(self) -> RunConfig: ...
-
-
-Settings = TypeVar("Settings", bound=RunSettings)
+Settings = TypeVar("Settings", bound=FinetuneConfig)
 
 
 def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> None:
@@ -115,7 +84,7 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
         if world.is_main:
             logger.info("%s", error)
         sys.exit(REQUEUE_STATUS)
-    except SharedError as error:
+    except ErrorOnAllRanks as error:
         sys.exit(f"error: {error}" if world.is_main else 1)
     except (ValueError, OSError) as error:
         sys.exit(f"error (process {world.rank}): {error}")
@@ -143,22 +112,13 @@ def num_threads(machine: str, processors: set[int], everyone: Sequence[tuple[str
     return max(len(processors) // len(sharing), 1)
 
 
-@contextlib.contextmanager
-def known_to_all() -> Iterator[None]:
-    """Marks the ValueErrors of steps that every process takes alike, so that one of them says the reason."""
-    try:
-        yield
-    except ValueError as error:
-        raise SharedError(str(error)) from error
-
-
-def prepared(config: Settings) -> Settings:
-    """The settings, found possible, with absolute paths and what the --exclude file holds."""
-    flags.check_settings(config)
+def validate_config(config: Settings) -> Settings:
+    """Checks the settings -> the same with absolute paths and the checksum of the --exclude file."""
+    check_config(config)
     require_decoder(config.data.decoder)
-    config = flags.with_absolute_paths(config)
+    config = with_absolute_paths(config)
     found = Exclusion(config.data.exclude).fingerprint()
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_content=found))  # type: ignore[type-var]
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_content=found))
 
 
 def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:
@@ -169,7 +129,7 @@ def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def claim_output_dir(config: RunSettings, *, world: World, labels: str) -> None:
+def claim_output_dir(config: FinetuneConfig, *, world: World, labels: str) -> None:
     """Writes config.json into a new output folder, or checks that the folder holds this very run; keeps other runs out.
 
     `labels` is the fingerprint of the dataset's labels.
@@ -182,7 +142,7 @@ def claim_output_dir(config: RunSettings, *, world: World, labels: str) -> None:
     if run.eval and config.model.finetune is None:
         raise ValueError("--eval needs --finetune FILE, the checkpoint to test")
     going_on = run.eval or run.auto_resume or run.resume is not None
-    settings = {**flags.to_json(config), "labels": labels}
+    settings = {**to_json(config), "labels": labels}
     distributed.on_main(world, lambda: _claim(run.output_dir, settings, going_on=going_on))
 
 
@@ -199,7 +159,7 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
             saved = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{file}: damaged: {error}; choose another --output_dir") from error
-        differs = flags.differences(saved, settings)
+        differs = differences(saved, settings)
         if differs:
             raise ValueError(
                 f"{output_dir}: holds a run of another configuration ({'; '.join(differs)}); "
@@ -216,7 +176,7 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
 
 
 def start_model(
-    config: RunSettings, *, num_outputs: int, num_frames: int, input_size: int, head_bias: bool = True
+    config: FinetuneConfig, *, num_outputs: int, num_frames: int, input_size: int, head_bias: bool = True
 ) -> VisionTransformer:
     """The network with the weights of --finetune; what those lack is random from the seed.
 
@@ -252,7 +212,7 @@ def start_model(
     return model
 
 
-def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> VideoCheck:
+def check_all(paths: Iterable[Path], config: FinetuneConfig, *, world: World) -> VideoCheck:
     """Opens every one of these videos once, in children of the main process, and names the unreadable ones. Keys are
     paths."""
     videos = {str(path): path for path in paths}
@@ -266,10 +226,10 @@ def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> Vi
     return check
 
 
-def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform | PlanTransform:
+def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform:
     """The augmentation of training clips as the flags say; --augment is exact or fused."""
     kind = {"exact": TrainTransform, "fused": FusedTransform}[augment.augment]
-    transform = kind(
+    return kind(
         input_size,
         auto_augment=augment.aa,
         interpolation=augment.train_interpolation,
@@ -278,10 +238,9 @@ def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: in
         erase_mode=augment.remode,
         erase_count=augment.recount,
     )
-    return PlanTransform(transform) if augment.device_augment else transform
 
 
-def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
+def loader_settings(config: FinetuneConfig, world: World) -> dict[str, Any]:
     """What all loaders share."""
     return {
         "decode_seconds": config.data.decode_seconds,
@@ -290,14 +249,14 @@ def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
     }
 
 
-def share_sampler(num_videos: int, config: RunSettings, world: World, *, done: Container[int] = ()) -> ShareSampler:
+def share_sampler(num_videos: int, config: FinetuneConfig, world: World, *, done: Container[int] = ()) -> ShareSampler:
     """This process's share of an evaluation, but for what is `done`; without --dist_eval the main process has all."""
     if config.run.dist_eval:
         return ShareSampler(num_videos, rank=world.rank, world_size=world.size, done=done)
     return ShareSampler(num_videos if world.is_main else 0, rank=0, world_size=1, done=done)
 
 
-def say_machine(config: RunSettings, *, world: World, precision: str, num_parameters: int) -> None:
+def say_machine(config: FinetuneConfig, *, world: World, precision: str, num_parameters: int) -> None:
     """The network and what it runs on, in one line."""
     backend = f"DeepSpeed ZeRO {config.run.zero_stage}" if config.run.enable_deepspeed else "DDP"
     device = f"{world.size} x {world.device.type}"
@@ -309,9 +268,3 @@ def say_machine(config: RunSettings, *, world: World, precision: str, num_parame
 def count_parameters(model: nn.Module) -> int:
     """How many numbers training changes."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def say_where(run: RunConfig, *, world: World) -> None:
-    """Names what the run has left for the user."""
-    if world.is_main:
-        logger.info("%s", results.describe_files(run.output_dir))

@@ -30,9 +30,11 @@ class EmotionTask:
     """VCE: predict the intensities of K emotions, or the most intense one. The loss mode decides targets and loss."""
 
     select_by = "acc1"  # the metric, higher is better, that chooses the best epoch
-    instead = "another video took its place"  # what training does about an unreadable video
+    unreadable_policy = "replaced by another video"
 
-    def __init__(self, *, loss: str, smoothing: float, mixup: Mix | None, classes_only: bool) -> None:
+    def __init__(
+        self, *, loss: str, smoothing: float = 0.0, mixup: Mix | None = None, classes_only: bool = False
+    ) -> None:
         self.make_targets, self.loss = LOSSES[loss]
         self.predicts_intensities = loss in ("bce", "mse")
         self.smoothing = smoothing
@@ -45,6 +47,10 @@ class EmotionTask:
         if self.mixup is not None:
             clips, targets = self.mixup(clips, targets)
         return self.loss(forward(clips), targets)
+
+    def loss_of(self, logits: Tensor, intensities: Tensor) -> Tensor:
+        """Mean loss of outputs without mixup. logits (N, K), intensities (N, K) -> ()"""
+        return self.loss(logits, self.make_targets(intensities, smoothing=self.smoothing))
 
     def validation_metrics(self, outcome: Evaluation) -> dict[str, Any]:
         """The metrics of an evaluation."""
@@ -80,7 +86,7 @@ class PreferenceTask:
     """
 
     select_by = "pair_accuracy"
-    instead = "its comparisons are lost"
+    unreadable_policy = "its comparisons are dropped"
 
     def __init__(self, *, loss: str, margin: float, held_out: Sequence[Comparison], ids: Sequence[str]) -> None:
         self.loss = preference_loss(loss, margin=margin)
@@ -88,12 +94,16 @@ class PreferenceTask:
         self.ids = ids
 
     def training_loss(self, forward: Callable[[Tensor], Tensor], batch: ComparisonBatch) -> Tensor:
-        """Mean loss over the comparisons of a batch; those that are lost add nothing. -> ()"""
-        scores = forward(batch.clips)[:, 0]
-        lengths = torch.tensor(batch.lengths, device=scores.device)
-        inside = torch.arange(max(batch.lengths), device=scores.device) < lengths[:, None]
+        """Mean loss over the comparisons of a batch; dropped comparisons add 0. -> ()"""
+        return (self.losses(forward(batch.clips)[:, 0], batch.lengths) * batch.weights).mean()
+
+    def losses(self, scores: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The loss of each comparison; `scores` (sum of lengths,) are those of its videos, one comparison after the
+        other. -> (P,)"""
+        counts = torch.tensor(lengths, device=scores.device)
+        inside = torch.arange(max(lengths), device=scores.device) < counts[:, None]
         ranked = scores.new_zeros(inside.shape).masked_scatter(inside, scores)
-        return (self.loss(ranked, lengths) * batch.weights).mean()
+        return self.loss(ranked, counts)
 
     def validation_metrics(self, outcome: Evaluation) -> dict[str, Any]:
         """Judges the held-out pairs by the videos' scores."""

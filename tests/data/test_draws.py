@@ -14,10 +14,10 @@ from vce_files import make_vce_folder
 from video_files import moving_frames, write_video
 
 from VideoMAE import run_class_finetuning, run_v2v_finetuning
+from VideoMAE.cli import parse_flags
 from VideoMAE.config import V2VConfig, VCEConfig
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.v2v import videos_of
-from VideoMAE.flags import parse_flags
 from VideoMAE.runtime.distributed import World
 from VideoMAE.training.trainer import Loaders
 from VideoMAE.video.check import check_videos

@@ -100,7 +100,7 @@ def killed_in_test(lab: Lab) -> str:
 @case("kill -9 between the last checkpoint and the test")
 def killed_before_test(lab: Lab) -> str:
     """kill -9 when the checkpoint of the last epoch is saved and nothing of the test has begun"""
-    output_dir, before_test = lab.new(), lab.gate("VideoMAE.training.trainer:Fitting.best_model")
+    output_dir, before_test = lab.new(), lab.gate("VideoMAE.training.trainer:Trainer.best_model")
     with lab.running(output_dir, gates=[before_test]) as run:
         run.wait_at(before_test)
         run.kill()

@@ -7,7 +7,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import logging, sys
-from VideoMAE.runtime.messages import show_messages
+from VideoMAE.cli import show_messages
 show_messages(sys.stdout)
 torch = logging.getLogger("torch._subclasses.fake_tensor")
 torch.setLevel(logging.NOTSET)  # as it is until torch has been imported as a whole
