@@ -110,10 +110,10 @@ def run(
         messages: stream of the log messages; default: standard output.
         when_stopped: what remains after Ctrl-C, appended to the message.
     """
-    settings = parse_flags(settings_type, argv, description=description)
-    show_messages(messages or sys.stdout)
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        settings = parse_flags(settings_type, argv, description=description)
+        show_messages(messages or sys.stdout)
         return 1 if work(settings) is False else 0
     except UsageError as error:
         sys.stderr.write(f"error: {error}; see --help\n")
@@ -147,6 +147,11 @@ def show_messages(stream: TextIO) -> None:
 
 def _is_for_users(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] != "torch"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: '1 video', '2 videos'."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def main() -> Any:

@@ -25,7 +25,7 @@ from VideoMAE.checkpoints.formats import check_whole, network_of, read, sha256
 from VideoMAE.files import write_text
 from VideoMAE.training.checkpoint import save
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = Path(__file__).resolve().parents[1] / "models"
 
 
 @dataclass(frozen=True)

@@ -234,9 +234,7 @@ def _check_readable(reasons: dict[str, str], num_videos: int, split: str, *, max
             raise ErrorOnAllRanks(f"none of the {split} videos can be read")
     elif len(reasons) > max_bad:
         named = "; ".join(f"{key}: {reason}" for key, reason in reasons.items())
-        raise ErrorOnAllRanks(
-            f"{len(reasons)} {split} videos are unreadable, more than --max_bad_videos allows: {named}"
-        )
+        raise ErrorOnAllRanks(f"unreadable {split} videos: {len(reasons)}, more than --max_bad_videos allows: {named}")
 
 
 def _stored(store: MatrixStore | None, annotations: Annotations, reasons: dict[str, str]) -> Evaluation:

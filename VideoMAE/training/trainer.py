@@ -265,7 +265,7 @@ class Trainer:
         if len(self.unreadable) > self.loaders.max_bad:
             named = "; ".join(f"{key}: {reason}" for key, reason in self.unreadable.items())
             raise ErrorOnAllRanks(
-                f"{len(self.unreadable)} training videos are unreadable, more than --max_bad_videos allows: {named}"
+                f"unreadable training videos: {len(self.unreadable)}, more than --max_bad_videos allows: {named}"
             )
 
     def _save(self, values: dict[str, Any], *, of_epoch: int, is_best: bool = False) -> None:

@@ -23,12 +23,14 @@ set_up_venv() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
         fail "$python has no headers, which DeepSpeed compiles against: on Debian and Ubuntu 'apt-get install python3-dev'"
     for file in "$@"; do arguments+=(-r "$file"); done
-    wanted="$(cat "$REPO_PATH/constraints.txt" "$@" | cksum) $("$python" --version) $*"
+    wanted="$(cat "$REPO_PATH/constraints.txt" "$REPO_PATH/pyproject.toml" "$@" | cksum) $("$python" --version) $*"
     stamp="$VENV/.installed-for-$(basename "$(dirname "${!#}")")"
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then return; fi
     echo "setting up $VENV (5 to 7 GB, some minutes)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" -c "$REPO_PATH/constraints.txt" ||
-        fail "installing the Python packages failed; the reason stands above"
+        fail "installing the Python packages failed; see the messages above"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable "$REPO_PATH" ||
+        fail "installing the command emodiversity failed; see the messages above"
     echo "$wanted" >"$stamp"
 }

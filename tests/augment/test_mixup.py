@@ -159,7 +159,7 @@ def test_ce_with_mixup_is_timms_smoothed_soft_cross_entropy() -> None:
 
 def test_flags_decide_whether_and_how_batches_are_mixed() -> None:
     from VideoMAE.config import AugmentConfig
-    from VideoMAE.run_class_finetuning import make_mixup as from_flags
+    from VideoMAE.training.finetune_vce import make_mixup as from_flags
 
     assert from_flags(AugmentConfig(), nb_classes=27) is None
     settings: dict[str, Any] = {"mixup": 0.8, "cutmix": 1.0, "mixup_prob": 0.7, "mixup_switch_prob": 0.4}

@@ -19,7 +19,7 @@ from VideoMAE.training.losses import hinge_loss, logistic_loss, plackett_luce_lo
 from VideoMAE.training.tasks import PreferenceTask
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "trajectory_0.npz"
-ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
 def drawn_scores(*shape: int, seed: int = 0) -> torch.Tensor:
