@@ -203,7 +203,7 @@ def _named(comparisons: Sequence[Comparison]) -> str:
 
 def say_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
     """What is about to run, and a warning where it leaves the recipe."""
-    run_setup.say_machine(config, world=world, precision=precision, num_parameters=num_parameters)
+    run_setup.log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
         "--loss %s, total batch %d comparisons (batch_size %d x update_freq %d x %d processes), lr %g",

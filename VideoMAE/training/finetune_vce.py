@@ -35,7 +35,7 @@ from VideoMAE.training.setup import (
     count_parameters,
     fingerprint,
     loader_settings,
-    say_machine,
+    log_machine,
     share_sampler,
     start_model,
     train_transform,
@@ -171,7 +171,7 @@ def probe_data(labels: Labels, check: VideoCheck, config: VCEConfig, task: Emoti
 
 def say_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
     """What is about to run, and a warning where it leaves the recipe."""
-    say_machine(config, world=world, precision=precision, num_parameters=num_parameters)
+    log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
         "total batch %d (batch_size %d x update_freq %d x %d processes), base lr %g, "
