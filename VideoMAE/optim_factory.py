@@ -14,7 +14,7 @@ from VideoMAE.data.loaders import TrainSampler
 
 
 def layer_id(name: str, num_layers: int) -> int:
-    """Depth of a parameter: 0 embedding, n+1 for block n, num_layers+1 for what comes after the blocks."""
+    """Depth of a parameter: 0 embedding, n+1 for block n, num_layers+1 for the norm and the head."""
     if name.startswith(("patch_embed.", "pos_embed", "cls_token")):
         return 0
     if name.startswith("blocks."):
@@ -60,23 +60,23 @@ def parameter_groups(
 def create_optimizer(
     groups: list[dict[str, Any]], *, opt: str, lr: float, betas: tuple[float, float], eps: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of that name over `groups`, torch's adamw or sgd (with Nesterov momentum) or another one of timm's.
+    """The optimizer `opt` over `groups`: torch's adamw or sgd (with Nesterov momentum), or another one of timm's.
 
     Raises:
-        ValueError: `opt` is not a name timm knows.
+        ValueError: timm has no optimizer `opt`.
     """
     if opt == "adamw":
         return torch.optim.AdamW(groups, lr=lr, weight_decay=0.0, betas=betas, eps=eps)
     if opt == "sgd":
         return torch.optim.SGD(groups, lr=lr, weight_decay=0.0, momentum=momentum, nesterov=momentum > 0)
-    from timm.optim import create_optimizer_v2  # only here: timm takes seconds to import
+    from timm.optim import create_optimizer_v2  # deferred: importing timm takes seconds
 
     uses_momentum = "sgd" in opt.lower() or "momentum" in opt.lower()
     settings: dict[str, Any] = {"momentum": momentum} if uses_momentum else {"betas": betas, "eps": eps}
     try:
         return create_optimizer_v2(groups, opt=opt, lr=lr, weight_decay=0.0, **settings)
     except (AssertionError, ValueError, TypeError) as error:
-        raise ValueError(f"--opt {opt}: timm cannot make this optimizer: {error}") from error
+        raise ValueError(f"--opt {opt}: timm cannot create this optimizer: {error}") from error
 
 
 def set_step_values(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float) -> None:

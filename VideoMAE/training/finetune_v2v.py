@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from VideoMAE.cli import counted
 from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, preference_clips
 from VideoMAE.data.exclusion import Exclusion
@@ -45,11 +46,11 @@ from VideoMAE.video.reader import VideoOpener
 
 logger = logging.getLogger(__name__)
 
-RECIPE_TOTAL_BATCH, RECIPE_LR = 4, 0.01  # the reference's
+RECIPE_TOTAL_BATCH, RECIPE_LR = 4, 0.01  # the original's
 
 
 class Labels(NamedTuple):
-    """The comparisons to train on, to choose the best epoch by, and to test on."""
+    """The comparisons for training, for selecting the best epoch, and for testing."""
 
     train: list[Comparison]
     held_out: list[Comparison]
@@ -58,8 +59,8 @@ class Labels(NamedTuple):
 
 
 def read_labels(config: V2VConfig, exclusion: Exclusion) -> Labels:
-    """All comparisons that this run needs, without those of excluded videos; contradictions and shared videos are
-    counted and warned of. A listwise_labels.json may say that there are no lists."""
+    """The comparisons of this run, without those of excluded videos. Logs contradictions and videos shared by splits.
+    listwise_labels.json may have no lists."""
     data, run = config.data, config.run
     train_file = data.train_labels or data.data_dir / "train_labels.json"
     files = {"train": train_file, "test": data.data_dir / "test_labels.json"}
@@ -75,7 +76,7 @@ def read_labels(config: V2VConfig, exclusion: Exclusion) -> Labels:
         check_metadata(data.data_dir, found[split], file=file)
         contradictory = num_contradictions(found[split])
         if contradictory:
-            logger.warning("%s: %d pairs of videos stand in it both ways round; they stay", file, contradictory)
+            logger.warning("%s: %s in both orders; both are kept", file, counted(contradictory, "pair"))
     warn_of_shared_videos({split: found[split] for split in files})
     train = found["train"]
     held_out: list[Comparison] = []
@@ -85,25 +86,27 @@ def read_labels(config: V2VConfig, exclusion: Exclusion) -> Labels:
 
 
 def warn_of_shared_videos(splits: dict[str, list[Comparison]]) -> None:
-    """Says how many videos two splits have in common, where they do."""
+    """Logs the number of videos that two splits share."""
     videos = {split: {key for entry in entries for key in entry} for split, entries in splits.items()}
     for one, other in itertools.combinations(videos, 2):
         shared = videos[one] & videos[other]
         if shared:
-            logger.warning("%d videos are in both %s and %s, for instance %s", len(shared), one, other, min(shared))
+            logger.warning("%s in both %s and %s, e.g. %s", counted(len(shared), "video"), one, other, min(shared))
 
 
 def choose_held_out(
     train: list[Comparison], test: list[Comparison], config: V2VConfig
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """The comparisons to train on and those that choose the best epoch, as --select_on says."""
+    """The comparisons for training and those that select the best epoch, by --select_on."""
     if config.run.select_on == "test":
-        logger.warning("--select_on test: the test pairs choose the best epoch, so their accuracy flatters")
+        logger.warning(
+            "--select_on test: the test pairs select the best epoch, so that their accuracy is biased upwards"
+        )
         return train, test
     split = hold_out_connected(train, fraction=config.data.val_fraction, seed=config.run.seed)
     logger.info(
-        "held out %d of %d training comparisons (%.1f %%) over %d videos for choosing the best epoch; the training "
-        "videos form %d connected components, the largest of %d comparisons",
+        "held out %d of %d training comparisons (%.1f %%) over %d videos to select the best epoch; the training videos "
+        "form %d connected components, the largest with %d comparisons",
         len(split.held_out), len(train), 100 * len(split.held_out) / len(train),
         len(videos_of(config.data.data_dir, split.held_out).ids), split.num_components, split.largest,
     )  # fmt: skip
@@ -111,7 +114,7 @@ def choose_held_out(
 
 
 def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenClips:
-    """Clips of training or evaluation, as --crop and --augment say."""
+    """Clips of training or evaluation, by --crop and --augment."""
     data = config.data
     open_video = VideoOpener(data.decoder, check.infos)
     if training and config.augment.augment != "none":
@@ -121,7 +124,7 @@ def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenC
 
 
 def evaluation_loader(videos: Annotations, check: VideoCheck, config: V2VConfig, world: World) -> Any:
-    """One clip of every video, as many in a batch as a training batch of pairs has."""
+    """One clip of every video; a batch has as many videos as a training batch of pairs."""
     return make_loader(
         EvaluationDataset(videos, make_clips=make_clips(config, check, training=False), seed=config.run.seed),
         run_setup.share_sampler(len(videos.ids), config, world),
@@ -133,7 +136,7 @@ def evaluation_loader(videos: Annotations, check: VideoCheck, config: V2VConfig,
 def make_loaders(
     labels: Labels, held_out: Annotations, check: VideoCheck, config: V2VConfig, *, world: World
 ) -> Loaders:
-    """The loaders of training comparisons and, where something is held out, of its videos."""
+    """The loaders of training comparisons and of the held-out videos, if there are any."""
     data, optim = config.data, config.optim
     train, max_bad = readable_comparisons(labels, check, config)
     sampler = TrainSampler(
@@ -161,12 +164,12 @@ def make_loaders(
 
 
 def readable_comparisons(labels: Labels, check: VideoCheck, config: V2VConfig) -> tuple[list[Comparison], int]:
-    """The training comparisons of readable videos, and how many more videos may turn out unreadable."""
+    """The training comparisons of readable videos, and the number of further videos that may be unreadable."""
     videos = videos_of(config.data.data_dir, labels.train)
     max_bad = check_bad_share(videos, check, max_share=config.data.max_bad_videos)
     train, lost = without(labels.train, unreadable(videos, check))
     if lost:
-        logger.warning("%d training comparisons are lost with unreadable videos: %s", len(lost), _named(lost))
+        logger.warning("%s with unreadable videos: %s", counted(len(lost), "dropped training comparison"), _named(lost))
     return train, max_bad
 
 
@@ -183,7 +186,9 @@ def probe_data(
         if not kept:
             raise ValueError("none of the training comparisons has readable videos")
         if lost:
-            logger.warning("%d training comparisons are dropped with unreadable videos: %s", len(lost), _named(lost))
+            logger.warning(
+                "%s with unreadable videos: %s", counted(len(lost), "dropped training comparison"), _named(lost)
+            )
         rows = torch.tensor([row[key] for entry in kept for key in entry], device=targets.device)
         lengths = tuple(map(len, kept))
         return lambda scores: task.losses(scores[rows, 0], lengths).mean()
@@ -201,12 +206,12 @@ def _named(comparisons: Sequence[Comparison]) -> str:
     return ", ".join(named(entry) for entry in comparisons)
 
 
-def say_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
-    """What is about to run, and a warning where it leaves the recipe."""
+def log_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
+    """Logs the settings of the run, and a warning if they differ from the recipe."""
     run_setup.log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
-        "--loss %s, total batch %d comparisons (batch_size %d x update_freq %d x %d processes), lr %g",
+        "--loss %s, total batch size %d comparisons (batch_size %d x update_freq %d x %d processes), lr %g",
         config.loss, total, optim.batch_size, optim.update_freq, world.size, optim.lr,
     )  # fmt: skip
     logger.info(
@@ -215,7 +220,7 @@ def say_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: st
     )  # fmt: skip
     if config.loss == "logistic" and (total, optim.lr) != (RECIPE_TOTAL_BATCH, RECIPE_LR):
         logger.warning(
-            "this leaves the recipe: total batch %d and lr %g there, %d and %g here",
+            "different from the recipe: total batch size %d and lr %g there, %d and %g here",
             RECIPE_TOTAL_BATCH, RECIPE_LR, total, optim.lr,
         )  # fmt: skip
 
@@ -231,8 +236,7 @@ def test(
     precision: str,
     log: MetricLogger,
 ) -> None:
-    """Scores every distinct video of the test pairs and lists once and judges them by the scores; the main process
-    writes results.json and scores.jsonl."""
+    """Scores each video of the test pairs and lists once; the main process writes results.json and scores.jsonl."""
     every = videos_of(config.data.data_dir, [*labels.test, *labels.lists])
     videos = readable(every, check)
     outcome = final_test(
@@ -255,12 +259,12 @@ def test(
     write_results(config.run.output_dir, measured, lines, lines_name="scores.jsonl", prefix=prefix)
     lost = [*measured["lost_pairs"], *measured["lost_lists"]]
     if lost:
-        log.say(f"{len(lost)} test pairs and lists are lost with unreadable videos: {_named(lost)}")
+        log.say(f"dropped test pairs and lists with unreadable videos: {len(lost)}: {_named(lost)}")
     log.say(results.preference_table(measured))
 
 
 def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
-    """Trains and tests, or with --mode eval only tests; `argv` is the command line that `config` was read from."""
+    """Trains and tests, or with --mode eval only tests; `argv` is the command line of `config`."""
     with raise_on_all_ranks():
         config = run_setup.validate_config(add_checkpoint_flags(config, argv))
         precision = choose_precision(config.run.precision, world.device)
@@ -283,7 +287,7 @@ def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
                 trainer = LinearProbe(model, task, probe_data(labels, held_out, check, config, task), **settings)
             else:
                 loaders = make_loaders(labels, held_out, check, config, world=world)
-                say_plan(
+                log_plan(
                     config, loaders, world=world, precision=precision, num_parameters=run_setup.count_parameters(model)
                 )
                 trainer = Trainer(model, task, loaders, scale=keep_base, **settings)

@@ -48,15 +48,15 @@ from VideoMAE.video.reader import VideoOpener
 
 logger = logging.getLogger(__name__)
 
-RECIPE_TOTAL_BATCH = {"bce": 8, "ce": 32}  # loss -> the reference's total batch
+RECIPE_TOTAL_BATCH = {"bce": 8, "ce": 32}  # by loss: total batch size of the original
 RECIPE_LR = 5e-4
 
 Labels = dict[str, Annotations]
 
 
 def read_labels(data: DataConfig, exclusion: Exclusion) -> Labels:
-    """The training, validation and test videos with their labels, without the excluded ones: from the JSON files, or
-    from --label_path's csv files."""
+    """The training, validation and test videos with labels, without excluded videos, from the JSON files or from the
+    CSV files of --label_path."""
     emotions = read_emotions(data.data_path)
     if data.nb_classes not in (None, len(emotions)):
         raise ValueError(f"--nb_classes {data.nb_classes}: the dataset {data.data_path} has {len(emotions)} emotions")
@@ -76,15 +76,15 @@ def read_labels(data: DataConfig, exclusion: Exclusion) -> Labels:
 
 
 def fingerprint_of(labels: Labels) -> str:
-    """A checksum of which videos there are and what is said of them."""
+    """A checksum of the video ids and labels."""
     return fingerprint(*(part for split in labels.values() for part in (split.ids, split.intensities)))
 
 
 def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> Mix | None:
-    """Mixup and cutmix as the flags say; None when both are off."""
+    """Mixup and cutmix; None if both are disabled."""
     if augment.mixup <= 0 and augment.cutmix <= 0:
         return None
-    from VideoMAE.augment.mixup import ClipMixup  # only here: timm takes seconds to import
+    from VideoMAE.augment.mixup import ClipMixup  # deferred: importing timm takes seconds
 
     return ClipMixup(
         mixup_alpha=augment.mixup,
@@ -98,7 +98,7 @@ def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> Mix | None:
 
 
 def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world: World) -> Loaders:
-    """The loaders of training and, unless switched off, validation clips."""
+    """The loaders of training clips and, unless disabled, validation clips."""
     data, augment, optim = config.data, config.augment, config.optim
     max_bad = check_bad_share(labels["train"], check, max_share=data.max_bad_videos)
     train = long_enough(labels["train"], check, clip_len=data.num_frames, clip_fps=data.train_fps)
@@ -121,7 +121,7 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
 
 
 def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, world: World) -> WatchedLoader:
-    """One clip of every readable validation video, 1.5 times as many in a batch as in training."""
+    """One clip of every readable validation video; batches are 1.5 times as large as in training."""
     dataset = one_clip_each(labels["validation"], check, config)
     return make_loader(
         dataset,
@@ -132,7 +132,7 @@ def validation_loader(labels: Labels, check: VideoCheck, config: VCEConfig, worl
 
 
 def test_loader(videos: Annotations, check: VideoCheck, config: VCEConfig, world: World) -> WatchedLoader:
-    """Every view of every one of these videos, one video in a batch."""
+    """All views of each video, one video per batch."""
     data = config.data
     clips = TestClips(
         data.num_frames,
@@ -169,13 +169,13 @@ def probe_data(labels: Labels, check: VideoCheck, config: VCEConfig, task: Emoti
     )
 
 
-def say_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
-    """What is about to run, and a warning where it leaves the recipe."""
+def log_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
+    """Logs the settings of the run, and a warning if they differ from the recipe."""
     log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
-        "total batch %d (batch_size %d x update_freq %d x %d processes), base lr %g, "
-        "scaled lr %.3g (base x total batch / 256)",
+        "total batch size %d (batch_size %d x update_freq %d x %d processes), base lr %g, "
+        "scaled lr %.3g (base x total batch size / 256)",
         total, optim.batch_size, optim.update_freq, world.size, optim.lr, scale_to_batch(optim.lr, total),
     )  # fmt: skip
     logger.info(
@@ -185,7 +185,7 @@ def say_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: st
     recipe = RECIPE_TOTAL_BATCH.get(config.loss)
     if recipe and (total != recipe or optim.lr != RECIPE_LR):
         logger.warning(
-            "this leaves the recipe of --loss %s: total batch %d and base lr %g there, %d and %g here",
+            "different from the recipe of --loss %s: total batch size %d and base lr %g there, %d and %g here",
             config.loss, recipe, RECIPE_LR, total, optim.lr,
         )  # fmt: skip
 
@@ -202,7 +202,7 @@ def test(
     precision: str,
     log: MetricLogger,
 ) -> None:
-    """Tests a model on every view of every test video; the main process writes results.json and predictions.jsonl."""
+    """Tests a model on all views of the test videos; the main process writes results.json and predictions.jsonl."""
     data, run = config.data, config.run
     videos = readable(labels["test"], check)
     loader = test_loader(videos, check, config, world)
@@ -227,7 +227,7 @@ def test(
 
 
 def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
-    """Trains and tests, or with --eval only tests; `argv` is the command line that `config` was read from."""
+    """Trains and tests, or with --eval only tests; `argv` is the command line of `config`."""
     with raise_on_all_ranks():
         config = validate_config(add_checkpoint_flags(config, argv))
         precision = choose_precision(config.run.precision, world.device)
@@ -256,7 +256,7 @@ def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
             trainer = LinearProbe(model, task, data, config=config, world=world, precision=precision)
         elif not config.run.eval:
             loaders = make_loaders(labels, check, config, world=world)
-            say_plan(config, loaders, world=world, precision=precision, num_parameters=count_parameters(model))
+            log_plan(config, loaders, world=world, precision=precision, num_parameters=count_parameters(model))
             trainer = Trainer(model, task, loaders, config=config, world=world, precision=precision)
             trainer.resume()
 
