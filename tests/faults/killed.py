@@ -233,7 +233,7 @@ def asked_to_stop(lab: Lab, *numbers: signal.Signals) -> str:
         assert run.wait() == REQUEUE_STATUS, run.said
         said = run.said
     assert f"{numbers[0].name}: saved {output_dir / checkpoint.LAST} after step" in said and "Traceback" not in said
-    assert "s after the signal; the same command goes on from there" in said
+    assert "s after the signal; run the same command again to resume" in said
     lab.finishes(output_dir, *slowly)
     return finished(1)
 
