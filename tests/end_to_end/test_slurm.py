@@ -170,7 +170,7 @@ def test_a_job_comes_back_after_its_time_limit_a_signal_a_requeue_and_a_lost_nod
     assert slurm.job(job)["Restarts"] == "4"
     assert [said.count(f"job {job}, start {number}: 1(x2) tasks on n[1-2]") for number in range(1, 6)] == [1] * 5
     assert [said.count(text) for text in ("SIGUSR1: saved", "resumed from")] == [2, 4]
-    assert said.count("goes back to the queue") in (2, 3)  # 2 where Slurm itself was quicker about the lost node
+    assert said.count("is requeued") in (2, 3)  # 2 where Slurm itself was quicker about the lost node
 
 
 def test_one_task_on_each_of_two_nodes_has_the_numbers_of_a_plain_run_whatever_interrupted_it(
@@ -197,9 +197,9 @@ def test_v2v_trains_from_a_copy_elsewhere_and_keeps_slurms_settings(slurm: Clust
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"DATA_PATH": "/absent"}, "error: DATA_PATH=/absent: there is no such file or folder"),
-        ({"MODEL_PATH": "/absent.pth"}, "error: MODEL_PATH=/absent.pth: there is no such file or folder"),
-        ({"REPO_PATH": "/absent"}, "error: /absent holds no scripts/lib/slurm.sh: submit from the repository"),
+        ({"DATA_PATH": "/absent"}, "error: DATA_PATH=/absent: no such file or folder"),
+        ({"MODEL_PATH": "/absent.pth"}, "error: MODEL_PATH=/absent.pth: no such file or folder"),
+        ({"REPO_PATH": "/absent"}, "error: /absent has no scripts/lib/slurm.sh: submit from the repository"),
     ],
     ids=["data", "model", "repository"],
 )
