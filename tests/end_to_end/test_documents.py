@@ -209,6 +209,26 @@ def test_documented_flags_exist(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_documented_modules_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    files = set(re.findall(r"\b(?:VideoMAE|data_prep|models|scripts|tests)/[\w/]+\.(?:py|sh|sbatch)\b", text))
+    assert [name for name in sorted(files) if not (REPOSITORY / name).exists()] == []
+    packages = "|".join(path.parent.name for path in sorted((REPOSITORY / "VideoMAE").glob("*/__init__.py")))
+    modules = set(re.findall(rf"`((?:{packages})\.[a-z]\w*)", text))
+    assert [
+        name for name in sorted(modules) if not (REPOSITORY / f"VideoMAE/{name.replace('.', '/')}.py").exists()
+    ] == []
+
+
+def test_the_map_in_the_readme_has_every_file_and_folder_of_the_package() -> None:
+    (code_map,) = [block.text for block in blocks_of(PAGES[0]) if block.text.startswith("VideoMAE/")]
+    listed = set(re.findall(r"[\w]+\.py|\w+/", code_map))
+    expected = {path.name for path in (REPOSITORY / "VideoMAE").glob("*.py")} - {"__init__.py"}
+    expected |= {f"{path.parent.name}/" for path in (REPOSITORY / "VideoMAE").glob("*/__init__.py")}
+    assert sorted(expected - listed) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_removed_options_are_not_mentioned(document: Path) -> None:
     text = document.read_text(encoding="utf-8").lower()
     assert [name for name in ("torchcodec", "device_augment") if name in text] == []
