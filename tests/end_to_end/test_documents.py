@@ -33,7 +33,6 @@ REASONS = {
     "network": "a download or an upload",
     "browser": "a server that runs until it is stopped",
     "setup": "a new virtual environment, or a new clone",
-    "minutes": "minutes of computation",
 }
 MAX_README_LINES = 200
 MAX_LINE_LENGTH = 160
@@ -51,6 +50,11 @@ class Block(NamedTuple):
     language: str
     reason: str | None
     text: str
+
+
+def name_of(document: Path) -> str:
+    """`docs/use.md`"""
+    return str(document.relative_to(REPOSITORY))
 
 
 def blocks_of(document: Path) -> list[Block]:
@@ -106,7 +110,7 @@ def work(material: Path, tiny_runs: TinyRuns, tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_commands_of_a_page_run_as_printed(page: Path, work: Path) -> None:
     environment = {
         **os.environ,
@@ -115,17 +119,16 @@ def test_the_commands_of_a_page_run_as_printed(page: Path, work: Path) -> None:
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": "1",
     }
-    interpreters = {"sh": ["bash", "-euo", "pipefail"], "python": ["python", "-"]}
+    interpreters = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
     for block in blocks_of(page):
         if block.language not in interpreters or block.reason is not None:
             continue
-        done = subprocess.run(
-            interpreters[block.language], input=block.text, cwd=work, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{page.name}, line {block.line}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        command = [*interpreters[block.language], block.text]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{name_of(page)}, line {block.line}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_blocks_that_do_not_run_have_one_of_the_known_reasons(page: Path) -> None:
     assert {block.reason for block in blocks_of(page)} <= {None, *REASONS}
     marks = page.read_text(encoding="utf-8").count("<!-- needs: ")
@@ -138,7 +141,7 @@ def anchors_of(document: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(document)):
         if target.startswith("https://"):
@@ -168,7 +171,7 @@ def test_the_readme_is_short_and_lines_are_of_readable_length() -> None:
 
 def test_documented_commands_exist() -> None:
     named = {
-        (name, document.name)
+        (name, name_of(document))
         for document in DOCUMENTS
         for name in re.findall(r"\bemodiversity ([a-z][a-z0-9-]*)", document.read_text(encoding="utf-8"))
     }
@@ -204,11 +207,11 @@ def test_documented_flags_exist(capsys: pytest.CaptureFixture[str], monkeypatch:
         known |= flags_of_main(program)
     for program in [*(REPOSITORY / "scripts").glob("*.sh"), REPOSITORY / "tests/faults/table.py"]:
         known |= flags_in(program.read_text(encoding="utf-8"))
-    documented = {document.name: flags_in(document.read_text(encoding="utf-8")) for document in DOCUMENTS}
+    documented = {name_of(document): flags_in(document.read_text(encoding="utf-8")) for document in DOCUMENTS}
     assert {name: sorted(flags - known) for name, flags in documented.items() if flags - known} == {}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_documented_modules_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     files = set(re.findall(r"\b(?:VideoMAE|data_prep|models|scripts|tests)/[\w/]+\.(?:py|sh|sbatch)\b", text))
@@ -228,7 +231,7 @@ def test_the_map_in_the_readme_has_every_file_and_folder_of_the_package() -> Non
     assert sorted(expected - listed) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_removed_options_are_not_mentioned(document: Path) -> None:
     text = document.read_text(encoding="utf-8").lower()
     assert [name for name in ("torchcodec", "device_augment") if name in text] == []
