@@ -13,6 +13,7 @@ REQUIRED = (
     "cv2",
     "gdown",
     "huggingface_hub",
+    "jinja2",
     "matplotlib",
     "numpy",
     "safetensors",

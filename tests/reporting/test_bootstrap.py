@@ -8,8 +8,8 @@ import scipy.stats
 
 from VideoMAE.data.v2v import Pair
 from VideoMAE.reporting import bootstrap
-from VideoMAE.reporting.emotion_numbers import Answers, values_of_videos
-from VideoMAE.reporting.preference_numbers import units_of
+from VideoMAE.reporting.emotion_numbers import Predictions, values_per_video
+from VideoMAE.reporting.preference_numbers import components_holding
 from VideoMAE.training import metrics
 
 
@@ -44,8 +44,8 @@ def test_every_metric_of_a_draw_is_what_the_metric_functions_say_of_the_videos_i
     logits, targets = rng.standard_normal((50, 6)), rng.random((50, 6)).astype(np.float32)
     targets[:, 4] = 0.25
     targets[:, 5] = np.arange(50) == 7  # in some draws it never varies
-    answers = Answers(logits, logits)
-    statistics = {name: bootstrap.mean_of(values) for name, values in values_of_videos(answers, targets).items()}
+    predictions = Predictions(logits, logits)
+    statistics = {name: bootstrap.mean_of(values) for name, values in values_per_video(predictions, targets).items()}
     predicted = 1 / (1 + np.exp(-logits))
     by_emotion = bootstrap.correlations_of(predicted, targets)
     statistics["mean_correlation"] = bootstrap.mean_over_columns(by_emotion)
@@ -70,12 +70,14 @@ def test_every_metric_of_a_draw_is_what_the_metric_functions_say_of_the_videos_i
 def test_accuracies_of_pairs_are_sums_over_what_the_drawn_components_hold() -> None:
     pairs = [Pair("a", "b"), Pair("c", "b"), Pair("x", "y"), Pair("p", "q"), Pair("q", "r"), Pair("p", "r")]
     right = np.array([1.0, 0, 1, 0, 1, 1])
-    units = units_of(pairs, pairs)
+    components = components_holding(pairs, pairs)
     members = [{0, 1}, {2}, {3, 4, 5}]
-    assert units.num_components == 3
-    assert {frozenset(np.flatnonzero(units.component == c).tolist()) for c in range(3)} == set(map(frozenset, members))
-    numbers = [int(units.component[min(group)]) for group in members]
-    statistic = units.mean(right)
+    assert components.num_components == 3
+    assert {frozenset(np.flatnonzero(components.component == c).tolist()) for c in range(3)} == set(
+        map(frozenset, members)
+    )
+    numbers = [int(components.component[min(group)]) for group in members]
+    statistic = components.mean(right)
     for counts in np.concatenate(list(bootstrap.draws(3, num_resamples=20, seed=5))):
         drawn = [right[pair] for group, c in zip(members, numbers, strict=True) for pair in [*group] * int(counts[c])]
         assert statistic(counts[None])[0] == pytest.approx(np.mean(drawn))
@@ -83,8 +85,8 @@ def test_accuracies_of_pairs_are_sums_over_what_the_drawn_components_hold() -> N
 
 def test_lists_that_connect_pairs_make_one_component_of_them() -> None:
     pairs = [Pair("a", "b"), Pair("x", "y"), Pair("p", "q")]
-    assert units_of(pairs, pairs).num_components == 3
-    assert units_of(pairs, [*pairs, ("b", "k", "x")]).num_components == 2
+    assert components_holding(pairs, pairs).num_components == 3
+    assert components_holding(pairs, [*pairs, ("b", "k", "x")]).num_components == 2
 
 
 def test_identical_runs_do_not_differ_in_any_draw() -> None:

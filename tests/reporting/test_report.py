@@ -23,8 +23,8 @@ from video_files import write_grey_video
 
 from VideoMAE import report
 from VideoMAE.reporting import emotion_numbers
+from VideoMAE.reporting.bootstrap import Resampling
 from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences
-from VideoMAE.reporting.metric_numbers import Resampling
 from VideoMAE.reporting.run_files import emotion_test, preference_test, read_dataset, read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -224,7 +224,9 @@ def test_videos_that_are_there_have_a_thumbnail_and_the_others_are_counted(
     assert numbers["test"]["worst"][0]["id"] == HOSTILE
     assert num_thumbnails(page) == 1 + shown.count("00042")
     assert len(numbers["without_picture"]) == len(shown) - num_thumbnails(page)
-    assert f"{len(shown) - num_thumbnails(page)} videos of those shown cannot be read now" in "".join(page.text)
+    assert f"{len(shown) - num_thumbnails(page)} example videos cannot be read and have no thumbnail" in "".join(
+        page.text
+    )
 
 
 def test_without_the_dataset_the_page_is_made_and_says_so(vce: dict[str, Path], tmp_path: Path) -> None:
@@ -269,8 +271,8 @@ def test_truth_that_does_not_stand_beside_the_predictions_is_the_datasets(
     changed, fewer = make_labels(tmp_path / "changed", seed=4), make_labels(tmp_path / "fewer", num_test=4)
     for data, reason in (
         (changed, "the labels have changed since its test: "),
-        (tmp_path / "gone", "predictions.jsonl has no true intensities, and the dataset that has them cannot be read"),
-        (fewer, "the dataset's labels know nothing of 26 of its 29 test videos"),
+        (tmp_path / "gone", "predictions.jsonl has no true intensities, and the dataset cannot be read"),
+        (fewer, "the dataset has no labels for 26 of its 29 test videos"),
     ):
         error = refused(capsys, run, "--data_path", data, "--output_dir", tmp_path / "page")
         assert reason in error
@@ -283,16 +285,16 @@ def test_predictions_of_another_test_than_results_json_are_pointed_out(vce: dict
     shutil.copy(vce["second"] / "predictions.jsonl", folder)
     run = read_run(folder)
     dataset = read_dataset(run)
-    judged = emotion_numbers.judge(run, emotion_test(run, dataset))
-    notes = emotion_numbers.emotion_report(run, judged, dataset, Resampling(100, 0))["notes"]
-    assert any(note.startswith("results.json says ") and "top-1 accuracy" in note for note in notes)
+    evaluation = emotion_numbers.evaluate(run, emotion_test(run, dataset))
+    notes = emotion_numbers.emotion_report(run, evaluation, dataset, Resampling(100, 0))["notes"]
+    assert any(note.startswith("results.json has ") and "top-1 accuracy" in note for note in notes)
 
 
 def test_a_real_runs_test_is_worked_out_as_the_run_did(tiny_runs: TinyRuns) -> None:
     run = read_run(tiny_runs.vce)
     dataset = read_dataset(run)
-    judged = emotion_numbers.judge(run, emotion_test(run, dataset))
-    found = emotion_numbers.emotion_report(run, judged, dataset, Resampling(100, 0))
+    evaluation = emotion_numbers.evaluate(run, emotion_test(run, dataset))
+    found = emotion_numbers.emotion_report(run, evaluation, dataset, Resampling(100, 0))
     assert run.results is not None
     assert found["num_unreadable"] == 1
     for metric in ("bce", "mean_absolute_error", "mean_correlation"):
@@ -310,7 +312,7 @@ def test_a_run_that_has_not_finished_its_test_gets_its_curves(tiny_runs: TinyRun
         shutil.copy(tiny_runs.vce / name, run)
     numbers, page = make_report(run, "--output_dir", tmp_path / "page")
     check_page(numbers, page, tmp_path / "page")
-    assert "The run has not finished its test: this page has its curves only." in page.text
+    assert "The run has not finished its test: this page shows only its curves." in page.text
     assert set(numbers["charts"]) == {"curves_loss", "curves_validation", "curves_learning_rate"}
     logged = [json.loads(line) for line in (run / "log.txt").read_text().splitlines()]
     assert [line["train_loss"] for line in numbers["curves"]["epochs"]] == [line["train_loss"] for line in logged]
@@ -372,7 +374,7 @@ def test_two_v2v_runs_are_compared(v2v: dict[str, Path], tmp_path: Path) -> None
     check_page(numbers, page, tmp_path / "page")
     test = numbers["test"]
     assert test["num_only"] == {"a": {"pairs": 0, "lists": 0}, "b": {"pairs": 0, "lists": 1}}
-    assert "0 pairs and 1 list only B has" in "".join(page.text)
+    assert "Only in B and left out: 0 pairs and 1 list." in "".join(page.text)
     assert numbers["only"]["b"] == {"00101": "could not be read in A's test"}
     entry = test["better_in_b"][0]
     assert entry["margin_b"] > entry["margin_a"]
@@ -383,7 +385,7 @@ def test_runs_of_other_labels_or_tasks_are_not_compared(
 ) -> None:
     changed = make_vce_results(tmp_path / "changed", make_labels(tmp_path / "others", seed=5))
     error = refused(capsys, vce["first"], changed)
-    assert "were tested on different labels: of the 29 videos that both have, 29 have other intensities" in error
+    assert "were tested on different labels: 29 of the 29 common videos have different intensities" in error
     assert "of the same task" in refused(capsys, vce["first"], v2v["first"])
     pair = read(v2v["data"] / "test_labels.json")["comparisons"][0]
     comparisons = {"train": [pair], "test": [pair[::-1]], "listwise": [["00100", "00101"]]}
@@ -402,12 +404,12 @@ def test_what_is_no_run_or_cannot_be_is_said_in_a_sentence(
     assert "neither results.json nor a finished epoch" in refused(capsys, started)
     assert "no such folder" in refused(capsys, tmp_path / "nowhere")
     assert "--num_resamples must be at least 100, not 5" in refused(capsys, vce["first"], "--num_resamples", 5)
-    assert "lies in the dataset" in refused(capsys, vce["first"], "--output_dir", vce["data"] / "report")
+    assert "is inside the dataset" in refused(capsys, vce["first"], "--output_dir", vce["data"] / "report")
     torn = shutil.copytree(vce["first"], tmp_path / "torn")
     (torn / "predictions.jsonl").write_bytes((torn / "predictions.jsonl").read_bytes()[:-40])
     assert "predictions.jsonl, line 30: not valid JSON" in refused(capsys, torn)
     gone = refused(capsys, v2v["first"], "--data_path", tmp_path / "gone")
-    assert "its pairs and lists stand in the dataset only, which cannot be read" in gone
+    assert "the dataset with its pairs and lists cannot be read" in gone
 
 
 def test_it_starts_as_a_file_from_any_folder(tmp_path: Path) -> None:
