@@ -200,7 +200,7 @@ LINE_STYLES: dict[str, dict[str, Any]] = {
 def line_chart(
     name: str, title: str, caption: str, lines: Sequence[Line], *, x: str, y: str, height: float = 2.7,
     y_limits: tuple[float | None, float | None] = (None, None), level: float | None = None,
-    intervals: Sequence[Mapping[str, float | None]] = (),
+    intervals: Sequence[Mapping[str, Any]] = (),
 ) -> Chart:  # fmt: skip
     """Curves; `level` is a dotted horizontal line, `intervals` are drawn around the points of the first curve."""
 
@@ -209,7 +209,7 @@ def line_chart(
         for at, entry in zip(lines[0].x, intervals, strict=False):
             if entry["low"] is not None:
                 bounds = [entry["low"], entry["high"]]
-                axes.plot([at, at], bounds, color=theme.soft, lw=4, solid_capstyle="round", zorder=1)  # type: ignore[list-item]
+                axes.plot([at, at], bounds, color=theme.soft, lw=4, solid_capstyle="round", zorder=1)
         for line in lines:
             axes.plot(line.x, line.y, color=theme.series[line.series], label=line.label, **LINE_STYLES[line.kind])
         if level is not None:

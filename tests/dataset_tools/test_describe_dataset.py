@@ -23,24 +23,19 @@ from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.dataset_tools.read_labels import read_emotions
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
-charts = importlib.import_module("VideoMAE.dataset_tools.describe_emotion_charts")
+charts = importlib.import_module("VideoMAE.dataset_tools.describe_charts")
 program = importlib.import_module("VideoMAE.dataset_tools.describe_dataset")
 numbers_of = importlib.import_module("VideoMAE.dataset_tools.describe_numbers")
 style = importlib.import_module("VideoMAE.reporting.chart_style")
-thumbnails = importlib.import_module("VideoMAE.reporting.thumbnails")
+page_module = importlib.import_module("VideoMAE.reporting.page")
 
 BROKEN = "00004"
 PNG_START = b"\x89PNG\r\n"
 
 
 def describe_here(root: Path, output_dir: Path, *flags: object) -> int:
-    """Run the program in this process, which has torch loaded already -> exit status."""
-    before = sys.argv
-    sys.argv = ["describe_dataset.py", str(root), "--output_dir", str(output_dir), *map(str, flags)]
-    try:
-        return program.main()
-    finally:
-        sys.argv = before
+    """Runs the program in this process, which has torch loaded already. -> exit status"""
+    return program.main([str(root), "--output_dir", str(output_dir), *map(str, flags)])
 
 
 def describe(root: Path, output_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:
@@ -221,8 +216,8 @@ def test_of_very_many_emotions_the_charts_show_the_commonest() -> None:
 def test_pictures_fit_into_their_budget() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 96, 128, 3), dtype=np.uint8)
     pictures = {str(index): picture for index, picture in enumerate(noise)}
-    generous = thumbnails.as_jpegs(pictures, budget_bytes=10**9)
-    tight = thumbnails.as_jpegs(pictures, budget_bytes=sum(map(len, generous.values())) // 2)
+    generous = page_module.as_jpegs(pictures, budget_bytes=10**9)
+    tight = page_module.as_jpegs(pictures, budget_bytes=sum(map(len, generous.values())) // 2)
     assert tight.keys() == generous.keys()
     assert sum(map(len, tight.values())) <= sum(map(len, generous.values())) // 2
 
@@ -277,9 +272,9 @@ def test_only_some_of_many_videos_without_metadata_are_looked_into(
     describe_here(v2v, tmp_path / "page", "--num_thumbnails", 0, "--max_probed", 5, "--num_processes", 1)
     numbers = read(tmp_path / "page/description.json")
     assert numbers["videos"]["num_videos"] + len(numbers["unreadable"]) == 5
-    assert f"looking into 5 of {numbers['num_videos']} videos" in caplog.text
+    assert f"probing 5 of {numbers['num_videos']} videos" in caplog.text
     assert (
-        f"of {numbers['num_videos_without_facts']} others nothing is known"
+        f"the properties of {numbers['num_videos_without_facts']} others are unknown"
         in (tmp_path / "page/index.html").read_text()
     )
 
@@ -287,7 +282,7 @@ def test_only_some_of_many_videos_without_metadata_are_looked_into(
 @pytest.mark.parametrize(
     ("root", "output_dir", "flags", "said"),
     [
-        ("vce", "vce/inside", [], "which is only read"),
+        ("vce", "vce/inside", [], "which must not be modified"),
         ("nowhere", "page", [], "no such folder"),
         ("empty", "page", [], "has no train_labels.json"),
         ("torn", "page", [], "not valid JSON"),
