@@ -23,6 +23,7 @@ from VideoMAE.video.reader import Video, VideoInfo
 
 logger = logging.getLogger(__name__)
 
+TEMPLATES = Path(__file__).with_name("templates")
 PAGE_FILE = "index.html"
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 192, 144  # pixels that a thumbnail fits into
 THUMBNAILS_BUDGET_BYTES = 1_200_000  # of one page
@@ -45,10 +46,10 @@ def draw(charts: Sequence[Chart]) -> list[DrawnChart]:
 @cache
 def environment() -> jinja2.Environment:
     """The Jinja2 environment of all pages; it escapes every value."""
-    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
     found = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     found.filters |= {
         name: getattr(formats, name) for name in ("number", "signed", "with_unit", "interval", "count", "percent")
     }

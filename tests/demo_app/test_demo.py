@@ -22,9 +22,8 @@ from tiny_runs import TinyRuns
 from video_files import grey_frames, moving_frames, write_video
 
 from VideoMAE import demo
-from VideoMAE.demo_app import charts as demo_charts
 from VideoMAE.demo_app import videos as demo_videos
-from VideoMAE.demo_app.answers import Answers
+from VideoMAE.demo_app.answers import NUM_DIFFERENCES, Answers
 from VideoMAE.demo_app.reference import Reference, find_examples, read_reference
 from VideoMAE.inference.predictor import Prediction, load_predictor
 
@@ -111,14 +110,16 @@ def ask(client: Any, name: str, *files: Path) -> Any:
 
 def test_a_video_is_uploaded_and_its_feelings_are_shown(page: Any, site: Site, videos: list[Path]) -> None:
     page.set_input_files("#one-video input[type=file]", videos[0])
-    page.wait_for_selector("#one-time .emo-plot")
-    assert page.inner_text("#one-result h3") == "film _0_ _ co.mp4"
-    values = [float(text) for text in page.locator("#one-result .emo-bars b").all_inner_texts()]
+    page.wait_for_selector("#one-time figure")
+    assert page.inner_text("#one-result h3.emo-name") == "film _0_ _ co.mp4"
+    values = [float(text) for text in page.locator("#one-result td:nth-child(2)").all_text_contents()]
     assert len(values) == 27 and values == sorted(values, reverse=True)
-    finding = page.inner_text("#one-result .emo-pleasantness .emo-finding")
-    assert re.fullmatch(r"More pleasant than \d+ % of the 5 test videos", finding)
-    assert page.locator("#one-time .emo-plot").count() == 2
-    assert page.locator("#one-time polyline").count() == demo_charts.NUM_CURVES + 1
+    pleasantness, emotions = (page.locator("#one-result figure img").nth(n) for n in range(2))
+    assert re.fullmatch(r"More pleasant than \d+ % of the 5 test videos", pleasantness.get_attribute("alt"))
+    assert emotions.get_attribute("alt").startswith("Mostly ")
+    assert page.locator("#one-time figure").count() == 2
+    for picture in page.locator("figure img").all():
+        assert picture.evaluate("picture => picture.naturalWidth") > 0, "the browser shows every chart"
     assert {url.split("/")[2] for url in page.asked if url.startswith("http")} == {site.url.split("/")[2]}
     assert page.complaints == []
     assert site.uploads() == []
@@ -126,17 +127,17 @@ def test_a_video_is_uploaded_and_its_feelings_are_shown(page: Any, site: Site, v
 
 def test_an_example_is_picked_and_two_are_compared(page: Any, site: Site, videos: list[Path]) -> None:
     page.locator("#examples button").first.click()
-    page.locator("#one-result h3", has_text=re.compile(r"^000\d\d.mp4$")).wait_for()
+    page.locator("#one-result h3.emo-name", has_text=re.compile(r"^000\d\d.mp4$")).wait_for()
     page.get_by_role("tab", name="Compare two").click()
     page.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_text("Choose a video A.").wait_for()
+    page.get_by_text("Select a video A.").wait_for()
     for letter, path in zip("AB", videos, strict=True):
         page.set_input_files(f"#two-{letter} input[type=file]", path)
         page.locator(f"#two-{letter} .file-preview").wait_for()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_selector("#two-result .emo-two")
     assert "is more pleasant" in page.inner_text("#two-result .emo-finding >> nth=0")
-    assert page.locator("#two-result .emo-differences li").count() == demo_charts.NUM_DIFFERENCES
+    assert page.locator("#two-result tbody tr").count() == NUM_DIFFERENCES
     assert site.uploads() == []
 
 
@@ -156,8 +157,8 @@ def test_two_people_at_once_each_get_their_own(page: Any, browser: Any, site: Si
     for one, path in zip(pages, videos, strict=True):
         one.set_input_files("#one-video input[type=file]", path)
     for number, one in enumerate(pages):
-        one.locator("#one-result h3", has_text=f"film _{number}_ _ co.mp4").wait_for()
-        one.wait_for_selector("#one-time .emo-plot")
+        one.locator("#one-result h3.emo-name", has_text=f"film _{number}_ _ co.mp4").wait_for()
+        one.wait_for_selector("#one-time figure")
 
 
 def test_programs_get_what_the_library_says(client: Any, runs: list[Path], videos: list[Path]) -> None:
@@ -189,7 +190,7 @@ def test_ten_uploads_of_the_same_file_at_once_are_all_answered(client: Any, site
 
 def test_a_video_that_is_too_long_is_refused_and_removed(client: Any, site: Site, folder: Path) -> None:
     long = write_video(folder / "long.mp4", grey_frames(MAX_SECONDS * 2 + 2, width=32, height=32), fps=2)
-    with pytest.raises(Exception, match=r"^long.mp4: it lasts 6 s; this page takes at most 5 s$"):
+    with pytest.raises(Exception, match=r"^long.mp4: it lasts 6 s; the maximum is 5 s$"):
         ask(client, "/predict", long)
     assert site.uploads() == []
 
@@ -254,12 +255,12 @@ def test_a_signal_ends_it_and_nothing_is_left(tmp_path: Path, runs: list[Path]) 
 def test_a_decoder_that_hangs_costs_its_file_only(
     tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (seen,) = demo_videos.look_at([videos[0]], max_seconds=MAX_SECONDS)
-    assert isinstance(seen, demo_videos.SeenVideo) and seen.duration_seconds == pytest.approx(2)
+    (seen,) = demo_videos.probe_videos([videos[0]], max_seconds=MAX_SECONDS)
+    assert isinstance(seen, demo_videos.DemoVideo) and seen.duration_seconds == pytest.approx(2)
     assert seen.thumbnail().shape[0] == demo_videos.TILE_HEIGHT
-    monkeypatch.setattr(demo_videos, "probe_and_draw_strip", demo_site.hang)
-    monkeypatch.setattr(demo_videos, "LOOK_LIMIT_SECONDS", 0.3)
-    assert demo_videos.look_at([videos[0]], max_seconds=5) == [f"{videos[0].name}: did not answer within 0.3 s"]
+    monkeypatch.setattr(demo_videos, "probe_and_write_strip", demo_site.hang)
+    monkeypatch.setattr(demo_videos, "PROBE_LIMIT_SECONDS", 0.3)
+    assert demo_videos.probe_videos([videos[0]], max_seconds=5) == [f"{videos[0].name}: did not answer within 0.3 s"]
     assert list(videos[0].parent.glob("*.strip.jpg")) == []
 
 
@@ -274,13 +275,13 @@ def test_only_what_lies_in_the_folder_of_uploads_is_taken_and_it_is_removed(tmp_
     link.symlink_to(outside)
     for wrong in (outside, link, uploads.folder / "1", uploads.folder / "1/../../b.mp4", uploads.folder / "3/c.mp4"):
         with pytest.raises(ValueError, match="only a video that was uploaded"):
-            uploads.own(wrong)
-    with pytest.raises(ValueError, match="only a video"), uploads.taken(paths[0], outside):
+            uploads.checked(wrong)
+    with pytest.raises(ValueError, match="only a video"), uploads.removed_after(paths[0], outside):
         pass
-    with pytest.raises(KeyError), uploads.taken(paths[1]):
+    with pytest.raises(KeyError), uploads.removed_after(paths[1]):
         raise KeyError
     assert [path.exists() for path in paths] == [False, False, True] and outside.exists()
-    uploads.forget_older_than(paths[2].parent.stat().st_mtime + 1)
+    uploads.remove_older_than(paths[2].parent.stat().st_mtime + 1)
     assert list(uploads.folder.iterdir()) == []
 
 
@@ -297,10 +298,10 @@ def test_uploads_have_harmless_names(name: str, kept: str) -> None:
 def test_what_runs_know_of_their_test_videos(runs: list[Path], tiny_runs: TinyRuns, tmp_path: Path) -> None:
     reference = read_reference(runs)
     assert (len(reference.scores), reference.num_intensities, len(reference.mean_intensities)) == (5, 4, 27)
-    assert len(reference.facts) == 2 and not reference.is_drawn
+    assert len(reference.facts) == 2 and not reference.is_synthetic
     by_hand = Reference(np.array([1.0, 2.0, 2.0, 5.0]), {}, 0, [])
     assert [by_hand.percentile(score) for score in (0, 1, 2, 4, 9)] == [0, 12.5, 50, 75, 100]
-    assert by_hand.in_words(4) == "more pleasant than 75 % of the 4 test videos"
+    assert by_hand.rank_of(4) == "More pleasant than 75 % of the 4 test videos"
     lines = [json.loads(line) for line in (runs[1] / "scores.jsonl").read_text().splitlines()]
     ranked = [line["id"] for line in sorted(lines, key=lambda line: line["score"])]
     assert [path.stem for path in find_examples(runs, None)] == ranked
@@ -312,7 +313,7 @@ def test_what_runs_know_of_their_test_videos(runs: list[Path], tiny_runs: TinyRu
         find_examples(runs, tmp_path / "nowhere")
     assert not len(read_reference([tmp_path]).scores)
     (tmp_path / "scores.jsonl").write_text('{"id": "1", "score": 1}\n{"id"')
-    with pytest.raises(ValueError, match=r"scores.jsonl: is not a run's file of results"):
+    with pytest.raises(ValueError, match=r"scores.jsonl, line 2: not valid JSON"):
         read_reference([tmp_path])
 
 
@@ -321,16 +322,16 @@ def test_what_runs_know_of_their_test_videos(runs: list[Path], tiny_runs: TinyRu
 def test_either_task_alone_is_shown(has_intensities: bool, has_score: bool) -> None:
     predictor: Any = SimpleNamespace(tasks=(), emotions=())
     answers = Answers(predictor, Reference(np.array([0.0, 1.0]), {}, 0, []), max_seconds=9)
-    seen = demo_videos.SeenVideo("<i>.mp4", Path("x"), 2.0, b"")
+    seen = demo_videos.DemoVideo("<i>.mp4", Path("x"), 2.0, b"")
     intensities = {"Joy": 0.5, "Awe <3": 0.25, "Fear": 0.0} if has_intensities else None
     prediction = Prediction(seen.path, intensities, 0.5 if has_score else None, 2.0, None)
-    text = answers.about(seen, prediction)
+    text = answers.html(seen, prediction)
     assert "<i>.mp4" not in text and "&lt;i&gt;.mp4" in text and "Awe <3" not in text
-    assert ("emo-bars" in text, "emo-gauge" in text) == (has_intensities, has_score)
-    text = answers.about_two((seen, prediction), (seen, prediction))
-    assert ("emo-differences" in text, "equally pleasant" in text) == (has_intensities, has_score)
-    assert answers.as_values(seen, prediction)["percentile"] == (50 if has_score else None)
-    assert answers.compared(prediction, prediction)["more_pleasant"] == ("equal" if has_score else None)
+    assert ('alt="Mostly ' in text, 'alt="More pleasant' in text) == (has_intensities, has_score)
+    text = answers.comparison_html((seen, prediction), (seen, prediction))
+    assert ("The largest difference is in" in text, "equally pleasant" in text) == (has_intensities, has_score)
+    assert answers.values(seen, prediction)["percentile"] == (50 if has_score else None)
+    assert answers.compare(prediction, prediction)["more_pleasant"] == ("equal" if has_score else None)
 
 
 def ending(monkeypatch: pytest.MonkeyPatch, *flags: object) -> Any:
