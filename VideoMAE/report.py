@@ -60,7 +60,7 @@ class Settings:
 def check(settings: Settings) -> None:
     """Raises ValueError for settings out of range."""
     for name, least in (
-        ("num_resamples", 100), ("seed", 0), ("num_examples", 0), ("num_processes", 1), ("limit_seconds", 1),
+        ("num_resamples", 100), ("seed", 0), ("num_examples", 0), ("num_processes", 1), ("limit_seconds", 1)
     ):  # fmt: skip
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}")
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line: see --help. -> exit status"""
     settings = tyro.cli(
         Settings, prog="report", args=argv, description=__doc__, use_underscores=True,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes,)
     )  # fmt: skip
     show_messages(sys.stdout)
     try:

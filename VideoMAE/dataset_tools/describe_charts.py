@@ -36,13 +36,13 @@ def video_charts(numbers: Mapping[str, Any], seconds: np.ndarray) -> list[Chart]
         _durations(numbers, seconds),
         _shares(
             "sizes", f"{size.replace('x', ' × ')} is {found} ({percent(sizes[size] / total)})",
-            "Width × height in pixels.", {key.replace("x", " × "): count for key, count in sizes.items()},
+            "Width × height in pixels.", {key.replace("x", " × "): count for key, count in sizes.items()}
         ),
         _shares(
             "frame_rates", f"{percent(rates[fps] / total)} of the videos have {fps} frames per second",
             "Frames per second.",
-            {f"{float(key):.2f}".rstrip("0").rstrip(".") + " fps": count for key, count in rates.items()},
-        ),
+            {f"{float(key):.2f}".rstrip("0").rstrip(".") + " fps": count for key, count in rates.items()}
+        )
     ]  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def _durations(numbers: Mapping[str, Any], seconds: np.ndarray) -> Chart:
     marks = {f"training clip, {CLIP_SECONDS:.1f} s": CLIP_SECONDS, f"median, {found['50']:.1f} s": found["50"]}
     return charts.histogram(
         "durations", title, caption, edges, x="seconds", y="% of the videos",
-        filled={"": 100 * counts / len(seconds)}, marks=marks,
+        filled={"": 100 * counts / len(seconds)}, marks=marks
     )  # fmt: skip
 
 
@@ -88,7 +88,7 @@ Bins = Sequence[tuple[int, int]]
 
 def _binned_bars(
     name: str, title: str, caption: str, splits: Mapping[str, Any], key: str, bins: Bins, *, x: str, y: str,
-    weight: int = 0,
+    weight: int = 0
 ) -> Chart:  # fmt: skip
     """Percent of each split in bins (first, last) of a {value: count}, each value weighted by `value ** weight`."""
     series = {}
@@ -112,7 +112,7 @@ def _degrees(splits: Mapping[str, Any]) -> Chart:
     return _binned_bars(
         "degrees", f"{percent(once)} of the training videos occur in only one comparison",
         "The number of comparisons (pairs or lists) in which a video occurs.", splits, "degrees", bins,
-        x="% of the split's videos", y="comparisons per video",
+        x="% of the split's videos", y="comparisons per video"
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _component_sizes(splits: Mapping[str, Any]) -> Chart:
     )
     return _binned_bars(
         "component_sizes", title, caption, splits, "component_sizes", [bin for bin in bins if bin[1] >= smallest],
-        x="% of the split's videos", y="videos in the component", weight=1,
+        x="% of the split's videos", y="videos in the component", weight=1
     )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _list_lengths(splits: Mapping[str, Any]) -> Chart:
     return _binned_bars(
         "list_lengths", f"{share} of the {split['num_comparisons']:,} lists rank {most_common} videos",
         "The number of videos that a list ranks, from least to most preferred.", splits, "lengths", bins,
-        x="% of the lists", y="videos in the list",
+        x="% of the lists", y="videos in the list"
     )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def _top_emotions(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
     )
     return charts.bars_and_dots(
         "top_emotions", title, caption, names, bars={"in the top 3": top3, "first": top1},
-        dots={"first, test videos": test}, x="% of the videos",
+        dots={"first, test videos": test}, x="% of the videos"
     )  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def _correlation(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
     return charts.heat_map(
         "correlation", title, caption, matrix, names, limit=max(0.1, np.nanmax(np.abs(matrix), initial=0.1)),
         legend="correlation of intensities, r", diverging=True,
-        notes={heading: found for heading, found in (("Highest", highest), ("Lowest", lowest)) if found},
+        notes={heading: found for heading, found in (("Highest", highest), ("Lowest", lowest)) if found}
     )  # fmt: skip
 
 
@@ -261,7 +261,7 @@ def _together_in_top3(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart
     return charts.heat_map(
         "together_in_top3", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
         legend="% of the row's videos", x="also in the top 3", y="in the top 3",
-        notes={"Most often": _largest(reliable, names, " → ", "{:.0f} %")},
+        notes={"Most often": _largest(reliable, names, " → ", "{:.0f} %")}
     )  # fmt: skip
 
 

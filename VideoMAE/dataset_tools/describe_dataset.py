@@ -123,10 +123,7 @@ def describe_preferences(root: Path, num_thumbnails: int) -> Content:
     ranked = [
         (key, f"preferred {record.wins} of {record.wins + record.losses} times") for key, record in records.items()
     ]
-    examples = {
-        "Most preferred": ranked[: 2 * num_thumbnails],
-        "Least preferred": ranked[::-1][: 2 * num_thumbnails],
-    }
+    examples = {"Most preferred": ranked[: 2 * num_thumbnails], "Least preferred": ranked[::-1][: 2 * num_thumbnails]}
     paths = dict(zip(videos.ids, videos.paths, strict=True))
     return Content(numbers, preference_charts(numbers), examples, dict.fromkeys(examples, ""), paths)
 
@@ -145,7 +142,7 @@ def find_facts(
         missing = [missing[index] for index in sorted(drawn)]
     check = check_videos(
         {key: videos[key] for key in missing}, num_processes=settings.num_processes,
-        limit_seconds=settings.limit_seconds, describe="probing videos",
+        limit_seconds=settings.limit_seconds, describe="probing videos"
     )  # fmt: skip
     probed = {
         key: VideoFacts(info.duration_seconds, info.width, info.height, info.fps) for key, info in check.infos.items()
@@ -179,7 +176,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         write_bytes(output_dir / CONTACT_SHEET_FILE, contact_sheet(content.examples, thumbnails.pictures))
     write_page(
         output_dir, f"dataset_{kind}.html", drawn=draw(charts), numbers_file=NUMBERS_FILE, numbers=numbers,
-        name=root.name, example_notes=content.example_notes, thumbnails=as_jpegs(thumbnails.pictures),
+        name=root.name, example_notes=content.example_notes, thumbnails=as_jpegs(thumbnails.pictures)
     )  # fmt: skip
     return numbers
 

@@ -12,8 +12,8 @@ from VideoMAE.demo_app.videos import DemoVideo, probe_videos
 from VideoMAE.inference.predictor import PREFERENCE_WINDOW_SECONDS, Curves, Prediction, Predictor
 from VideoMAE.reporting import charts
 from VideoMAE.reporting.chart_style import Chart
-from VideoMAE.reporting.charts import ROW_INCHES, Line, Mark, Row
 from VideoMAE.reporting.page import draw, environment
+from VideoMAE.reporting.report_charts import over_time_charts
 from VideoMAE.video.reader import UnreadableVideoError
 
 MAX_WINDOWS = 24  # in one video, which bounds the time that a long video takes
@@ -93,7 +93,7 @@ class Answers:
         caption = f"Score {score:+.2f}; only differences have a meaning."
         return charts.histogram(
             "pleasantness", self.reference.rank_of(score), caption, edges, x="score, from least to most pleasant",
-            y="videos", filled={"test videos": counts}, marks={"this video": score},
+            y="videos", filled={"test videos": counts}, marks={"this video": score}
         )  # fmt: skip
 
     def _emotions(self, intensities: dict[str, float]) -> Chart:
@@ -104,33 +104,18 @@ class Answers:
             dots = {label: [means.get(name, np.nan) for name in names]}
         return charts.bars_and_dots(
             "emotions", f"Mostly {', then '.join(names[:3])}", "0: none, 1: strongest.", names,
-            bars={"this video": [intensities[name] for name in names]}, dots=dots, x="intensity",
+            bars={"this video": [intensities[name] for name in names]}, dots=dots, x="intensity"
         )  # fmt: skip
 
     def curves_html(self, video: DemoVideo, found: Curves) -> str:
-        """Curves for the page, with a table of their values."""
-        times, shown, plotted = found.times_seconds, {}, []
-        if found.intensities is not None:
-            top = np.argsort(-found.intensities.max(axis=0), kind="stable")[:NUM_CURVES]
-            shown = {found.emotions[k]: found.intensities[:, k] for k in top}
-            lines = [Line(times, values, name, place) for place, (name, values) in enumerate(shown.items())]
-            plotted.append(
-                charts.line_chart(
-                    "curves_emotions", "The most intense emotions over time", "", lines, x="seconds", y="intensity"
-                )
-            )
-        if found.scores is not None:
-            level = float(np.median(self.reference.scores)) if len(self.reference.scores) else None
-            caption = "" if level is None else "Dotted: median of the test videos."
-            lines = [Line(times, found.scores, "score", 0)]
-            plotted.append(
-                charts.line_chart(
-                    "curves_score", "Pleasantness over time", caption, lines, x="seconds", y="score", level=level
-                )
-            )
-            shown["score"] = found.scores
-        rows = [(time, *(values[index] for values in shown.values())) for index, time in enumerate(times)]
-        return to_html("curves", video, draw(plotted), list(shown), rows)
+        """Curves for the page, with a table of the scores and of all intensities."""
+        _, times, emotions, intensities, scores = found
+        median = float(np.median(self.reference.scores)) if len(self.reference.scores) else None
+        plotted = over_time_charts(times, emotions, intensities, scores, top=NUM_CURVES, median_score=median)
+        columns = (times[:, None], None if scores is None else scores[:, None], intensities)
+        rows = np.concatenate([values for values in columns if values is not None], axis=1).tolist()
+        header = ["seconds", *(["score"] if scores is not None else []), *emotions]
+        return to_html("curves", video, draw(plotted), header, rows)
 
     def compare(self, first: Prediction, second: Prediction) -> dict[str, Any]:
         """The more pleasant video ("first", "second", "equal"; null without scores), and the differences of the second
@@ -148,27 +133,24 @@ class Answers:
     def comparison_html(self, first: tuple[DemoVideo, Prediction], second: tuple[DemoVideo, Prediction]) -> str:
         """A comparison for the page."""
         compared = self.compare(first[1], second[1])
-        names = {"first": first[0].name, "second": second[0].name, "equal": None}
-        finding = ""
-        if compared["more_pleasant"] is not None:
-            name = names[compared["more_pleasant"]]
-            finding = f"{name} is more pleasant" if name else "Both are equally pleasant"
+        finding = {
+            "first": f"{first[0].name} is more pleasant",
+            "second": f"{second[0].name} is more pleasant",
+            "equal": "Both are equally pleasant",
+        }.get(compared["more_pleasant"], "")
         columns = [
             (letter, video, draw([] if prediction.score is None else [self._pleasantness(prediction.score)]))
             for letter, (video, prediction) in zip("AB", (first, second), strict=True)
         ]
-        rows = []
+        rows: list[tuple[str, float, float]] = []
+        found: list[Chart] = []
         if first[1].intensities is not None and second[1].intensities is not None:
             rows = [
                 (name, first[1].intensities[name], second[1].intensities[name])
                 for name in list(compared["intensity_differences"])[:NUM_DIFFERENCES]
             ]
-        return to_html("comparison", finding, columns, draw([_difference_chart(rows)] if rows else []), rows)
-
-
-def _difference_chart(rows: list[tuple[str, float, float]]) -> Chart:
-    name, first, second = rows[0]
-    marks = [Row(name, [Mark("A", 0, first), Mark("B", 1, second)]) for name, first, second in rows]
-    title = f"The largest difference is in {name}: {first:.2f} in A, {second:.2f} in B"
-    groups = [("intensity", marks)]
-    return charts.interval_chart("differences", title, "", groups, row_inches=1.4 * ROW_INCHES)
+            emotions, in_a, in_b = zip(*rows, strict=True)
+            title = f"The largest difference is in {emotions[0]}: {in_a[0]:.2f} in A, {in_b[0]:.2f} in B"
+            bars, dots = {"A": in_a}, {"B": in_b}
+            found = [charts.bars_and_dots("differences", title, "", emotions, bars=bars, dots=dots, x="intensity")]
+        return to_html("comparison", finding, columns, draw(found), rows)

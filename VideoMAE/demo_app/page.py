@@ -75,7 +75,7 @@ class Page:
                 gallery = gr.Gallery(
                     [(video.thumbnail(), video.name) for video in self.examples],
                     label="Examples", columns=4, height="auto", object_fit="cover", allow_preview=False,
-                    elem_id="examples", buttons=[], interactive=False, visible=bool(self.examples),
+                    elem_id="examples", buttons=[], interactive=False, visible=bool(self.examples)
                 )  # fmt: skip
                 gr.HTML('<p class="emo-foot">The server deletes the file after the prediction.</p>')
             with gr.Column(scale=2, min_width=320):

@@ -51,7 +51,7 @@ def probe_videos(paths: Sequence[Path], *, max_seconds: float, num_processes: in
     videos = {str(path): path for path in paths}
     check = check_videos(
         videos, num_processes=num_processes, limit_seconds=PROBE_LIMIT_SECONDS,
-        probe_function=partial(probe_and_write_strip, max_seconds=max_seconds),
+        probe_function=partial(probe_and_write_strip, max_seconds=max_seconds)
     )  # fmt: skip
     found: list[DemoVideo | str] = []
     for key, path in videos.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -37,11 +37,11 @@ class Theme(NamedTuple):
 
 LIGHT = Theme(
     "#ffffff", "#1b2430", "#5a6676", "#e2e6ec", ("#2a6fb0", "#d97a1e", "#2f9470", "#b0518e", "#7a6a55"),
-    "#c3d9ee", "#2a6fb0", "#c2452f", ("#ffffff", "#c3d9ee", "#5c9bd1", "#2a6fb0", "#123a63"),
+    "#c3d9ee", "#2a6fb0", "#c2452f", ("#ffffff", "#c3d9ee", "#5c9bd1", "#2a6fb0", "#123a63")
 )  # fmt: skip
 DARK = Theme(
     "#171b21", "#e7ebf1", "#9ca8b7", "#2c333d", ("#6fabec", "#f0a052", "#5cc7a0", "#e08cc4", "#b8a78d"),
-    "#2c4c70", "#6fabec", "#ef7f68", ("#171b21", "#20405f", "#3b78b3", "#7db6f0", "#e4f1ff"),
+    "#2c4c70", "#6fabec", "#ef7f68", ("#171b21", "#20405f", "#3b78b3", "#7db6f0", "#e4f1ff")
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def titled_figure(theme: Theme, title: str, *, height: float, width: float = WID
     figure = Figure(figsize=(width, height + 0.2 * len(lines)), layout=layout, facecolor=theme.background)
     figure.suptitle(
         "\n".join(lines), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=theme.ink, linespacing=1.3,
-        parse_math=False,
+        parse_math=False
     )  # fmt: skip
     return figure
 
@@ -100,7 +100,7 @@ def add_legend(figure: Figure, axes: Axes, theme: Theme) -> None:
         handles, labels = zip(*entries, strict=True)
         figure.legend(
             handles, labels, loc="outside lower left", ncols=min(len(labels), 3), fontsize=8.5, frameon=False,
-            labelcolor=theme.ink, columnspacing=1.4, handlelength=1.5,
+            labelcolor=theme.ink, columnspacing=1.4, handlelength=1.5
         )  # fmt: skip
 
 
@@ -112,3 +112,16 @@ def as_png(figure: Figure) -> bytes:
     smaller = io.BytesIO()
     image.save(smaller, format="png", optimize=True)
     return smaller.getvalue()
+
+
+def stacked_png(figures: Sequence[Figure]) -> bytes:
+    """Figures of the same width below each other in one PNG."""
+    pictures = [Image.open(io.BytesIO(as_png(figure))).convert("RGB") for figure in figures]
+    page = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height
+    buffer = io.BytesIO()
+    page.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()

@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 def interval_chart(
     name: str, title: str, caption: str, groups: Sequence[tuple[str, Sequence[Row]]], *, zero: bool = False,
-    row_inches: float = 0.36,
+    row_inches: float = 0.36
 ) -> Chart:  # fmt: skip
     """Dots with intervals in rows, on one axis per group (axis label, rows); `zero` draws a line at 0."""
 
@@ -90,7 +90,7 @@ def _draw_rows(axes: Axes, theme: Theme, rows: Sequence[Row]) -> None:
                 axes.plot([low, high], [height, height], color=color, lw=2, alpha=0.55, solid_capstyle="round")
             axes.plot(
                 [value], [height], ls="", marker="D" if series < 0 else "o", ms=4 if series < 0 else 5.5, color=color,
-                label=None if label in labelled else label, mec=theme.background, mew=0.6, zorder=3,
+                label=None if label in labelled else label, mec=theme.background, mew=0.6, zorder=3
             )  # fmt: skip
             labelled.add(label)
     label_rows(axes, [textwrap.fill(row.label, 26) for row in rows])
@@ -100,7 +100,7 @@ def _draw_rows(axes: Axes, theme: Theme, rows: Sequence[Row]) -> None:
 
 def bars_and_dots(
     name: str, title: str, caption: str, rows: Sequence[str], *, bars: Mapping[str, ArrayLike],
-    dots: Mapping[str, ArrayLike], x: str,
+    dots: Mapping[str, ArrayLike], x: str
 ) -> Chart:  # fmt: skip
     """One row per emotion: overlapping bars by label, the last in the foreground, and dots by label."""
 
@@ -123,13 +123,13 @@ def _dots(axes: Axes, theme: Theme, x: ArrayLike, y: ArrayLike, label: str) -> N
     """Dots in the second color, with a rim that separates them from the bars below."""
     axes.plot(
         x, y, ls="", marker="o", ms=4.6, mec=theme.background, mew=0.8, color=theme.series[1], label=label,
-        clip_on=False, zorder=3,
+        clip_on=False, zorder=3
     )  # fmt: skip
 
 
 def grouped_bars(
     name: str, title: str, caption: str, rows: Sequence[str], series: Mapping[str, Sequence[float]], *, x: str,
-    y: str = "", colors: Mapping[str, int] | None = None,
+    y: str = "", colors: Mapping[str, int] | None = None
 ) -> Chart:  # fmt: skip
     """Horizontal bars in percent with their values, one bar per row and series; `colors` are indices by series."""
 
@@ -156,7 +156,7 @@ def grouped_bars(
 
 def histogram(
     name: str, title: str, caption: str, edges: np.ndarray, *, x: str, y: str, filled: Mapping[str, ArrayLike],
-    outlined: Mapping[str, ArrayLike] = {}, marks: Mapping[str, float] = {},
+    outlined: Mapping[str, ArrayLike] = {}, marks: Mapping[str, float] = {}
 ) -> Chart:  # fmt: skip
     """Histograms over the same bin edges (B + 1,), filled and as outlines; `marks` are vertical lines by label."""
 
@@ -170,7 +170,7 @@ def histogram(
             axes.axvline(value, color=theme.series[1], lw=1.4)
             axes.text(
                 value, 1.02, label, transform=axes.get_xaxis_transform(), fontsize=7.5, color=theme.muted,
-                ha="right" if len(marks) > 1 and value == min(marks.values()) else "left",
+                ha="right" if len(marks) > 1 and value == min(marks.values()) else "left"
             )  # fmt: skip
         label_axes(axes, theme, x=x, y=y, grid="y")
         add_legend(figure, axes, theme)
@@ -200,7 +200,7 @@ LINE_STYLES: dict[str, dict[str, Any]] = {
 def line_chart(
     name: str, title: str, caption: str, lines: Sequence[Line], *, x: str, y: str, height: float = 2.7,
     y_limits: tuple[float | None, float | None] = (None, None), level: float | None = None,
-    intervals: Sequence[Mapping[str, Any]] = (),
+    intervals: Sequence[Mapping[str, Any]] = ()
 ) -> Chart:  # fmt: skip
     """Curves; `level` is a dotted horizontal line, `intervals` are drawn around the points of the first curve."""
 
@@ -226,7 +226,7 @@ def line_chart(
 
 def heat_map(
     name: str, title: str, caption: str, values: np.ndarray, names: Sequence[str], *, limit: float, legend: str,
-    diverging: bool = False, x: str = "", y: str = "", notes: Mapping[str, list[str]] = {},
+    diverging: bool = False, x: str = "", y: str = "", notes: Mapping[str, list[str]] = {}
 ) -> Chart:  # fmt: skip
     """A matrix (K, K) as colors from 0 to `limit`, or from -limit to limit if `diverging`; NaN is blank."""
 
@@ -262,7 +262,7 @@ def distribution_rows(
         edges = np.linspace(0, 1, shares.shape[1] + 1), np.arange(len(rows) + 1) - 0.5
         mesh = axes.pcolormesh(
             *edges, np.ma.masked_equal(shares, 0), cmap=_sequential(theme), edgecolors=theme.background, lw=0.3,
-            norm=LogNorm(min(1.0, shares[shares > 0].min()), 100),
+            norm=LogNorm(min(1.0, shares[shares > 0].min()), 100)
         )  # fmt: skip
         _dots(axes, theme, means, range(len(rows)), "mean")
         label_rows(axes, rows)

@@ -147,7 +147,7 @@ def compare_preferences(runs: Sequence[Run], tests: Sequence[PreferenceTest], re
     if lists:
         metrics |= difference_entries(
             preference_numbers.list_statistics(a), preference_numbers.list_statistics(b), a.lists.num_components,
-            resampling,
+            resampling
         )  # fmt: skip
     margins_a, margins_b = (
         found.margins / max(float(np.std(list(found.test.scores.values()))), 1e-12) for found in (a, b)

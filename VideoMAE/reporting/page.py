@@ -48,7 +48,7 @@ def environment() -> jinja2.Environment:
     """The Jinja2 environment of all pages; it escapes every value."""
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
     found.filters |= {
         name: getattr(formats, name) for name in ("number", "signed", "with_unit", "interval", "count", "percent")
@@ -73,7 +73,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def write_page(
     folder: Path, template: str, *, drawn: Sequence[DrawnChart], numbers_file: str, numbers: Mapping[str, Any],
-    **values: Any,
+    **values: Any
 ) -> Path:  # fmt: skip
     """Writes the charts as PNG files, the numbers as JSON, then the page. -> path of the page"""
     html = render(template, charts={entry.chart.name: entry for entry in drawn}, numbers=numbers, **values)

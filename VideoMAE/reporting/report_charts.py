@@ -163,7 +163,7 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Calibration, correlation and confusion of a VCE test."""
     return [
         _calibration(numbers), *_correlation(numbers), _first_places(numbers), _calibration_by_emotion(numbers),
-        _confusion(numbers),
+        _confusion(numbers)
     ]  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def _first_places(numbers: Mapping[str, Any]) -> Chart:
     caption = "How often each emotion is the most intense one of a test video, and how often it is predicted to be."
     return charts.bars_and_dots(
         "first_places", title, caption, names, bars={"true": true}, dots={"predicted": predicted},
-        x="% of the test videos",
+        x="% of the test videos"
     )  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def _calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
     return charts.reliability_grid(
         "calibration_by_emotion", title, caption, {name: _bins(found[name]) for name in names},
         quantity=numbers["prediction_meaning"],
-        notes={"Worst": [f"{name}: {errors[name]}" for name in names[:NUM_NAMED]]},
+        notes={"Worst": [f"{name}: {errors[name]}" for name in names[:NUM_NAMED]]}
     )  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def _confusion(numbers: Mapping[str, Any]) -> Chart:
     return charts.heat_map(
         "confusion", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
         legend="% of the row's videos", x="predicted to be the most intense", y="the most intense",
-        notes={"Most often": [f"{true} → {predicted}: {videos}" for true, predicted, videos in found]} if found else {},
+        notes={"Most often": [f"{true} → {predicted}: {videos}" for true, predicted, videos in found]} if found else {}
     )  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def _score_chart(found: Mapping[str, Any]) -> Chart:
     return charts.histogram(
         "scores", title, caption, np.array(found["edges"]), x="score", y="% of each",
         filled={"all videos": shares["all"]},
-        outlined={"preferred": shares["better"], "less preferred": shares["worse"]},
+        outlined={"preferred": shares["better"], "less preferred": shares["worse"]}
     )  # fmt: skip
 
 
@@ -320,5 +320,36 @@ def _margin_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
         caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
     return charts.line_chart(
         "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
-        y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins],
+        y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
     )  # fmt: skip
+
+
+def over_time_charts(
+    times: np.ndarray, emotions: Sequence[str], intensities: np.ndarray | None, scores: np.ndarray | None, *,
+    top: int, video: str = "", median_score: float | None = None
+) -> list[Chart]:  # fmt: skip
+    """The `top` most intense emotions and the score over the windows of a video. times (N,), (N, K), (N,)"""
+    of_video = f" in {video}" if video else ""
+    found = []
+    if intensities is not None:
+        ranked = np.argsort(-intensities.max(axis=0), kind="stable")[:top]
+        lines = [
+            Line(times, intensities[:, k], emotions[k], place % 5, "curve" if place < 5 else "dashed")
+            for place, k in enumerate(ranked)
+        ]
+        title = f"The most intense emotions over time{of_video}"
+        found.append(
+            charts.line_chart(
+                "curves_emotions", title, "", lines, x="middle of the window, seconds", y="intensity",
+                y_limits=(0, None)
+            )
+        )  # fmt: skip
+    if scores is not None:
+        caption = "" if median_score is None else "Dotted: median of the test videos."
+        found.append(
+            charts.line_chart(
+                "curves_score", f"Pleasantness over time{of_video}", caption, [Line(times, scores, "score", 0)],
+                x="middle of the window, seconds", y="score (no unit)", level=median_score
+            )
+        )  # fmt: skip
+    return found

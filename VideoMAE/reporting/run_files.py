@@ -158,7 +158,7 @@ def _read_comparisons(run: Run, root: Path, exclusion: Exclusion) -> Dataset:
     test, lists = (
         v2v.read_comparisons(
             root / f"{split}_labels.json", only_pairs=split == "test", may_be_empty=split == "listwise",
-            exclusion=exclusion,
+            exclusion=exclusion
         )
         for split in ("test", "listwise")
     )  # fmt: skip

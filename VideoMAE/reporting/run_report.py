@@ -19,7 +19,7 @@ from VideoMAE.reporting.run_files import Dataset, Run, curves_of, emotion_test, 
 NUMBERS_FILE = "report.json"
 MAX_LISTS = 3
 EXAMPLE_KEYS = (
-    "best", "worst", "lists_best", "lists_worst", "pairs_wrong", "pairs_right", "better_in_a", "better_in_b",
+    "best", "worst", "lists_best", "lists_worst", "pairs_wrong", "pairs_right", "better_in_a", "better_in_b"
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def _notes_on(dataset: Dataset) -> list[str]:
 
 def _publish(
     numbers: dict[str, Any], charts: Sequence[Chart], output_dir: Path, template: str, paths: Mapping[str, Path],
-    examples: ExampleSettings,
+    examples: ExampleSettings
 ) -> Path:  # fmt: skip
     """Writes page, charts and numbers. -> path of the page"""
     numbers = to_jsonable(numbers)
@@ -123,7 +123,7 @@ def _publish(
     thumbnails = _thumbnails_of(_example_ids(numbers.get("test", {})), paths, numbers, examples)
     return write_page(
         output_dir, template, drawn=draw(charts), numbers_file=NUMBERS_FILE, numbers=numbers,
-        test=numbers.get("test"), thumbnails=thumbnails,
+        test=numbers.get("test"), thumbnails=thumbnails
     )  # fmt: skip
 
 
