@@ -96,10 +96,9 @@ def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
     runs = {label: curves for label, curves in runs.items() if curves}
     if not runs:
         return []
-    charts = [_loss_chart(runs)]
-    if any(line.get(name) is not None for curves in runs.values() for line in curves["epochs"] for name in ACCURACIES):
-        charts.append(_accuracy_chart(runs))
-    return [*charts, _learning_rate_chart(runs)]
+    logged = {name for curves in runs.values() for line in curves["epochs"] for name in line if line[name] is not None}
+    accuracy = [_accuracy_chart(runs)] if logged & ACCURACIES.keys() else []
+    return [_loss_chart(runs), *accuracy, _learning_rate_chart(runs)]
 
 
 def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tuple[list[float], list[float]]:
