@@ -13,9 +13,8 @@ Unreadable videos are listed and have no thumbnail; the exit status is then 1.
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -39,12 +38,12 @@ from VideoMAE.dataset_tools.describe_numbers import (
     preference_records,
     video_numbers,
 )
+from VideoMAE.dataset_tools.programs import num_cores, run_program
 from VideoMAE.dataset_tools.read_labels import kind_of, read_emotions, read_preferences
 from VideoMAE.files import read_json
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.formats import percent
 from VideoMAE.reporting.page import PAGE_FILE, as_jpegs, draw, read_thumbnails, write_bytes, write_page
-from VideoMAE.runtime.messages import show_messages
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("describe_dataset")
@@ -65,7 +64,7 @@ class Settings:
     """Thumbnails per emotion; for V2V, twice as many of the most and of the least preferred videos. 0: none."""
     max_probed: int = 2000
     """Maximum number of videos to open among those missing in metadata.json; a random sample if there are more."""
-    num_processes: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    num_processes: int = field(default_factory=num_cores)
     """Processes that read videos."""
     limit_seconds: float = 30.0
     """Time limit for reading one video; a slower video is unreadable."""
@@ -181,26 +180,18 @@ def describe(settings: Settings) -> dict[str, Any]:
     return numbers
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
-    settings = tyro.cli(
-        Settings, args=argv, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True
-    )
-    show_messages(sys.stdout)
-    try:
-        unreadable = list(describe(settings)["unreadable"])
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("error: stopped\n")
-        return 1
+def run(settings: Settings) -> bool:
+    """Describes the dataset. -> whether all opened videos are readable"""
+    unreadable = list(describe(settings)["unreadable"])
     logger.info("wrote %s", settings.output_dir / PAGE_FILE)
-    if not unreadable:
-        return 0
-    others = f" and {len(unreadable) - NUM_NAMED} more" if len(unreadable) > NUM_NAMED else ""
-    named = ", ".join(unreadable[:NUM_NAMED])
-    sys.stderr.write(
-        f"error: {len(unreadable)} of the opened videos cannot be read: {named}{others}; see {NUMBERS_FILE}\n"
-    )
-    return 1
+    if unreadable:
+        others = f" and {len(unreadable) - NUM_NAMED} more" if len(unreadable) > NUM_NAMED else ""
+        named = ", ".join(unreadable[:NUM_NAMED])
+        sys.stderr.write(
+            f"error: {len(unreadable)} of the opened videos cannot be read: {named}{others}; see {NUMBERS_FILE}\n"
+        )
+    return not unreadable
+
+
+def main() -> int:
+    return run_program(run, Settings, __doc__, if_stopped="the description is incomplete")

@@ -35,7 +35,11 @@ PNG_START = b"\x89PNG\r\n"
 
 def describe_here(root: Path, output_dir: Path, *flags: object) -> int:
     """Runs the program in this process, which has torch loaded already. -> exit status"""
-    return program.main([str(root), "--output_dir", str(output_dir), *map(str, flags)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys, "argv", ["describe_dataset.py", str(root), "--output_dir", str(output_dir), *map(str, flags)]
+        )
+        return program.main()
 
 
 def describe(root: Path, output_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:

@@ -114,7 +114,7 @@ def test_pairing_detects_a_difference_smaller_than_the_variation_of_each_run() -
 
 
 def coverage(*, by_component: bool) -> float:
-    """How often a 95 % interval contains the true share, 0.6, if the 5 pairs of each component are all right or wrong."""
+    """How often a 95 % interval contains the true share, 0.6, if all 5 pairs of a component are right or wrong."""
     rng, held = np.random.default_rng(0), 0
     for number in range(200):
         right = np.repeat(rng.random(60) < 0.6, 5).astype(float)
