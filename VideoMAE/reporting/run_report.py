@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from VideoMAE.files import to_jsonable
 from VideoMAE.reporting import emotion_numbers, preference_numbers, report_charts
@@ -14,7 +17,7 @@ from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences, videos_only_in
 from VideoMAE.reporting.formats import count
 from VideoMAE.reporting.page import as_jpegs, draw, read_thumbnails, write_page
-from VideoMAE.reporting.run_files import Dataset, Run, curves_of, emotion_test, preference_test, read_dataset
+from VideoMAE.reporting.run_files import Dataset, Run, curves_of, emotion_test, preference_test, read_dataset, read_run
 
 NUMBERS_FILE = "report.json"
 MAX_LISTS = 3
@@ -24,17 +27,68 @@ EXAMPLE_KEYS = (
 
 
 @dataclass(frozen=True)
-class ExampleSettings:
-    """The number of example videos, and how their thumbnails are read."""
+class ReportSettings:
+    """The runs to report on, and the output folder."""
 
-    num_examples: int
-    num_processes: int
-    limit_seconds: float
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Output folder of a run; not modified, except for the report's folder."""
+    other: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
+    """Output folder of a second run to compare with the first."""
+    output_dir: Path | None = None
+    """Folder for page, charts and numbers; replaces the files of an earlier report. None: RUN/report, or for two runs
+    SECOND/report_against_FIRST."""
+    data_path: Path | None = None
+    """Folder of the dataset, if it has moved since the run."""
+    results_prefix: str | None = None
+    """Prefix of results.json and scores.jsonl of V2V. None: the prefix in the run's config.json."""
+    num_resamples: int = 2000
+    """Number of bootstrap draws."""
+    seed: int = 0
+    """Seed of the bootstrap draws."""
+    num_examples: int = 6
+    """Number of best and worst videos and pairs to show, and of lists, at most 3. 0: none."""
+    num_processes: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Processes that read thumbnails."""
+    limit_seconds: float = 30.0
+    """Time limit for reading one video; a slower video has no thumbnail."""
+
+    @property
+    def resampling(self) -> Resampling:
+        return Resampling(self.num_resamples, self.seed)
 
 
-def report_run(
-    run: Run, output_dir: Path, *, data_path: Path | None, resampling: Resampling, examples: ExampleSettings
-) -> Path:
+def _check(settings: ReportSettings) -> None:
+    """Raises ValueError for settings out of range."""
+    for name, least in (
+        ("num_resamples", 100), ("seed", 0), ("num_examples", 0), ("num_processes", 1), ("limit_seconds", 1)
+    ):  # fmt: skip
+        if getattr(settings, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}")
+    if settings.output_dir is not None and settings.output_dir.exists() and not settings.output_dir.is_dir():
+        raise ValueError(f"--output_dir {settings.output_dir} is a file")
+
+
+def write_report(settings: ReportSettings) -> Path:
+    """Reports on one run, or compares two. -> path of the page
+
+    Raises:
+        ValueError: a setting is out of range, or the runs cannot be read or compared.
+    """
+    _check(settings)
+    folders = [settings.run, *([settings.other] if settings.other else [])]
+    runs = [read_run(folder.expanduser(), results_prefix=settings.results_prefix) for folder in folders]
+    name = "report" if len(runs) == 1 else f"report_against_{runs[0].name}"
+    output_dir = (settings.output_dir or runs[-1].folder / name).expanduser()
+    for run in runs:
+        root = settings.data_path or run.dataset
+        if output_dir.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"--output_dir {output_dir} is inside the dataset {root}, which must not be modified")
+    return (
+        report_comparison(runs, output_dir, settings) if len(runs) == 2 else report_run(runs[0], output_dir, settings)
+    )
+
+
+def report_run(run: Run, output_dir: Path, settings: ReportSettings) -> Path:
     """Writes the report of a run. -> path of the page
 
     Raises:
@@ -49,10 +103,8 @@ def report_run(
         template = "run_unfinished.html"
         numbers["notes"].append("The run has not finished its test: this page shows only its curves.")
     else:
-        dataset = read_dataset(run, data_path=data_path)
-        test = (_emotion_test if run.task == "vce" else _preference_test)(
-            run, dataset, resampling, examples.num_examples
-        )
+        dataset = read_dataset(run, data_path=settings.data_path)
+        test = (_emotion_test if run.task == "vce" else _preference_test)(run, dataset, settings)
         numbers |= {"test": test, "unreadable": run.unreadable}
         numbers["notes"] += [*test.pop("notes"), *_notes_on(dataset)]
         paths = dataset.paths
@@ -60,12 +112,10 @@ def report_run(
         charts = [report_charts.metrics_chart(test["metrics"])] if test["metrics"] else []
         charts += of_task(test)
     charts += report_charts.curve_charts({"": numbers["curves"]})
-    return _publish(numbers, charts, output_dir, template, paths, examples)
+    return _publish(numbers, charts, output_dir, template, paths, settings)
 
 
-def report_comparison(
-    runs: Sequence[Run], output_dir: Path, *, data_path: Path | None, resampling: Resampling, examples: ExampleSettings
-) -> Path:
+def report_comparison(runs: Sequence[Run], output_dir: Path, settings: ReportSettings) -> Path:
     """Writes the comparison of two runs. -> path of the page
 
     Raises:
@@ -77,14 +127,14 @@ def report_comparison(
     untested = [str(run.folder) for run in runs if run.results is None]
     if untested:
         raise ValueError(f"{' and '.join(untested)}: no test results to compare; the test has not finished")
-    datasets = [read_dataset(run, data_path=data_path) for run in runs]
+    datasets = [read_dataset(run, data_path=settings.data_path) for run in runs]
     both = list(zip(runs, datasets, strict=True))
     if runs[0].task == "vce":
-        test = compare_emotions(runs, [emotion_test(run, dataset) for run, dataset in both], resampling)
+        test = compare_emotions(runs, [emotion_test(run, dataset) for run, dataset in both], settings.resampling)
     else:
-        test = compare_preferences(runs, [preference_test(run, dataset) for run, dataset in both], resampling)
+        test = compare_preferences(runs, [preference_test(run, dataset) for run, dataset in both], settings.resampling)
     for key in ("better_in_a", "better_in_b"):
-        test[key] = test[key][: examples.num_examples]
+        test[key] = test[key][: settings.num_examples]
     by_letter = dict(zip("ab", runs, strict=True))
     numbers: dict[str, Any] = {
         "runs": {letter: {"name": run.name, "run": str(run.folder.resolve())} for letter, run in by_letter.items()},
@@ -103,7 +153,7 @@ def report_comparison(
         *report_charts.curve_charts({letter.upper(): curves for letter, curves in numbers["curves"].items()}),
     ]
     paths = {**datasets[0].paths, **datasets[1].paths}
-    return _publish(numbers, charts, output_dir, "comparison.html", paths, examples)
+    return _publish(numbers, charts, output_dir, "comparison.html", paths, settings)
 
 
 def _notes_on(dataset: Dataset) -> list[str]:
@@ -112,7 +162,7 @@ def _notes_on(dataset: Dataset) -> list[str]:
 
 def _publish(
     numbers: dict[str, Any], charts: Sequence[Chart], output_dir: Path, template: str, paths: Mapping[str, Path],
-    examples: ExampleSettings
+    settings: ReportSettings
 ) -> Path:  # fmt: skip
     """Writes page, charts and numbers. -> path of the page"""
     numbers = to_jsonable(numbers)
@@ -120,34 +170,34 @@ def _publish(
         chart.name: {"title": chart.title, "caption": chart.caption, **({"notes": chart.notes} if chart.notes else {})}
         for chart in charts
     }
-    thumbnails = _thumbnails_of(_example_ids(numbers.get("test", {})), paths, numbers, examples)
+    thumbnails = _thumbnails_of(_example_ids(numbers.get("test", {})), paths, numbers, settings)
     return write_page(
         output_dir, template, drawn=draw(charts), numbers_file=NUMBERS_FILE, numbers=numbers,
         test=numbers.get("test"), thumbnails=thumbnails
     )  # fmt: skip
 
 
-def _emotion_test(run: Run, dataset: Dataset, resampling: Resampling, num_examples: int) -> dict[str, Any]:
+def _emotion_test(run: Run, dataset: Dataset, settings: ReportSettings) -> dict[str, Any]:
     found = emotion_numbers.evaluate(run, emotion_test(run, dataset))
-    numbers = emotion_numbers.emotion_report(run, found, dataset, resampling)
+    numbers = emotion_numbers.emotion_report(run, found, dataset, settings.resampling)
     videos = numbers.pop("videos")
-    half = min(num_examples, len(videos) // 2)
+    half = min(settings.num_examples, len(videos) // 2)
     return {**numbers, "best": videos[:half], "worst": videos[::-1][:half]}
 
 
-def _preference_test(run: Run, dataset: Dataset, resampling: Resampling, num_examples: int) -> dict[str, Any]:
+def _preference_test(run: Run, dataset: Dataset, settings: ReportSettings) -> dict[str, Any]:
     found = preference_numbers.evaluate(preference_test(run, dataset))
-    numbers = preference_numbers.preference_report(run, found, resampling)
+    numbers = preference_numbers.preference_report(run, found, settings.resampling)
     pairs, lists = numbers.pop("pairs"), numbers.pop("lists")
-    num_lists = min(MAX_LISTS, num_examples, len(lists) // 2)
+    num_lists = min(MAX_LISTS, settings.num_examples, len(lists) // 2)
     wrong = [entry for entry in pairs if entry["margin"] <= 0]
     right = [entry for entry in pairs if entry["margin"] > 0]
     return {
         **numbers,
         "lists_best": lists[:num_lists],
         "lists_worst": lists[::-1][:num_lists],
-        "pairs_wrong": wrong[:num_examples],
-        "pairs_right": right[::-1][:num_examples],
+        "pairs_wrong": wrong[: settings.num_examples],
+        "pairs_right": right[::-1][: settings.num_examples],
     }
 
 
@@ -160,13 +210,13 @@ def _example_ids(test: Mapping[str, Any]) -> list[str]:
 
 
 def _thumbnails_of(
-    ids: list[str], paths: Mapping[str, Path], numbers: dict[str, Any], examples: ExampleSettings
+    ids: list[str], paths: Mapping[str, Path], numbers: dict[str, Any], settings: ReportSettings
 ) -> dict[str, bytes]:
     """JPEG thumbnails of the readable videos; adds a note about the others."""
     videos = {key: paths[key] for key in ids if key in paths}
     if not videos:
         return {}
-    found = read_thumbnails(videos, num_processes=examples.num_processes, limit_seconds=examples.limit_seconds)
+    found = read_thumbnails(videos, num_processes=settings.num_processes, limit_seconds=settings.limit_seconds)
     numbers["without_picture"] = found.unreadable
     if found.unreadable:
         key, reason = next(iter(found.unreadable.items()))
