@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -11,13 +10,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from VideoMAE.dataset_tools.loader_datasets import Subject
 from VideoMAE.dataset_tools.loader_parts import PARTS, Split
 from VideoMAE.dataset_tools.loader_workers import Held, Rate
 from VideoMAE.dataset_tools.programs import num_cores
-from VideoMAE.reporting.chart_style import LIGHT, Theme, add_legend, as_png, label_axes, new_figure
+from VideoMAE.reporting.chart_style import LIGHT, Theme, add_legend, label_axes, new_figure, stacked_png
 
 PREPARE = "data_prep/prepare_videos.py makes a copy that decodes faster"
 LARGE_SHARE = 0.5  # of the whole, from which on a part is worth advice
@@ -135,15 +133,7 @@ def draw(split: Split, rates: Sequence[Rate]) -> bytes:
     figures = [parts_figure(split, LIGHT)]
     if rates:
         figures.append(rates_figure(split, rates, LIGHT))
-    pictures = [Image.open(io.BytesIO(as_png(figure))).convert("RGB") for figure in figures]
-    page = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
-    top = 0
-    for picture in pictures:
-        page.paste(picture, (0, top))
-        top += picture.height
-    buffer = io.BytesIO()
-    page.save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+    return stacked_png(figures)
 
 
 def parts_figure(split: Split, theme: Theme) -> Figure:

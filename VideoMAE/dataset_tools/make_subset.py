@@ -32,7 +32,6 @@ from tqdm import tqdm
 from VideoMAE.cli import show_messages
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.dataset_tools.read_labels import (
-    emotion_names,
     kind_of,
     label_file,
     read_emotions,
@@ -115,7 +114,7 @@ def subset_of_vce(src: Path, settings: Settings) -> Subset:
     missing = set(missing_files(videos))
     tops = {
         split: {
-            key: emotion_names(found)[place]
+            key: found.emotions[place]
             for key, place in zip(found.ids, found.intensities.argmax(axis=1), strict=True)
             if key not in missing
         }

@@ -43,11 +43,6 @@ def read_emotions(root: Path) -> dict[str, Annotations]:
     return {split: vce.read_annotations(root, split) for split in VCE_SPLITS}
 
 
-def emotion_names(annotations: Annotations) -> tuple[str, ...]:
-    """What the columns of the intensities stand for: the dataset's own list, or else VCE's."""
-    return annotations.emotions
-
-
 def read_preferences(root: Path) -> dict[str, list[Comparison]]:
     """The comparisons of a V2V folder by split, without "listwise" where it has no lists.
 

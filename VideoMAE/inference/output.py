@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from VideoMAE.files import write_atomically, write_text
 from VideoMAE.inference.predictor import Curves, Prediction, Predictor
 
@@ -99,30 +97,10 @@ def _rows(curves: Curves) -> Iterator[dict[str, float | None]]:
 
 
 def draw_curves(curves: Curves, file: Path, *, top: int) -> None:
-    """Draws the emotions that become strongest, and the score, over the seconds of the video, as a PNG file."""
-    import matplotlib  # only here: it takes half a second to import
+    """Plots the `top` most intense emotions and the score over time, as a PNG file."""
+    from VideoMAE.reporting.chart_style import LIGHT, stacked_png  # deferred: matplotlib takes half a second to import
+    from VideoMAE.reporting.report_charts import over_time_charts
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    parts = [values is not None for values in (curves.intensities, curves.scores)]
-    figure, axes = pyplot.subplots(
-        sum(parts), 1, figsize=(9, 3.4 * sum(parts)), sharex=True, squeeze=False, layout="constrained"
-    )
-    style = {"marker": "."} if len(curves.times_seconds) < 2 else {}
-    if curves.intensities is not None:
-        axis = axes[0, 0]
-        for emotion in np.argsort(-curves.intensities.max(axis=0), kind="stable")[:top]:
-            axis.plot(curves.times_seconds, curves.intensities[:, emotion], label=curves.emotions[emotion], **style)
-        axis.set(ylabel="intensity", ylim=(0, 1))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    if curves.scores is not None:
-        axis = axes[-1, 0]
-        axis.plot(curves.times_seconds, curves.scores, color="black", **style)
-        axis.set(ylabel="pleasantness (no unit)")
-    for axis in axes[:, 0]:
-        axis.grid(alpha=0.3)
-    axes[-1, 0].set(xlabel="middle of the window, seconds")
-    axes[0, 0].set_title(curves.path.name.replace("$", r"\$"))
-    figure.savefig(file, dpi=110, format="png")
-    pyplot.close(figure)
+    path, times, emotions, intensities, scores = curves
+    charts = over_time_charts(times, emotions, intensities, scores, top=top, video=path.name)
+    file.write_bytes(stacked_png([chart.draw(LIGHT) for chart in charts]))

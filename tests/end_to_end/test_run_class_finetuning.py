@@ -231,7 +231,9 @@ def test_two_deepspeed_processes_have_the_losses_and_results_of_one_ddp_process(
     assert ids == [line["id"] for line in lines(unbroken / "predictions.jsonl")]
     said = done.stderr
     assert "total batch size 4 (batch_size 2 x update_freq 1 x 2 processes), base lr 0.03, scaled lr 0.000469" in said
-    assert "different from the recipe of --loss bce: total batch size 8 and base lr 0.0005 there, 4 and 0.03 here" in said
+    assert (
+        "different from the recipe of --loss bce: total batch size 8 and base lr 0.0005 there, 4 and 0.03 here" in said
+    )
 
 
 def test_accumulation_has_the_losses_of_a_large_batch(dataset: Path, unbroken: Path, tmp_path: Path) -> None:

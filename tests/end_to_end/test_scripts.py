@@ -36,7 +36,11 @@ def test_help_says_how_to_call(script: str) -> None:
         ("finetune_vce.sh", {}, "error: DATA_PATH is not set: edit it at the top of"),
         ("finetune_vce.sh", {"DATA_PATH": "/absent"}, "error: DATA_PATH=/absent: no such file or folder"),
         ("finetune_vce.sh", {"DATA_PATH": "/tmp"}, "error: MODEL_PATH is not set"),
-        ("finetune_vce.sh", {"DATA_PATH": "/tmp", "MODEL_PATH": "/absent.pth"}, "error: MODEL_PATH=/absent.pth: no such"),
+        (
+            "finetune_vce.sh",
+            {"DATA_PATH": "/tmp", "MODEL_PATH": "/absent.pth"},
+            "error: MODEL_PATH=/absent.pth: no such",
+        ),
         ("finetune_vce.sh", {"DATA_PATH": "/tmp", "MODEL_PATH": "none"}, "error: OUTPUT_DIR is not set"),
         (
             "finetune_vce.sh",
