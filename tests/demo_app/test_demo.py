@@ -349,6 +349,7 @@ def test_invalid_flags_give_a_one_line_error(
 ) -> None:
     assert ending(capsys) == 2  # no --checkpoint
     assert ending(capsys, "--checkpoint", "x", "--prot", "1") == 2
+    capsys.readouterr()
     assert ending(capsys, "--checkpoint", "x", "--max_seconds", 0) == "error: --max_seconds 0: must be above 0"
     assert ending(capsys, "--checkpoint", *"xyz") == "error: --checkpoint takes one or two, not 3"
     monkeypatch.setattr(demo, "find_spec", lambda name: name)  # with Gradio

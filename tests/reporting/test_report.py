@@ -25,7 +25,6 @@ from VideoMAE import report
 from VideoMAE.reporting import emotion_numbers, show_results
 from VideoMAE.reporting.bootstrap import Resampling
 from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences
-from VideoMAE.reporting.page import TEMPLATES
 from VideoMAE.reporting.run_files import emotion_test, preference_test, read_dataset, read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -428,12 +427,3 @@ def test_show_results_prints_the_metrics_of_each_run(
     assert f"{read(v2v['first'] / 'results.json')['pair_accuracy']:.1f}" in shown
     assert show_results.main([str(tmp_path)]) == 1
     assert "results.json: no such file" in capsys.readouterr().err
-
-
-def test_installations_contain_the_templates() -> None:
-    templates = {path for path in TEMPLATES.iterdir() if path.is_file()}
-    patterns = re.search(r"package-data\]\nVideoMAE = (\[.*\])", (REPOSITORY / "pyproject.toml").read_text())
-    assert patterns
-    assert templates == {
-        path for pattern in json.loads(patterns[1]) for path in (REPOSITORY / "VideoMAE").glob(pattern)
-    }
