@@ -96,9 +96,9 @@ class EvenClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (1, 3, T, H, W) float32"""
         with self.open_video(path, size=self.decode_size) as video:
-            return self.of(video, rng)
+            return self.from_video(video, rng)
 
-    def of(self, video: Video, rng: np.random.Generator) -> Tensor:
+    def from_video(self, video: Video, rng: np.random.Generator) -> Tensor:
         """The clip of a video that was opened with `decode_size`. -> (1, 3, T, H, W) float32"""
         frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
         return self.transform(frames, rng).unsqueeze(0)
@@ -147,9 +147,9 @@ class TestClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
         with self.open_video(path) as video:
-            return self.of(video)
+            return self.from_video(video)
 
-    def of(self, video: Video) -> Tensor:
+    def from_video(self, video: Video) -> Tensor:
         """The views of an open video. -> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
         strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
         starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
