@@ -106,7 +106,7 @@ def emotion_windows(video: Video, clips: TestClips, starts: np.ndarray, *, windo
     for frames in _frames_of_windows(video, indices, partial(resize_short_side, size=clips.short_side_size)):
         height, width = frames.shape[1:3]
         crops = clip_sampling.crop_starts(max(height, width), num_crops=clips.num_crops, crop_size=clips.crop_size)
-        yield crop_views(frames, clips.crop_size, crops, axis="width" if width > height else "height")
+        yield crop_views(frames, clips.crop_size, crops, axis=clip_sampling.crop_axis(height, width))
 
 
 def preference_windows(video: Video, clips: EvenClips, starts: np.ndarray, *, window_frames: float) -> Iterator[Tensor]:

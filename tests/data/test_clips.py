@@ -14,7 +14,7 @@ from VideoMAE.video.reader import Video
 
 
 class CountedVideo(Video):
-    """The reader itself, which keeps count."""
+    """Counts opened videos and decoded frames."""
 
     opened = 0
     decoded = 0
