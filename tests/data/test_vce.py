@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from augmentation import default_transform
 from torch import Tensor
 from vce_files import make_entry, make_vce_folder, top_emotion
 
@@ -298,7 +299,9 @@ def test_clips_of_real_videos_are_read_reproducibly_and_show_their_videos(tmp_pa
     ]
     assert read_annotations(root, "test").ids == ["50000", "50001"]
     train = TrainDataset(
-        annotations, make_clips=TrainClips(8, 4, 4.0, 2, TrainTransform(32, auto_augment="none")), seed=0
+        annotations,
+        make_clips=TrainClips(8, 4, 4.0, 2, default_transform(TrainTransform, 32, auto_augment="none")),
+        seed=0,
     )
     sample = train[SampleKey(0, 0)]
     assert sample.clips.shape == (2, 3, 8, 32, 32)
