@@ -153,7 +153,7 @@ def rank_killed(lab: Lab) -> str:
         os.kill(gate.wait(process, processes=2)[1], signal.SIGKILL)
         gate.open()
         said = process.communicate()[1]
-    assert process.returncode == 1 and "was ended by signal 9" in said and "Traceback" not in said, said
+    assert process.returncode == 1 and "was killed by signal 9" in said and "Traceback" not in said, said
     all_whole(output_dir)
     lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
     return finished(1)
