@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from VideoMAE.data.v2v import Comparison, Pair, checked_comparison, named, pairs_in
+from VideoMAE.data.v2v import Comparison, Pair, comparison_name, pairs_in, parse_comparison
 from VideoMAE.dataset_tools.check_report import Report
 from VideoMAE.dataset_tools.label_checks import Files, check_id, read_object
 
@@ -29,7 +29,7 @@ def check_v2v(root: Path, report: Report) -> Files:
     contradictory = _check_contradictions(splits, report)
     pairs = dict.fromkeys(pairs_in(itertools.chain(*splits.values())))
     for circle in circles([pair for pair in pairs if pair not in contradictory]):
-        report.add("cycle", f"{named((*circle, circle[0]))}: a circle through {len(circle)} videos", *circle)
+        report.add("cycle", f"{comparison_name((*circle, circle[0]))}: a circle through {len(circle)} videos", *circle)
     ids = dict.fromkeys(key for entry in itertools.chain(*splits.values()) for key in entry)
     return {key: f"videos/{key}.mp4" for key in ids}
 
@@ -48,7 +48,7 @@ def _read(file: Path, split: str, report: Report) -> list[Comparison]:
     for number, entry in enumerate(entries, start=1):
         where = f"{file.name}: comparison {number}"
         try:
-            comparison = checked_comparison(entry, where=where, only_pairs=split != "listwise")
+            comparison = parse_comparison(entry, where=where, only_pairs=split != "listwise")
         except ValueError as error:
             keys = [key for key in entry if isinstance(key, str)] if isinstance(entry, list) else []
             report.add("bad_comparison", str(error), *dict.fromkeys(keys))
@@ -63,7 +63,7 @@ def _read(file: Path, split: str, report: Report) -> list[Comparison]:
         report.add("counts", f"{file.name}: {here}, the published file has {published}")
     for entry, times in Counter(found).items():
         if times > 1:
-            report.add("repeated_comparison", f"{file.name}: {named(entry)}, {times} times", *entry)
+            report.add("repeated_comparison", f"{file.name}: {comparison_name(entry)}, {times} times", *entry)
     return found
 
 
@@ -84,7 +84,7 @@ def _check_contradictions(splits: Splits, report: Report) -> set[Pair]:
     for split, entries in splits.items():
         for entry in entries:
             for pair in pairs_in([entry]):
-                places.setdefault(pair, f"{named(entry)} in {split}")
+                places.setdefault(pair, f"{comparison_name(entry)} in {split}")
     contradictory = set()
     for pair, place in places.items():
         reverse = Pair(pair.better, pair.worse)

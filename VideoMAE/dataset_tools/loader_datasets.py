@@ -16,7 +16,7 @@ from VideoMAE.cli import parse_flags
 from VideoMAE.config import V2VConfig, VCEConfig
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import long_enough, readable, unreadable
-from VideoMAE.data.v2v import videos_of, without
+from VideoMAE.data.v2v import videos_of, without_videos
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE
 from VideoMAE.dataset_tools.programs import num_cores
@@ -131,7 +131,7 @@ def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Subject:
     comparisons = [comparisons[i] for i in _even(len(comparisons), max(max_videos // 2, 1))]
     videos = videos_of(data.data_dir, comparisons)
     check, bad = _check(videos.ids, videos.paths)
-    whole, _ = without(comparisons, unreadable(videos, check))
+    whole, _ = without_videos(comparisons, unreadable(videos, check))
     if mode == "train" and not whole:
         raise ValueError(f"each of {len(comparisons)} comparisons has a video that cannot be read")
     videos = videos_of(data.data_dir, whole) if mode == "train" else readable(videos, check)

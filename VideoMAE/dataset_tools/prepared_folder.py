@@ -37,7 +37,7 @@ class PreparedFolder:
         """
         self.root, self.identity = root, identity
         refuse_foreign(root, identity)
-        hold_folder(root, instead="choose another DST")
+        hold_folder(root, remedy="choose another DST")
         refuse_foreign(root, identity)  # another process may have begun it in the meantime
         clear_leftovers(root)
         if not (root / SETTINGS_FILE).is_file():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -74,7 +75,9 @@ def loader_of(root: Path, mode: Any, *flags: str, num_workers: int = 0) -> Watch
 def by_the_book(exact: WatchedLoader) -> TrainDataset:
     """The same items, whose pixels are made as the original makes them."""
     dataset: Any = exact.dataset
-    clips = replace(dataset.make_clips, transform=ByTheBook(dataset.make_clips.transform.crop_size))
+    transform = copy(dataset.make_clips.transform)
+    transform.__class__ = ByTheBook
+    clips = replace(dataset.make_clips, transform=transform)
     return TrainDataset(dataset.annotations, make_clips=clips, seed=dataset.seed)
 
 

@@ -1,4 +1,4 @@
-"""V2V's comparisons: reading with every rule, the split by connected videos, the dataset, judging by scores."""
+"""V2V: reading and checking of comparisons, the split by connected components, the dataset, metrics of scores."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from VideoMAE.data.v2v import (
     num_contradictions,
     read_comparisons,
     videos_of,
-    without,
+    without_videos,
 )
 from VideoMAE.data.vce import SampleKey
 from VideoMAE.training.metrics import judge_lists, judge_pairs, kendall_tau, list_accuracy
@@ -49,15 +49,15 @@ def test_pairs_and_lists_are_read_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (["a"], r"holds 1 video ids \(a\), expected 2"),
-        (["a", "b", "c"], r"holds 3 video ids \(a, b, c\), expected 2"),
-        ([], r"holds 0 video ids \(none\), expected 2"),
-        (["a", "a"], "video a stands in it twice"),
+        (["a"], r"has 1 video id \(a\), expected 2"),
+        (["a", "b", "c"], r"has 3 video ids \(a, b, c\), expected 2"),
+        ([], r"has 0 video ids \(none\), expected 2"),
+        (["a", "a"], "duplicate video a"),
         (["a", 7], "7 is not a video id"),
         (["a", ""], '"" is not a video id'),
         (["a", None], "null is not a video id"),
-        ("ab", '"ab", not a list of video ids'),
-        (["a", "../b"], "leads outside the dataset folder"),
+        ("ab", '"ab" is not a list of video ids'),
+        (["a", "../b"], "outside the dataset folder"),
     ],
 )
 def test_a_bad_pair_is_named_with_file_number_and_reason(tmp_path: Path, entry: Any, reason: str) -> None:
@@ -68,7 +68,7 @@ def test_a_bad_pair_is_named_with_file_number_and_reason(tmp_path: Path, entry: 
 
 @pytest.mark.parametrize(
     ("entry", "reason"),
-    [([], "holds 0 video ids"), (["a"], "holds 1 video ids"), (["a", "b", "c", "b"], "video b stands in it twice")],
+    [([], "has 0 video ids"), (["a"], "has 1 video id "), (["a", "b", "c", "b"], "duplicate video b")],
 )
 def test_a_bad_list_is_named_with_file_number_and_reason(tmp_path: Path, entry: Any, reason: str) -> None:
     file = write_labels(tmp_path, [["a", "b", "c", "d", "e"], entry], "listwise_labels.json")
@@ -84,7 +84,7 @@ def test_a_bad_list_is_named_with_file_number_and_reason(tmp_path: Path, entry: 
         ("[]", "expected an object"),
         ("{}", 'has no list "comparisons"'),
         ('{"comparisons": {}}', 'has no list "comparisons"'),
-        ('{"comparisons": []}', "holds no comparisons"),
+        ('{"comparisons": []}', "contains no comparisons"),
     ],
 )
 def test_a_bad_file_is_named_with_the_reason(tmp_path: Path, content: str, reason: str) -> None:
@@ -101,7 +101,7 @@ def test_a_video_without_metadata_is_named(tmp_path: Path) -> None:
     read = read_comparisons(file, only_pairs=True)
     check_metadata(tmp_path, read, file=file)  # a dataset without the file
     (tmp_path / "metadata.json").write_text(json.dumps({key: {} for key in "abd"}))
-    with pytest.raises(ValueError, match=r"comparison c < d: video c has no entry in .*json \(nor have 1 other"):
+    with pytest.raises(ValueError, match=r"2 videos not in .*metadata.json, first c of comparison c < d"):
         check_metadata(tmp_path, read, file=file)
 
 
@@ -118,7 +118,7 @@ def test_videos_come_once_in_order_of_appearance(tmp_path: Path) -> None:
 
 
 def test_comparisons_with_an_unreadable_video_are_lost_and_no_others() -> None:
-    whole, lost = without([Pair("a", "b"), Pair("b", "c"), ("d", "e", "a")], ["a"])
+    whole, lost = without_videos([Pair("a", "b"), Pair("b", "c"), ("d", "e", "a")], ["a"])
     assert (whole, lost) == ([("b", "c")], [("a", "b"), ("d", "e", "a")])
 
 

@@ -304,7 +304,7 @@ def test_unreadable_test_videos_are_counted_and_named_and_never_replaced(tmp_pat
 def test_too_many_unreadable_training_videos_stop_the_run_with_every_name(tmp_path: Path) -> None:
     data = make_vce_folder(tmp_path / "data", 20, 2, unreadable=("00002", "00005"))
     message = refusal(flags(data, tmp_path / "run"))
-    assert "2 of 18 training videos are unreadable and --max_bad_videos 0.01 allows 0" in message
+    assert "unreadable training videos: 2 of 18, but --max_bad_videos 0.01 allows 0" in message
     assert "00002: " in message
     assert "00005: " in message
     main(flags(data, tmp_path / "run", "--max_bad_videos", "0.2", "--epochs", "3"))
