@@ -51,9 +51,8 @@ class DataConfig:
     """Last part of the training labels that is held out for validation (JSON labels)."""
     train_on_all: bool = False
     """Train on the validation part too, as the original did; the best epoch is then chosen on seen videos."""
-    decoder: Literal["decord", "torchcodec", "pyav"] = "decord"
-    """What decodes ordinary videos; PyAV reads the others. The frames are the same. torchcodec: pip install torchcodec,
-    apt-get install ffmpeg."""
+    decoder: Literal["decord", "pyav"] = "decord"
+    """Decoder of ordinary videos; PyAV decodes the others. The frames are the same."""
     decode_seconds: float = 120.0
     """A worker that is at one video for longer is ended, and the video counts as unreadable."""
     max_bad_videos: float = 0.01
@@ -261,9 +260,8 @@ class V2VDataConfig:
     val_fraction: float = 0.1
     """Share of the training comparisons that is held out for choosing the best epoch, at most; whole connected
     components, so that no video is on both sides."""
-    decoder: Literal["decord", "torchcodec", "pyav"] = "decord"
-    """What decodes ordinary videos; PyAV reads the others. The frames are the same. torchcodec: pip install torchcodec,
-    apt-get install ffmpeg."""
+    decoder: Literal["decord", "pyav"] = "decord"
+    """Decoder of ordinary videos; PyAV decodes the others. The frames are the same."""
     decode_seconds: float = 120.0
     """A worker that is at one video for longer is ended, and the video counts as unreadable."""
     max_bad_videos: float = 0.01

@@ -6,9 +6,11 @@ Every reader raises ValueError with the file, the reason and, for JSON lines, th
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,3 +184,31 @@ def read_complete_json_lines(file: Path) -> list[dict[str, Any]]:
             break
         entries.append(entry)
     return entries
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; renames it to `folder`, replacing an old one, when the block ends without error.
+
+    Otherwise the new folder is deleted and the old one unchanged.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as name:
+        partial = Path(name)
+        (partial / "new").mkdir()
+        yield partial / "new"
+        for file in filter(Path.is_file, (partial / "new").iterdir()):
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+        if folder.exists():
+            shutil.move(folder, partial / "old")
+        (partial / "new").rename(folder)
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
-from VideoMAE.dataset_tools.video_checks import cache_file, describe
+from VideoMAE.dataset_tools.video_checks import cache_file, metadata_entry
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("build_metadata")
@@ -62,7 +62,7 @@ def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tup
         limit_seconds=probe_seconds,
         cache=cache_file(root, "none"),
     )
-    entries = {key: describe(check.infos[file], file) for key, file in file_of.items() if file in check.infos}
+    entries = {key: metadata_entry(check.infos[file], file) for key, file in file_of.items() if file in check.infos}
     return entries, check.unreadable
 
 

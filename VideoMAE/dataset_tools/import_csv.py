@@ -37,7 +37,7 @@ from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.csv_table import Table
 from VideoMAE.dataset_tools.label_checks import top_emotions
 from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
-from VideoMAE.dataset_tools.video_checks import describe
+from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("import_csv")
@@ -128,7 +128,7 @@ def run(settings: Settings) -> bool:
             + (" (--skip_bad_lines makes it of the others)" if used else "")
         )
     files = label_files(table, settings)
-    files["metadata.json"] = {key: describe(check.infos[key], f"videos/{key}.mp4") for key in used}
+    files["metadata.json"] = {key: metadata_entry(check.infos[key], f"videos/{key}.mp4") for key in used}
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}.partial-") as partial:
         root = Path(partial) / output_dir.name

@@ -50,10 +50,10 @@ from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
 from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
 from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_preferences
-from VideoMAE.dataset_tools.video_checks import describe
+from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import read_json
 from VideoMAE.runtime.folder_lock import release_folders
-from VideoMAE.video.check import answers_of_processes
+from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
 
@@ -137,7 +137,7 @@ def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settin
     bad: dict[str, str] = {}
     tasks = [(file, path) for file, path in files.items() if file not in folder.entries]
     copy = partial(copy_video, recipe=settings.recipe(), folder=folder.unfinished)
-    stream = answers_of_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
+    stream = run_in_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
     with contextlib.closing(stream), progress(len(files), len(folder.entries)) as bar:
         for answer in stream:
             if isinstance(answer.result, CannotWrite):
@@ -163,7 +163,9 @@ def metadata(src: Path, files: Mapping[str, str], folder: PreparedFolder) -> dic
     """metadata.json of the copy. A video without a copy keeps its source's entry, as a run asks every video for one."""
     known = read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
     infos = folder.infos()
-    entries = {key: describe(infos[file], file) if file in infos else known.get(key) for key, file in files.items()}
+    entries = {
+        key: metadata_entry(infos[file], file) if file in infos else known.get(key) for key, file in files.items()
+    }
     return {key: entry for key, entry in entries.items() if entry is not None}
 
 

@@ -68,7 +68,7 @@ def cache_file(root: Path, decode: str) -> Path:
     return root / f".checked_videos.decode_{decode}.json"
 
 
-def describe(info: VideoInfo, file: str) -> dict[str, str | int]:
+def metadata_entry(info: VideoInfo, file: str) -> dict[str, str | int]:
     """A video's entry of metadata.json."""
     rate = Fraction(info.fps).limit_denominator(1001)
     return {
@@ -104,7 +104,7 @@ def metadata_differences(entry: Mapping[str, Any], info: VideoInfo) -> list[str]
 
     A few frames that an edit list hides, a sound track that is a bit longer and an upright or lying size are allowed.
     """
-    found = describe(info, entry["file"])
+    found = metadata_entry(info, entry["file"])
     sizes = [(info.width, info.height)] + ([(info.height, info.width)] if info.rotation % 180 else [])
     frames, seconds = float(Fraction(entry["number_of_frames"])), float(Fraction(entry["duration"]))
     off_by_frames = min(abs(frames - info.num_frames), abs(frames - info.num_frames - info.num_overstated))
