@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from VideoMAE.data.v2v import Comparison
-from VideoMAE.dataset_tools.read_labels import components, ids_in
+from VideoMAE.data.v2v import Comparison, connected_groups
+from VideoMAE.dataset_tools.read_labels import ids_in
 
 Thing = TypeVar("Thing")
 
@@ -83,7 +83,7 @@ def choose_comparisons(comparisons: Mapping[str, Sequence[Comparison]], wanted: 
     counts = apportion({split: len(ids_in(entries)) for split, entries in comparisons.items()}, wanted)
     ids, report = {}, {}
     for number, (split, entries) in enumerate(comparisons.items()):
-        found = components(entries)
+        found = connected_groups(entries)
         order = in_shares(found, [len(group) for group in found], np.random.default_rng((seed, number)))
         ids[split], num_whole, cut = _fill(order, entries, counts[split])
         if not ids[split]:
