@@ -36,8 +36,9 @@ from VideoMAE.data.vce import Annotations
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.loader_timing import PARTS, PartTimes, WorkerRate, time_parts, time_workers
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, write_json
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of
+from VideoMAE.files import write_json
 from VideoMAE.runtime.distributed import World
 from VideoMAE.runtime.messages import show_messages
 from VideoMAE.training import setup as run_setup
@@ -274,7 +275,7 @@ def run(settings: Settings, run_flags: Sequence[str]) -> None:
             **numbers,
             "flags": {part: config[part] for part in ("data", "augment")},
         }
-        write_json(settings.json, content)
+        write_json(settings.json, content, indent=4)
         logger.info("%s", settings.json)
 
 

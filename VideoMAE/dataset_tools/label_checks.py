@@ -90,6 +90,10 @@ class Report:
     def problems(self) -> list[Finding]:
         return [finding for finding in self.findings if KINDS[finding.kind].is_problem]
 
+    @property
+    def notes(self) -> list[Finding]:
+        return [finding for finding in self.findings if not KINDS[finding.kind].is_problem]
+
     def bad_ids(self) -> dict[str, str]:
         """The ids to exclude from a run, sorted, with reasons."""
         reasons = {key: finding.text for finding in reversed(self.problems) if finding.excluded for key in finding.ids}
@@ -102,7 +106,7 @@ class Report:
         return {
             "fine": not self.problems,
             "problems": entries(self.problems),
-            "remarks": entries(entry for entry in self.findings if not KINDS[entry.kind].is_problem),
+            "remarks": entries(self.notes),
             "bad_ids": list(self.bad_ids()),
         }
 

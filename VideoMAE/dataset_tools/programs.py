@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
@@ -50,9 +49,18 @@ def stop(signal_number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt(signal_number)
 
 
-def write_json(path: Path, content: object) -> None:
-    """Writes a JSON file atomically."""
-    write_text(path, json.dumps(content, indent=4) + "\n")
+def write_unless_different(contents: Mapping[Path, str], *, overwrite: bool) -> None:
+    """Writes text files, but none of them if one exists with other content and `overwrite` is False.
+
+    Raises:
+        ValueError: such a file exists, or a file cannot be written.
+    """
+    changed = {file: text for file, text in contents.items() if not file.exists() or file.read_bytes() != text.encode()}
+    existing = [file for file in changed if file.exists()]
+    if existing and not overwrite:
+        raise ValueError(f"{existing[0]} exists with other content; pass --overwrite to replace it")
+    for file, text in changed.items():
+        write_text(file, text)
 
 
 def place_video(source: Path, target: Path, *ways: Link) -> None:
