@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, plural, run_program, write_unless_different
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program, write_unless_different
 from VideoMAE.dataset_tools.video_checks import cache_file, metadata_entry
 from VideoMAE.files import write_json
+from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("build_metadata")

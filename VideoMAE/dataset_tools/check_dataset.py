@@ -23,7 +23,7 @@ import tyro
 
 from VideoMAE.data.exclusion import format_excluded
 from VideoMAE.dataset_tools.label_checks import Report, VideoFiles, check_v2v, check_vce, read_object
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, plural, run_program
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program
 from VideoMAE.dataset_tools.read_labels import kind_of
 from VideoMAE.dataset_tools.video_checks import (
     PROBES,
@@ -33,6 +33,7 @@ from VideoMAE.dataset_tools.video_checks import (
     oddities,
 )
 from VideoMAE.files import write_json, write_text
+from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import check_videos
 from VideoMAE.video.reader import VideoInfo
 

@@ -36,9 +36,10 @@ import tyro
 from VideoMAE.data.v2v import Pair, hold_out_connected
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.label_checks import is_id, top_emotions
-from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, plural, run_program
+from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, run_program
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import new_folder, write_json
+from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("import_csv")

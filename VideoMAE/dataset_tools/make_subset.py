@@ -30,9 +30,10 @@ from tqdm import tqdm
 
 from VideoMAE.data.v2v import Comparison, connected_groups, videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.programs import Link, place_video, plural, run_program
+from VideoMAE.dataset_tools.programs import Link, place_video, run_program
 from VideoMAE.dataset_tools.read_labels import ids_in, kind_of, label_file, read_emotions, read_preferences
 from VideoMAE.files import read_json, write_json
+from VideoMAE.runtime.messages import plural
 
 logger = logging.getLogger("make_subset")
 

@@ -48,11 +48,12 @@ from tqdm import tqdm
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, plural, run_program
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program
 from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_preferences
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import read_json, write_json
 from VideoMAE.runtime.folder_lock import release_folders
+from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION

@@ -96,8 +96,3 @@ def check_ranges(settings: object, *, at_least_1: Iterable[str] = (), above_0: I
             value = getattr(settings, name)
             if value is not None and not is_allowed(value):
                 raise ValueError(f"--{name} {value:g}: must be {text}")
-
-
-def plural(count: int, noun: str) -> str:
-    """1, "video" -> "1 video"; 2, "video" -> "2 videos"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -14,3 +14,8 @@ def show_messages(stream: TextIO) -> None:
 
 def _is_for_users(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] != "torch"
+
+
+def plural(count: int, noun: str) -> str:
+    """1, "video" -> "1 video"; 2000, "video" -> "2,000 videos"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
