@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program, write_unless_different
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program, write_new_files
 from VideoMAE.dataset_tools.video_checks import cache_file, metadata_entry
 from VideoMAE.files import write_json
 from VideoMAE.runtime.messages import plural
@@ -79,7 +79,7 @@ def run(settings: Settings) -> bool:
         logger.info("unreadable: %s: %s", name, reason)
     if not entries:
         raise ValueError(f"{settings.root}: none of its {plural(len(unreadable), 'video')} can be read")
-    write_unless_different({file: json.dumps(entries, indent=4) + "\n"}, overwrite=settings.overwrite)
+    write_new_files({file: json.dumps(entries, indent=4) + "\n"}, overwrite=settings.overwrite)
     if settings.report:
         counts = {"root": str(settings.root), "num_videos": len(entries), "unreadable": unreadable}
         write_json(settings.report, {"fine": not unreadable, **counts}, indent=4)

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import itertools
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,48 +68,26 @@ class WorkerRate(NamedTuple):
     num_clips: int
 
 
-class PartTimer:
-    """CPU seconds of this process per part. Nested parts are charged to the inner one, so that the parts add up."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._stack: list[str] = []
-        self._since = 0.0
-
-    def _charge(self) -> None:
-        now = time.process_time()
-        if self._stack:
-            self.seconds[self._stack[-1]] += now - self._since
-        self._since = now
-
-    @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        self._charge()
-        self._stack.append(name)
-        try:
-            yield
-        finally:
-            self._charge()
-            self._stack.pop()
-
-
 @contextlib.contextmanager
-def reading_timed(timer: PartTimer, windows: list[Window]) -> Iterator[None]:
-    """Times opening, decoding and conversion to RGB as separate parts, and appends every window read to `windows`."""
+def reading_timed(seconds: dict[str, float], windows: list[Window]) -> Iterator[None]:
+    """Adds the CPU time of opening, decoding and conversion to RGB to `seconds`, and every window read to `windows`.
+
+    "decode" includes "convert".
+    """
     parts: tuple[tuple[Any, str, str], ...] = (
         (Video, "__init__", "open"),
         (Video, "close", "open"),
         (Video, "frames_at", "decode"),
         (RGBConverter, "__call__", "convert"),
     )
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
 
     def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any, **options: Any) -> Any:
-            with timer.part(part):
-                result = function(*arguments, **options)
-            if function.__name__ == "frames_at":
+            start = time.process_time()
+            result = function(*arguments, **options)
+            seconds[part] += time.process_time() - start
+            if part == "decode":
                 video, indices = arguments
                 size = result.shape[1:3]
                 stored = np.unique(video.positions_in_file(indices))
@@ -119,13 +96,12 @@ def reading_timed(timer: PartTimer, windows: list[Window]) -> Iterator[None]:
 
         return call
 
-    try:
-        for (owner, name, original), (_, _, part) in zip(originals, parts, strict=True):
+    with contextlib.ExitStack() as stack:
+        for owner, name, part in parts:
+            original = getattr(owner, name)
+            stack.callback(setattr, owner, name, original)
             setattr(owner, name, timed(original, part))
         yield
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
 
 
 def use_one_thread() -> None:
@@ -165,17 +141,19 @@ def time_parts(loader: WatchedLoader, *, seconds: float, repeats: int | None = N
     use_one_thread()
     keys = endless_keys(loader.sampler)
     _ = loader.dataset[next(keys)[0]]  # triggers late imports
-    timer, windows = PartTimer(), list[Window]()
+    cpu_seconds, windows = dict.fromkeys(PARTS, 0.0), list[Window]()
     num_clips = num_items = num_windows = num_batches = 0
-    floor_seconds = 0.0
+    floor_seconds = item_seconds = 0.0
     deadline = time.monotonic() + seconds
     while num_batches < repeats if repeats else num_batches == 0 or time.monotonic() < deadline:
         batch_keys = next(keys)
-        with reading_timed(timer, windows):
-            with timer.part("augment"):
-                samples = [loader.dataset[key] for key in batch_keys]
-            with timer.part("collate"):
-                batch = loader.collate_fn(samples)
+        start = time.process_time()
+        with reading_timed(cpu_seconds, windows):
+            samples = [loader.dataset[key] for key in batch_keys]
+        collate_start = time.process_time()
+        batch = loader.collate_fn(samples)
+        cpu_seconds["collate"] += time.process_time() - collate_start
+        item_seconds += collate_start - start
         num_clips, num_items = num_clips + len(batch.clips), num_items + len(samples)
         del samples, batch
         start = time.process_time()
@@ -185,7 +163,9 @@ def time_parts(loader: WatchedLoader, *, seconds: float, repeats: int | None = N
         windows.clear()
     if not num_clips:
         raise ValueError(f"none of {num_items} items yields a clip")
-    return PartTimes(num_clips, num_items, num_windows, {part: timer.seconds[part] for part in PARTS}, floor_seconds)
+    cpu_seconds["augment"] = item_seconds - cpu_seconds["open"] - cpu_seconds["decode"]
+    cpu_seconds["decode"] -= cpu_seconds["convert"]
+    return PartTimes(num_clips, num_items, num_windows, cpu_seconds, floor_seconds)
 
 
 def time_workers(loader: WatchedLoader, *, seconds: float) -> WorkerRate:

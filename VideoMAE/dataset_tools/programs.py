@@ -49,11 +49,11 @@ def stop(signal_number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt(signal_number)
 
 
-def write_unless_different(contents: Mapping[Path, str], *, overwrite: bool) -> None:
-    """Writes text files, but none of them if one exists with other content and `overwrite` is False.
+def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:
+    """Writes text files; unless `overwrite`, none of them if one exists with other content.
 
     Raises:
-        ValueError: such a file exists, or a file cannot be written.
+        ValueError: a file exists with other content, or cannot be written.
     """
     changed = {file: text for file, text in contents.items() if not file.exists() or file.read_bytes() != text.encode()}
     existing = [file for file in changed if file.exists()]

@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 
 from VideoMAE.data.vce import Annotations, read_annotations
-from VideoMAE.dataset_tools.programs import run_program, write_unless_different
+from VideoMAE.dataset_tools.programs import run_program, write_new_files
 
 logger = logging.getLogger("vce_to_videomae_dataset")
 
@@ -62,7 +62,7 @@ def run(settings: Settings) -> bool:
         )
     lists = {"train": train.select(range(num_train)), "val": train.select(range(num_train, num_videos)), "test": test}
     contents = {out_dir / f"{name}.csv": format_list(videos) for name, videos in lists.items()}
-    write_unless_different(contents, overwrite=settings.overwrite)
+    write_new_files(contents, overwrite=settings.overwrite)
     logger.info("%s: %s", out_dir, ", ".join(f"{len(videos.ids)} {name}" for name, videos in lists.items()))
     return True
 

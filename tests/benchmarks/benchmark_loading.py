@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -28,7 +29,7 @@ from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, Train
 from VideoMAE.data.vce import TrainDataset
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.benchmark_loader import open_benchmark
-from VideoMAE.dataset_tools.loader_timing import PartTimer, Window, decode_windows, endless_keys, reading_timed
+from VideoMAE.dataset_tools.loader_timing import Window, decode_windows, endless_keys, reading_timed
 from VideoMAE.video.reader import Video
 
 COMMON_FLAGS = ("--batch_size", "1", "--device", "cpu")
@@ -87,7 +88,7 @@ def windows_of(loader: WatchedLoader, keys: Sequence[Any]) -> list[list[Window]]
     found = []
     for key in keys:
         windows: list[Window] = []
-        with reading_timed(PartTimer(), windows):
+        with reading_timed(defaultdict(float), windows):
             _ = loader.dataset[key]
         found.append(windows)
     return found
