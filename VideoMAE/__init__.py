@@ -4,10 +4,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+__version__ = "0.2.0"
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM_FOLDERS = [REPOSITORY / name for name in ("VideoMAE", "data_prep", "models")]
-# Packages of requirements.txt that every program may import, by the names under which they are imported. DeepSpeed and
-# decord are left out: programs run without them and say themselves when they need them.
+# Import names of the packages in requirements.txt that every program may import. DeepSpeed and decord are not in the
+# list: most programs run without them, and the others report them.
 REQUIRED = (
     "av",
     "cv2",
@@ -30,8 +32,8 @@ def check_packages() -> None:
     """Checks that the required packages are installed, without importing them.
 
     Raises:
-        ImportError: some are missing; it names the command that helps.
-        SystemExit: the same, where this interpreter runs one of the project's programs: a traceback would hide it.
+        ImportError: packages are missing; the message has the command that installs them.
+        SystemExit: instead of the ImportError in a program of the project, without a traceback.
     """
     missing = [name for name in REQUIRED if name not in sys.modules and find_spec(name) is None]
     if not missing:

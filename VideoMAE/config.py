@@ -1,12 +1,18 @@
-"""Every flag, once: its name, type, default and meaning. Frozen dataclasses, turned into a command line by tyro."""
+"""Every flag of the training programs: name, type, default, meaning, range, and whether it is part of a run's identity.
+
+A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. All that is known of a flag is
+attached to its field: `Range` (the allowed values), `MAY_CHANGE` (a run may resume with another value) and
+`ProbeRequires` (the only value that --linear_probe allows).
+"""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_type_hints
 
 import tyro
 
+DecoderName = Literal["decord", "pyav"]
 ModelName = Literal[
     "vit_micro_patch16_224",
     "vit_small_patch16_224",
@@ -14,336 +20,401 @@ ModelName = Literal[
     "vit_large_patch16_224",
     "vit_huge_patch16_224",
 ]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Which videos, which frames of them."""
+class Range(NamedTuple):
+    """The values that a flag allows; None is always allowed."""
+
+    low: float = 0
+    high: float = float("inf")
+    includes_low: bool = True
+
+    def allows(self, value: float | None) -> bool:
+        """Whether the value lies in the range."""
+        if value is None:
+            return True
+        return self.low <= value <= self.high and (self.includes_low or value > self.low)
+
+    def __str__(self) -> str:
+        if self.high == float("inf"):
+            return f"{'at least' if self.includes_low else 'above'} {self.low:g}"
+        return f"in {'[' if self.includes_low else '('}{self.low:g}, {self.high:g}]"
+
+
+class ProbeRequires(NamedTuple):
+    """The only value of a flag that can be combined with --linear_probe, and why."""
+
+    value: Any
+    reason: str
+
+
+class _MayChange:
+    """Marks a flag that does not change a run's results: the run may resume with another value."""
+
+
+MAY_CHANGE = _MayChange()
+
+Count = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+NonNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, includes_low=False)]
+UnitInterval = Annotated[float, Range(0, 1)]
+PositiveUnitInterval = Annotated[float, Range(0, 1, includes_low=False)]
+
+
+def also(*names: str) -> Any:
+    """Other spellings of a flag."""
+    return tyro.conf.arg(aliases=names)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipDataConfig:
+    """Videos and the frames sampled from them."""
+
+    num_frames: Count = 16
+    """Frames in a clip."""
+    input_size: Count = 224
+    """Side of the square input of the network, pixels."""
+    val_fraction: float = 0.1
+    """Fraction of the training labels held out for validation."""
+    decoder: Annotated[DecoderName, MAY_CHANGE] = "decord"
+    """Decoder of ordinary videos; PyAV reads the others. Both return the same frames."""
+    decode_seconds: Annotated[Positive, MAY_CHANGE] = 120.0
+    """Time limit for decoding one video; a video that takes longer counts as unreadable."""
+    max_bad_videos: Annotated[UnitInterval, MAY_CHANGE] = 0.01
+    """Largest fraction of unreadable training videos that training tolerates."""
+    exclude: Annotated[Path | None, MAY_CHANGE] = None
+    """File of video ids, one per line, to leave out of training and testing, with every comparison that contains one
+    (data_prep/check_dataset.py --write_exclude)."""
+    exclude_content: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
+    """Not a flag: checksum of the ids in --exclude; part of the run's identity."""
+    num_workers: Annotated[NonNegativeInt, MAY_CHANGE] = 10
+    """Loader processes of each training process."""
+    pin_mem: Annotated[bool, MAY_CHANGE] = True
+    """Use pinned host memory for faster copies to a GPU."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig(ClipDataConfig):
+    """Videos and the frames sampled from them."""
 
     data_path: Path
     """Folder of the dataset: train_labels.json, test_labels.json, videos/."""
     data_set: Literal["VCE"] = "VCE"
-    """Kind of dataset."""
+    """Type of dataset."""
     label_path: Path | None = None
-    """Folder of train.csv, val.csv, test.csv (lines 'PATH CLASS') that replace the JSON labels."""
-    nb_classes: int | None = None
-    """Outputs of the model; None: as many as the dataset has emotions. Another number is refused."""
-    num_frames: int = 16
-    """Frames in a clip."""
-    sampling_rate: int = 4
-    """Frames from one frame of a clip to the next: in evaluation, and in training when --train_fps is None."""
-    train_fps: float | None = 4.0
+    """Folder of train.csv, val.csv and test.csv (lines 'PATH CLASS') that replace the JSON labels."""
+    nb_classes: Annotated[Annotated[int | None, Range(1)], MAY_CHANGE] = None
+    """Outputs of the network. None: the number of emotions of the dataset, the only other value accepted."""
+    sampling_rate: Count = 4
+    """Distance of a clip's frames, in frames: in evaluation, and in training if --train_fps is None."""
+    train_fps: Annotated[float | None, Range(0, includes_low=False)] = 4.0
     """Training clips are consecutive frames of the video resampled to this rate; shorter videos are left out. None:
-    --sampling_rate."""
-    num_sample: int = 1
+    use --sampling_rate."""
+    num_sample: Annotated[Count, ProbeRequires(1, "features are computed from the validation view of each video")] = 1
     """Augmented copies of each training clip in a batch (repeated augmentation); the video is decoded once."""
-    input_size: int = 224
-    """Side of the square the model sees, pixels."""
-    short_side_size: int = 224
-    """Short side that evaluation frames are resized to before cropping, pixels."""
-    test_num_segment: int = 2
+    short_side_size: Count = 224
+    """Short side of evaluation frames before cropping, pixels."""
+    test_num_segment: Count = 2
     """Test views along time."""
-    test_num_crop: int = 3
+    test_num_crop: Count = 3
     """Test views along the long side."""
     test_average: Literal["logits", "softmax"] = "logits"
-    """What is averaged over a test video's views."""
+    """What is averaged over the views of a test video."""
     val_fraction: float = 0.1
-    """Last part of the training labels that is held out for validation (JSON labels)."""
+    """Fraction of the training labels held out for validation: the last ones in the file (JSON labels)."""
     train_on_all: bool = False
-    """Train on the validation part too, as the original did; the best epoch is then chosen on seen videos."""
-    decoder: Literal["decord", "pyav"] = "decord"
-    """Decoder of ordinary videos; PyAV decodes the others. The frames are the same."""
-    decode_seconds: float = 120.0
-    """A worker that is at one video for longer is ended, and the video counts as unreadable."""
-    max_bad_videos: float = 0.01
-    """Largest share of unreadable training videos that may be skipped."""
-    exclude: Path | None = None
-    """File of video ids, one a line, that neither train nor test (data_prep/check_dataset.py --write_exclude)."""
-    exclude_content: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
-    """Not a flag: what the run found in that file, so that config.json tells two lists apart."""
-    num_workers: int = 10
-    """Loader processes of each training process."""
-    pin_mem: bool = True
-    """Pinned host memory for faster copies to a GPU."""
+    """Train on the validation videos too, as the original did; the best epoch is then selected on seen videos."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipAugmentConfig:
-    """What training does to the pixels of a clip."""
+    """Augmentation of training clips."""
 
     aa: str = "rand-m7-n4-mstd0.5-inc1"
-    """RandAugment over the whole clip, in timm's notation; 'none' switches it off."""
+    """RandAugment policy in timm's notation, applied to all frames of a clip alike; 'none' disables it."""
     train_interpolation: Literal["random", "bilinear", "bicubic"] = "bicubic"
-    """Resampling of RandAugment's geometric operations."""
-    min_crop_area: float = 0.08
-    """Smallest area of the random resized crop, as a share of the frame."""
-    reprob: float = 0.25
+    """Interpolation of RandAugment's geometric operations."""
+    min_crop_area: PositiveUnitInterval = 0.08
+    """Smallest area of the random resized crop, as a fraction of the frame."""
+    reprob: UnitInterval = 0.25
     """Probability of random erasing."""
     remode: Literal["pixel", "rand", "const"] = "pixel"
-    """What erasing fills with: noise per pixel, one random colour, or zeros."""
-    recount: int = 1
-    """Boxes that erasing fills."""
-    device_augment: bool = False
-    """Fused augmentation on the training device: workers ship the frames' bytes and what was drawn. For a GPU whose
-    processors cannot keep up."""
+    """Fill of erased boxes: noise per pixel, one random color, or zeros."""
+    recount: Count = 1
+    """Number of erased boxes."""
 
 
-@dataclasses.dataclass(frozen=True)
+_WHOLE_CLIPS = "the head is trained on features of whole clips"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig(ClipAugmentConfig):
-    """What training does to the pixels, of one clip and across a batch."""
+    """Augmentation of training clips and of batches."""
 
     augment: Literal["exact", "fused"] = "fused"
-    """fused: each frame is resampled once for all operations of a draw; exact: operation by operation, as the original,
-    several times slower. Same draws, nearly the same pixels: VideoMAE/augment/fused_augment.py says what differs."""
-    mixup: float = 0.0
-    """Alpha of mixup; 0 switches it off. The original built mixup and cutmix and applied them only in its 'classes'
+    """fused: each frame is resampled once for all operations; exact: one operation after the other, as the original,
+    several times slower. The random parameters are equal and the pixels nearly so (VideoMAE/augment/fused.py)."""
+    mixup: Annotated[NonNegative, ProbeRequires(0, _WHOLE_CLIPS)] = 0.0
+    """Alpha of mixup; 0 disables it. The original constructed mixup and cutmix but applied them only in its 'classes'
     recipe."""
-    cutmix: float = 0.0
-    """Alpha of cutmix; 0 switches it off."""
-    mixup_prob: float = 1.0
-    """Probability that a batch is mixed, where mixup or cutmix is on."""
-    mixup_switch_prob: float = 0.5
-    """Probability of cutmix where both are on."""
+    cutmix: Annotated[NonNegative, ProbeRequires(0, _WHOLE_CLIPS)] = 0.0
+    """Alpha of cutmix; 0 disables it."""
+    mixup_prob: UnitInterval = 1.0
+    """Probability of mixing a batch, if mixup or cutmix is enabled."""
+    mixup_switch_prob: UnitInterval = 0.5
+    """Probability of cutmix, if both are enabled."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
     """One mixing ratio per batch, per pair or per clip."""
 
 
-@dataclasses.dataclass(frozen=True)
+_FROZEN = "the network is frozen"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The network and where its weights come from."""
+    """The network and its initial weights."""
 
     model: ModelName = "vit_base_patch16_224"
     """Size of the ViT."""
     finetune: Path | None = None
     """Checkpoint to start from: pre-trained or fine-tuned. With --eval: the checkpoint to test."""
     model_key: str = "model|module"
-    """Keys of the checkpoint that may hold the weights; the first that is there wins."""
+    """Keys of the checkpoint that may hold the weights; the first one present is used."""
     model_prefix: str = ""
-    """Keep only the checkpoint's names that begin so, without it."""
-    tubelet_size: int = 2
+    """Load only parameters whose names start with this prefix, and remove it from the names."""
+    tubelet_size: Count = 2
     """Frames in a token."""
-    fc_drop_rate: float = 0.0
+    fc_drop_rate: Annotated[UnitInterval, ProbeRequires(0, "--weight_decay regularizes the head")] = 0.0
     """Dropout before the head."""
-    drop: float = 0.0
+    drop: Annotated[UnitInterval, ProbeRequires(0, _FROZEN)] = 0.0
     """Dropout in the blocks."""
-    attn_drop_rate: float = 0.0
+    attn_drop_rate: Annotated[UnitInterval, ProbeRequires(0, _FROZEN)] = 0.0
     """Dropout of attention weights."""
-    drop_path: float = 0.1
-    """Stochastic depth of the last block; rises linearly from 0 at the first."""
+    drop_path: UnitInterval = 0.1
+    """Stochastic depth rate of the last block; increases linearly from 0 at the first block."""
     init_scale: float = 0.001
-    """Factor on the head's random start weights."""
+    """Factor on the head's initial weights."""
     use_mean_pooling: bool = True
-    """Mean of all tokens; otherwise (also spelled --use_cls) the first token."""
-    use_checkpoint: bool = False
-    """Activation checkpointing: less memory, about a third more computing."""
+    """Mean over all tokens; otherwise (also spelled --use_cls) the first token."""
+    use_checkpoint: Annotated[bool, ProbeRequires(False, _FROZEN)] = False
+    """Activation checkpointing: less memory, about a third more compute."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """How the weights learn."""
+    """Optimization."""
 
-    batch_size: int = 8
-    """Videos per process and step; total batch = batch_size x update_freq x processes."""
-    update_freq: int = 1
-    """Batches added up before an optimizer step."""
+    batch_size: Annotated[Count, MAY_CHANGE] = 8  # resuming compares the total batch size
+    """Videos per process and step; total batch size = batch_size x update_freq x processes."""
+    update_freq: Annotated[Count, MAY_CHANGE] = 1
+    """Batches per optimizer step (gradient accumulation)."""
     linear_probe: bool = False
-    """Train the head alone, on features that the frozen network gives of every video once; see linear_probe.py."""
-    epochs: int = 50
-    """Passes over the training videos. With --linear_probe at most 5 times as many steps of L-BFGS."""
+    """Train only the head, on features that the frozen network computes once for every video."""
+    epochs: Count = 50
+    """Passes over the training videos. With --linear_probe: a fifth of the largest number of L-BFGS steps."""
     opt: str = "adamw"
-    """Optimizer, a name that timm knows."""
-    lr: float = 5e-4
-    """Base learning rate; the actual one is lr x total batch / 256."""
-    min_lr: float = 1e-6
-    """Base learning rate at the end, scaled likewise."""
-    warmup_epochs: float = 5
+    """Optimizer, by its name in timm."""
+    lr: NonNegative = 5e-4
+    """Base learning rate; the learning rate is lr x total batch size / 256."""
+    min_lr: NonNegative = 1e-6
+    """Final base learning rate, scaled likewise."""
+    warmup_epochs: NonNegative = 5
     """Epochs of linear warm-up from 0."""
     warmup_steps: int = -1
-    """Steps of linear warm-up; above 0 wins over --warmup_epochs."""
+    """Steps of linear warm-up; a value above 0 overrides --warmup_epochs."""
     opt_betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's decay rates."""
-    opt_eps: float = 1e-8
+    """Adam's betas."""
+    opt_eps: NonNegative = 1e-8
     """Adam's epsilon."""
-    momentum: float = 0.9
+    momentum: UnitInterval = 0.9
     """SGD's momentum."""
-    weight_decay: float = 0.05
-    """Weight decay; none on biases and norms. With --linear_probe the loss has half of it times the weights'
-    squares, on features of unit spread."""
-    weight_decay_end: float | None = None
-    """Weight decay at the end, reached by a cosine. None: constant."""
-    layer_decay: float = 0.75
-    """Learning rate of a block relative to that of the next."""
-    clip_grad: float | None = None
-    """Largest norm of the gradient. None: no clipping."""
-    model_ema: bool = False
-    """Keep an exponential moving average of the weights; validation and testing use it."""
-    model_ema_decay: float = 0.9999
-    """Decay of that average per step."""
+    weight_decay: NonNegative = 0.05
+    """Weight decay; none on biases and norms. With --linear_probe: L2 penalty, weight_decay / 2 x the squared weights,
+    on features of unit variance."""
+    weight_decay_end: Annotated[float | None, Range(0), ProbeRequires(None, "the head has a single objective")] = None
+    """Final weight decay of a cosine schedule. None: constant."""
+    layer_decay: PositiveUnitInterval = 0.75
+    """Ratio of the learning rates of consecutive blocks."""
+    clip_grad: Annotated[
+        float | None, Range(0, includes_low=False), ProbeRequires(None, "L-BFGS chooses its own step sizes")
+    ] = None
+    """Largest gradient norm. None: no clipping."""
+    model_ema: Annotated[bool, ProbeRequires(False, "the head is solved to its optimum")] = False
+    """Keep an exponential moving average of the weights, which is validated and tested."""
+    model_ema_decay: UnitInterval = 0.9999
+    """Decay of the moving average per step."""
     model_ema_force_cpu: bool = False
-    """Keep the average in host memory."""
+    """Keep the moving average in host memory."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where, on what and how to run."""
+    """Output, hardware and checkpoints."""
 
-    output_dir: Path
+    output_dir: Annotated[Path, MAY_CHANGE]
     """Folder for checkpoints, results and logs."""
-    log_dir: Path | None = None
-    """Folder for tensorboard events. None: in the output folder."""
-    eval: bool = False
-    """Only test the checkpoint named by --finetune."""
+    log_dir: Annotated[Path | None, MAY_CHANGE] = None
+    """Folder for tensorboard events. None: tensorboard/ in the output folder."""
+    eval: Annotated[bool, ProbeRequires(False, "--eval does not train")] = False
+    """Only test the checkpoint of --finetune."""
     disable_eval_during_finetuning: bool = False
-    """No validation between epochs; the last epoch's weights are tested."""
-    dist_eval: bool = True
-    """Share validation and testing among the processes; otherwise the first does all."""
+    """Skip validation; the weights of the last epoch are tested."""
+    dist_eval: Annotated[bool, MAY_CHANGE] = True
+    """Distribute validation and testing over the processes; otherwise the first process does all of it."""
     enable_deepspeed: bool = False
-    """Train through DeepSpeed; otherwise through DistributedDataParallel."""
+    """Train with DeepSpeed; otherwise with DistributedDataParallel."""
     zero_stage: Literal[0, 1, 2] = 0
     """DeepSpeed's ZeRO stage."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the network; auto: bf16 on a GPU that has it, else fp16 on a GPU, fp32 on a CPU."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """auto: a GPU where there is one."""
-    seed: int = 0
-    """Of weights, splits, sampling and augmentation."""
-    resume: Path | None = None
-    """Checkpoint of this very run to go on from."""
-    auto_resume: bool = True
-    """Go on from the newest whole checkpoint in the output folder, if there is one."""
-    save_ckpt: bool = True
+    precision: Precision = "auto"
+    """Precision of the network. auto: bf16 on a GPU that supports it, else fp16 on a GPU, fp32 on a CPU."""
+    device: Annotated[Literal["auto", "cuda", "cpu"], MAY_CHANGE] = "auto"
+    """auto: a GPU if there is one."""
+    seed: NonNegativeInt = 0
+    """Seed of the weights, the splits, the sampling and the augmentation."""
+    resume: Annotated[
+        Path | None, MAY_CHANGE, ProbeRequires(None, "features in the output folder are reused automatically")
+    ] = None
+    """Checkpoint of this run to resume from."""
+    auto_resume: Annotated[bool, MAY_CHANGE] = True
+    """Resume from the newest intact checkpoint in the output folder, if there is one."""
+    save_ckpt: Annotated[bool, MAY_CHANGE] = True
     """Write checkpoints."""
-    save_ckpt_freq: int = 10
-    """Keep the checkpoint of every n-th epoch besides the best and the last."""
-    save_ckpt_steps: int = 0
-    """Save the run's state after every n-th optimizer step too; 0: not."""
-    save_ckpt_minutes: float = 30.0
-    """Save the run's state when so many minutes have passed since it was last saved; 0: only between epochs."""
-    start_epoch: int = 0
-    """First epoch when not resuming, for going on with weights from elsewhere."""
+    save_ckpt_freq: Annotated[Count, MAY_CHANGE] = 10
+    """Keep the checkpoint of every n-th epoch, in addition to the best and the last."""
+    save_ckpt_steps: Annotated[NonNegativeInt, MAY_CHANGE, ProbeRequires(0, "the head is trained in one piece")] = 0
+    """Also save after every n-th optimizer step; 0: do not."""
+    save_ckpt_minutes: Annotated[NonNegative, MAY_CHANGE] = 30.0
+    """Also save when this many minutes have passed since the last checkpoint; 0: save only between epochs."""
+    start_epoch: Annotated[NonNegativeInt, ProbeRequires(0, "the head is trained from the start")] = 0
+    """First epoch of a run that does not resume, counted from 0; for continuing with weights of another program."""
 
 
-@dataclasses.dataclass(frozen=True)
-class VCEConfig:
-    """Fine-tune a VideoMAE ViT on VCE: the intensities of 27 emotions that a video evokes."""
+REFUSED_FLAGS = {
+    "--warmup_lr": "warm-up starts at 0; the original ignored this flag",
+    "--num_segments": "a training clip is one window; the original ignored this flag",
+    "--world_size": "the launcher sets the number of processes",
+    "--dist_url": "the launcher sets the rendezvous address",
+    "--dist_on_itp": "only the variables of torchrun and Slurm are read",
+    "--color_jitter": "RandAugment (--aa) replaces it; the original never applied it together with --aa",
+    "--crop_pct": "evaluation resizes to --short_side_size and crops --input_size",
+    "--deepspeed_config": "the DeepSpeed configuration is derived from the other flags",
+    "--num_gpus": "the launcher sets the number of processes, one per GPU",
+    "--wandb": "metrics are written to log.txt, steps.jsonl and tensorboard",
+}
+"""Flags of the original that have no effect here, and why."""
 
-    data: DataConfig
-    augment: AugmentConfig
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """What the two fine-tuning programs share."""
+
+    refused_flags: ClassVar[Mapping[str, str]] = REFUSED_FLAGS
+    data: ClipDataConfig
+    augment: ClipAugmentConfig
     model: ModelConfig
     optim: OptimConfig
     run: RunConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VCEConfig(FinetuneConfig):
+    """Fine-tune a VideoMAE ViT on VCE: the intensities of the emotions that a video evokes."""
+
+    data: DataConfig
+    augment: AugmentConfig
     loss: Annotated[Literal["bce", "ce", "soft_ce", "mse"], tyro.conf.arg(prefix_name=False)] = "bce"
     """bce: intensities; ce: the most intense emotion; soft_ce: intensities as a distribution; mse: squared error."""
-    smoothing: Annotated[float, tyro.conf.arg(prefix_name=False)] = 0.1
+    smoothing: Annotated[UnitInterval, tyro.conf.arg(prefix_name=False)] = 0.1
     """Label smoothing of --loss ce."""
 
 
-def also(*names: str) -> Any:
-    """Further spellings of a flag."""
-    return tyro.conf.arg(aliases=names)
-
-
-@dataclasses.dataclass(frozen=True)
-class V2VDataConfig:
-    """Which videos, which frames of them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class V2VDataConfig(ClipDataConfig):
+    """Videos and the frames sampled from them."""
 
     data_dir: Annotated[Path, also("--data_path")]
     """Folder of the dataset: train_labels.json, test_labels.json, listwise_labels.json, videos/."""
     train_labels: Path | None = None
-    """File of comparisons to train on in place of train_labels.json; with --loss listwise it may hold lists."""
-    num_frames: int = 16
-    """Frames in a clip, evenly over the whole video."""
-    input_size: int = 224
-    """Side of the square the model sees, pixels."""
+    """File of training comparisons that replaces train_labels.json; with --loss listwise it may contain lists."""
     crop: Literal["squash", "center"] = "squash"
-    """squash: the whole frame, whatever its shape; center: the central square of the frame, undistorted."""
+    """squash: the whole frame, resized to a square; center: the central square of the frame."""
     val_fraction: float = 0.1
-    """Share of the training comparisons that is held out for choosing the best epoch, at most; whole connected
-    components, so that no video is on both sides."""
-    decoder: Literal["decord", "pyav"] = "decord"
-    """Decoder of ordinary videos; PyAV decodes the others. The frames are the same."""
-    decode_seconds: float = 120.0
-    """A worker that is at one video for longer is ended, and the video counts as unreadable."""
-    max_bad_videos: float = 0.01
-    """Largest share of unreadable training videos whose comparisons may be left out."""
-    exclude: Path | None = None
-    """File of video ids, one a line; every comparison with one of them goes, in training and testing
-    (data_prep/check_dataset.py --write_exclude)."""
-    exclude_content: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None
-    """Not a flag: what the run found in that file, so that config.json tells two lists apart."""
-    num_workers: int = 2
+    """Largest fraction of the training comparisons held out to select the best epoch; whole connected components, so
+    that no video is in both parts."""
+    num_workers: Annotated[NonNegativeInt, MAY_CHANGE] = 2
     """Loader processes of each training process."""
-    pin_mem: bool = True
-    """Pinned host memory for faster copies to a GPU."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class V2VAugmentConfig(ClipAugmentConfig):
-    """What training does to the pixels of a clip."""
+    """Augmentation of training clips."""
 
     augment: Literal["none", "exact", "fused"] = "none"
-    """none, as the recipe; the others augment training clips as VCE's training does, by RandAugment, random resized
-    crop, flip and erasing (see --aa and its neighbours): exact operation by operation, fused several times faster."""
+    """none, as in the recipe; exact or fused: VCE's training augmentation (RandAugment, random resized crop, flip,
+    erasing), one operation after the other or several times faster."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class V2VModelConfig(ModelConfig):
-    """The network and where its weights come from."""
+    """The network and its initial weights."""
 
     finetune: Annotated[Path | None, also("--checkpoint")] = None
-    """Checkpoint to start from, pre-trained or of a VCE or V2V run; a head of emotions is dropped. With --mode eval
-    the checkpoint to test."""
+    """Checkpoint to start from: pre-trained, or of a VCE or V2V run; an emotion head is dropped. With --mode eval: the
+    checkpoint to test."""
     init_scale: tyro.conf.Suppress[tyro.conf.Fixed[float]] = 1.0
     """Not a flag of V2V; see V2VConfig.refused_flags."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class V2VOptimConfig(OptimConfig):
-    """How the weights learn."""
+    """Optimization."""
 
-    batch_size: int = 4
-    """Comparisons per process and step; total batch = batch_size x update_freq x processes."""
-    epochs: Annotated[int, also("--num_epochs")] = 10
-    """Passes over the training comparisons."""
+    batch_size: Annotated[Count, MAY_CHANGE] = 4
+    """Comparisons per process and step; total batch size = batch_size x update_freq x processes."""
+    epochs: Annotated[Count, also("--num_epochs")] = 10
+    """Passes over the training comparisons. With --linear_probe: a fifth of the largest number of L-BFGS steps."""
     opt: str = "sgd"
-    """Optimizer, a name that timm knows; sgd is with Nesterov momentum."""
-    lr: float = 0.01
-    """Learning rate, whatever the total batch."""
-    min_lr: float = 0.0
-    """Learning rate at the end."""
-    warmup_epochs: float = 0
+    """Optimizer, by its name in timm; sgd uses Nesterov momentum."""
+    lr: NonNegative = 0.01
+    """Learning rate, independent of the total batch size."""
+    min_lr: NonNegative = 0.0
+    """Final learning rate."""
+    warmup_epochs: NonNegative = 0
     """Epochs of linear warm-up from 0."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Weight decay; none on biases and norms."""
-    layer_decay: float = 1.0
-    """Learning rate of a block relative to that of the next."""
+    layer_decay: PositiveUnitInterval = 1.0
+    """Ratio of the learning rates of consecutive blocks."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class V2VRunConfig(RunConfig):
-    """Where, on what and how to run."""
+    """Output, hardware and checkpoints."""
 
-    output_dir: Annotated[Path, also("--results_path")]
+    output_dir: Annotated[Path, also("--results_path"), MAY_CHANGE]
     """Folder for checkpoints, results and logs."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the network; auto: bf16 on a GPU that has it, else fp16 on a GPU, fp32 on a CPU."""
-    eval: bool = False
-    """Only test the checkpoint named by --finetune; also spelled --mode eval."""
-    results_prefix: str = ""
-    """Begins the names of results.json and scores.jsonl, before an underscore."""
-    disable_tqdm: Literal[0, 1] = 0
+    precision: Precision = "fp32"
+    """Precision of the network. auto: bf16 on a GPU that supports it, else fp16 on a GPU, fp32 on a CPU."""
+    eval: Annotated[bool, ProbeRequires(False, "--eval does not train")] = False
+    """Only test the checkpoint of --finetune; also spelled --mode eval."""
+    results_prefix: Annotated[str, MAY_CHANGE] = ""
+    """Prefix of the file names results.json and scores.jsonl, followed by an underscore."""
+    disable_tqdm: Annotated[Literal[0, 1], MAY_CHANGE] = 0
     """1: no progress bars."""
     select_on: Literal["held_out", "test"] = "held_out"
-    """Which pairs choose the best epoch: held-out training pairs, or, as the original did, the test pairs, with all
-    training pairs trained on."""
+    """Pairs that select the best epoch: held-out training pairs, or, as in the original, the test pairs, with training
+    on all training pairs."""
 
 
-@dataclasses.dataclass(frozen=True)
-class V2VConfig:
-    """Fine-tune a VideoMAE ViT on V2V: which of two videos, or in which order several, feel better."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class V2VConfig(FinetuneConfig):
+    """Fine-tune a VideoMAE ViT on V2V: which of two videos is more pleasant, or the order of several."""
 
     refused_flags: ClassVar[Mapping[str, str]] = {
-        "--init_scale": "V2V's head keeps torch.nn.Linear's start weights; the original ignored this flag for V2V"
+        **REFUSED_FLAGS,
+        "--init_scale": "the V2V head keeps the initial weights of torch.nn.Linear; the original ignored this flag",
     }
     data: V2VDataConfig
     augment: V2VAugmentConfig
@@ -351,6 +422,119 @@ class V2VConfig:
     optim: V2VOptimConfig
     run: V2VRunConfig
     loss: Annotated[Literal["logistic", "hinge", "listwise"], tyro.conf.arg(prefix_name=False)] = "logistic"
-    """logistic: Bradley-Terry on pairs; hinge: pairs apart by --margin; listwise: Plackett-Luce on whole lists."""
-    margin: Annotated[float, tyro.conf.arg(prefix_name=False)] = 1.0
-    """Difference of scores from which --loss hinge is zero."""
+    """logistic: Bradley-Terry on pairs; hinge: margin loss on pairs; listwise: Plackett-Luce on whole lists."""
+    margin: Annotated[NonNegative, tyro.conf.arg(prefix_name=False)] = 1.0
+    """Score difference above which --loss hinge is zero."""
+
+
+Config = TypeVar("Config", bound=FinetuneConfig)
+
+
+class Flag(NamedTuple):
+    """One flag of a configuration, with what is attached to its field."""
+
+    name: str
+    value: Any
+    metadata: tuple[Any, ...]
+
+    def get(self, kind: type) -> Any:
+        """The attachment of this type, or None."""
+        return next((entry for entry in self.metadata if isinstance(entry, kind)), None)
+
+
+def flags_of(config: Any) -> Iterator[Flag]:
+    """Every flag of a configuration."""
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from flags_of(value)
+        else:
+            yield Flag(field.name, value, getattr(hints[field.name], "__metadata__", ()))
+
+
+def names_that_may_change(config_type: type) -> frozenset[str]:
+    """The flags of a configuration class with which a run may resume whatever their value was."""
+    names: set[str] = set()
+    for name, hint in get_type_hints(config_type, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            names |= names_that_may_change(hint)  # type: ignore[arg-type]
+        elif MAY_CHANGE in getattr(hint, "__metadata__", ()):
+            names.add(name)
+    return frozenset(names)
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """The settings as nested JSON values, paths as strings."""
+
+    def to_jsonable(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: to_jsonable(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [to_jsonable(entry) for entry in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return to_jsonable(dataclasses.asdict(config))
+
+
+def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by the names of their flags."""
+    values: dict[str, Any] = {}
+    for key, value in nested.items():
+        values.update(flat(value) if isinstance(value, Mapping) else {key: value})
+    return values
+
+
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """The flags that make two configurations different runs, each as '--flag: OLD there, NEW here'."""
+    old, new = flat(saved), flat(current)
+    may_change = names_that_may_change(VCEConfig) | names_that_may_change(V2VConfig)
+    return [
+        f"{'the checksum of the labels' if key == 'labels' else f'--{key}'}: {old.get(key)} there, {new.get(key)} here"
+        for key in sorted(old.keys() | new.keys())
+        if key not in may_change and old.get(key) != new.get(key)
+    ]
+
+
+def with_absolute_paths(config: Any) -> Any:
+    """The same settings with absolute paths, so that a path has the same meaning in every working directory."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = with_absolute_paths(value)
+        elif isinstance(value, Path):
+            changes[field.name] = value.resolve()
+    return dataclasses.replace(config, **changes)
+
+
+def check_config(config: FinetuneConfig) -> None:
+    """Checks the values of all flags before anything is read or written.
+
+    Raises:
+        ValueError: names the flag, its value and what is allowed.
+    """
+    values: dict[str, Any] = {}
+    for flag in flags_of(config):
+        values[flag.name] = flag.value
+        allowed = flag.get(Range)
+        if allowed is not None and not allowed.allows(flag.value):
+            raise ValueError(f"--{flag.name} {flag.value}: must be {allowed}")
+        required = flag.get(ProbeRequires)
+        if config.optim.linear_probe and required is not None and flag.value != required.value:
+            raise ValueError(f"--linear_probe cannot be combined with --{flag.name} {flag.value}: {required.reason}")
+    if values.get("short_side_size", config.data.input_size) < config.data.input_size:
+        raise ValueError(
+            f"--short_side_size {values['short_side_size']} is smaller than --input_size {config.data.input_size}: "
+            "a crop of that size does not fit"
+        )
+    if config.run.start_epoch >= config.optim.epochs:
+        raise ValueError(f"--start_epoch {config.run.start_epoch} is not below --epochs {config.optim.epochs}")
+    clips = config.optim.batch_size * values.get("num_sample", 1)
+    if (values.get("mixup") or values.get("cutmix")) and values["mixup_mode"] != "batch" and clips % 2:
+        raise ValueError(
+            f"--mixup_mode {values['mixup_mode']} needs an even number of clips per batch, "
+            f"but --batch_size x --num_sample is {clips}"
+        )
+    if values.get("label_path") and values.get("train_on_all"):
+        raise ValueError("--train_on_all cannot be combined with --label_path: val.csv defines the validation videos")

@@ -18,9 +18,8 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import VideoMAE  # noqa: F401  # first of all: it names missing packages
 
-from VideoMAE.flags import parse_flags
+from VideoMAE.cli import parse_flags, show_messages
 from VideoMAE.inference.config import NetworkFlags
-from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("demo")
 

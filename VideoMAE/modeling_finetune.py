@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def sine_cosine_position_table(num_positions: int, width: int) -> Tensor:
-    """Fixed position codes, sine on even and cosine on odd columns. -> (1, N, D) float32
+    """Fixed position embedding, sine in even and cosine in odd columns. -> (1, N, D) float32
 
     angle(pos, j) = pos / 10000^(2 floor(j/2) / D). Source: Vaswani et al. 2017, section 3.5, over the flattened
     space-time grid.
@@ -47,7 +47,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[2:]) != self.input_shape:
-            raise ValueError(f"the model takes clips of (T, H, W) = {self.input_shape}, got {tuple(x.shape[2:])}")
+            raise ValueError(f"the model expects clips of (T, H, W) = {self.input_shape}, got {tuple(x.shape[2:])}")
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
@@ -91,7 +91,7 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leaves whole samples of a residual branch out with probability `drop`; scales the others up to keep the mean.
+    """Drops the residual branch of a sample with probability `drop` and rescales the others to keep the mean.
 
     (B, ...) -> (B, ...). Source: Huang et al. 2016, stochastic depth.
     """
@@ -145,12 +145,11 @@ class VisionTransformer(nn.Module):
     Sources: Dosovitskiy et al. 2021 (ViT), Tong et al. 2022 (VideoMAE; tubelets, joint space-time attention).
 
     Args:
-        use_mean_pooling: mean of the tokens, then `fc_norm`; otherwise `norm`, then the first token.
-        init_values: above 0, start value of the learned channel scales `gamma_1`, `gamma_2`.
-        init_scale: factor on the head's start weights; not on those of a head without bias.
-        use_learnable_pos_emb: a parameter `pos_embed` in place of the fixed sine-cosine table.
-        head_bias: without it the head is `head.0`, as in the reference's V2V checkpoints, and starts as nn.Linear does.
-        use_checkpoint: keep no activations of a block, compute them again in the backward pass.
+        use_mean_pooling: mean over the tokens, then `fc_norm`; otherwise `norm`, then the first token. init_values:
+        initial value of the learned channel scales `gamma_1` and `gamma_2`; 0: no scales. init_scale: factor on the
+        head's initial weights; not used for a head without bias. use_learnable_pos_emb: a learned `pos_embed` instead
+        of the fixed sine-cosine table. head_bias: if False, the head is `head.0`, as in the original's V2V checkpoints,
+        with nn.Linear's initial weights. use_checkpoint: activation checkpointing of the blocks.
     """
 
     def __init__(
@@ -219,16 +218,15 @@ class VisionTransformer(nn.Module):
             self.head = nn.Sequential(nn.Linear(embed_dim, num_classes, bias=False))
 
     def get_num_layers(self) -> int:
-        """Number of blocks, for layer-wise learning-rate decay."""
+        """The number of blocks, for layer-wise learning rate decay."""
         return len(self.blocks)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay leaves alone besides the one-dimensional ones."""
+        """Names of parameters without weight decay, in addition to the one-dimensional ones."""
         return {"pos_embed", "cls_token"}
 
     def tokens(self, x: Tensor, *, num_blocks: int | None = None) -> Tensor:
-        """The tokens after the first `num_blocks` blocks, 0 being the embedding; None: after all. (B, 3, T, H, W) ->
-        (B, N, D)"""
+        """The tokens after the first `num_blocks` blocks (0: the embedding; None: all). (B, 3, T, H, W) -> (B, N, D)"""
         x = self.patch_embed(x)
         x = self.pos_drop(x + self.pos_embed.to(x.dtype))
         for block in islice(self.blocks, num_blocks):
@@ -236,7 +234,7 @@ class VisionTransformer(nn.Module):
         return x
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """What the head sees. (B, 3, T, H, W) -> (B, D)"""
+        """The input of the head. (B, 3, T, H, W) -> (B, D)"""
         x = self.norm(self.tokens(x))
         return x[:, 0] if self.fc_norm is None else self.fc_norm(x.mean(1))
 

@@ -22,11 +22,11 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 
 import tyro
 
+from VideoMAE.cli import show_messages
 from VideoMAE.reporting.comparison_report import report_comparison
 from VideoMAE.reporting.metric_numbers import Resampling
 from VideoMAE.reporting.run_files import read_run
 from VideoMAE.reporting.run_report import Looks, report_run
-from VideoMAE.runtime.messages import show_messages
 
 logger = logging.getLogger("report")
 

@@ -4,14 +4,14 @@
 #     DATA_PATH=... MODEL_PATH=... OUTPUT_DIR=... bash scripts/evaluate_v2v.sh [FLAGS]
 #
 # Edit the settings below or set them in the environment. FLAGS are those of
-# `python -m VideoMAE.run_v2v_finetuning --help`. A checkpoint of this project holds its own --model, --num_frames,
+# `python -m VideoMAE.run_v2v_finetuning --help`. A checkpoint of this project contains its own --model, --num_frames,
 # --input_size and --crop. For any other checkpoint the defaults apply (ViT-B, 16 frames of 224 x 224 pixels, squashed);
-# pass what differs.
+# pass the flags that differ.
 #
 #   DATA_PATH      folder of the V2V dataset
-#   MODEL_PATH     fine-tuned checkpoint, for instance OUTPUT/checkpoint-best.pth
+#   MODEL_PATH     fine-tuned checkpoint, e.g. OUTPUT/checkpoint-best.pth
 #   OUTPUT_DIR     folder for results.json and scores.jsonl
-#   NUM_PROCESSES  processes to share the videos; default: one per GPU, or one
+#   NUM_PROCESSES  number of processes; default: one per GPU, or one
 
 set -euo pipefail
 

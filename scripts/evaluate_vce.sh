@@ -4,14 +4,14 @@
 #     DATA_PATH=... MODEL_PATH=... OUTPUT_DIR=... bash scripts/evaluate_vce.sh [FLAGS]
 #
 # Edit the settings below or set them in the environment. FLAGS are those of
-# `python -m VideoMAE.run_class_finetuning --help`. A checkpoint of this project holds its own --model, --num_frames,
+# `python -m VideoMAE.run_class_finetuning --help`. A checkpoint of this project contains its own --model, --num_frames,
 # --input_size, --short_side_size, --sampling_rate and --loss. For any other checkpoint the defaults apply (ViT-B, 16
-# frames of 224 x 224 pixels, bce); pass what differs.
+# frames of 224 x 224 pixels, bce); pass the flags that differ.
 #
 #   DATA_PATH      folder of the VCE dataset
-#   MODEL_PATH     fine-tuned checkpoint, for instance OUTPUT/checkpoint-best.pth
+#   MODEL_PATH     fine-tuned checkpoint, e.g. OUTPUT/checkpoint-best.pth
 #   OUTPUT_DIR     folder for results.json and predictions.jsonl
-#   NUM_PROCESSES  processes to share the videos; default: one per GPU, or one
+#   NUM_PROCESSES  number of processes; default: one per GPU, or one
 
 set -euo pipefail
 

@@ -4,12 +4,12 @@
 #     DATA_PATH=... MODEL_PATH=... OUTPUT_DIR=... bash scripts/finetune_v2v.sh [FLAGS]
 #
 # Edit the settings below or set them in the environment. FLAGS are those of
-# `python -m VideoMAE.run_v2v_finetuning --help` and win over the recipe's.
+# `python -m VideoMAE.run_v2v_finetuning --help` and override the recipe.
 #
 #   DATA_PATH      folder of the V2V dataset (train_labels.json, test_labels.json, listwise_labels.json, videos/)
-#   MODEL_PATH     checkpoint to start from, pre-trained or a VCE run's; "none" starts from random weights
-#   OUTPUT_DIR     folder for checkpoints, results and logs; calling again goes on with the run in it
-#   NUM_PROCESSES  processes to train on; default: one per GPU, or one
+#   MODEL_PATH     checkpoint to start from, pre-trained or of a VCE run; "none": random weights
+#   OUTPUT_DIR     folder for checkpoints, results and logs; the same command resumes an interrupted run
+#   NUM_PROCESSES  number of training processes; default: one per GPU, or one
 #   TOTAL_BATCH    pairs per optimizer step over all processes; default: the recipe's 4
 
 set -euo pipefail
@@ -33,7 +33,7 @@ start=()
 num_processes="$(count_processes)"
 require_count NUM_PROCESSES "$num_processes"
 require_count TOTAL_BATCH "$TOTAL_BATCH"
-((TOTAL_BATCH % num_processes == 0)) || fail "TOTAL_BATCH=$TOTAL_BATCH does not divide by $num_processes processes"
+((TOTAL_BATCH % num_processes == 0)) || fail "TOTAL_BATCH=$TOTAL_BATCH is not divisible by $num_processes processes"
 
 run_module VideoMAE.run_v2v_finetuning "$num_processes" \
     --mode train \

@@ -4,14 +4,14 @@
 #     DATA_PATH=... MODEL_PATH=... OUTPUT_DIR=... bash scripts/finetune_vce.sh [FLAGS]
 #
 # Edit the settings below or set them in the environment. FLAGS are those of
-# `python -m VideoMAE.run_class_finetuning --help` and win over the recipe's.
+# `python -m VideoMAE.run_class_finetuning --help` and override the recipe.
 #
 #   DATA_PATH      folder of the VCE dataset (train_labels.json, test_labels.json, videos/)
-#   MODEL_PATH     checkpoint to start from; "none" starts from random weights
-#   OUTPUT_DIR     folder for checkpoints, results and logs; calling again goes on with the run in it
+#   MODEL_PATH     checkpoint to start from; "none": random weights
+#   OUTPUT_DIR     folder for checkpoints, results and logs; the same command resumes an interrupted run
 #   RECIPE         intensities (regress the 27 intensities) or classes (the most intense emotion)
 #   LABEL_PATH     RECIPE=classes only: folder of train.csv, val.csv, test.csv; empty: the JSON labels
-#   NUM_PROCESSES  processes to train on; default: one per GPU, or one
+#   NUM_PROCESSES  number of training processes; default: one per GPU, or one
 #   TOTAL_BATCH    videos per optimizer step over all processes; default: the recipe's, 8 or 32
 
 set -euo pipefail
@@ -40,14 +40,14 @@ case "$RECIPE" in
         recipe=(--loss ce --smoothing 0.1 --mixup 0.8 --cutmix 1.0 --mixup_switch_prob 0.5 --train_fps None)
         [ -z "$LABEL_PATH" ] || recipe+=(--label_path "$LABEL_PATH")
         ;;
-    *) fail "RECIPE=$RECIPE: it is intensities or classes" ;;
+    *) fail "RECIPE=$RECIPE: must be intensities or classes" ;;
 esac
 [ "$MODEL_PATH" = none ] || recipe+=(--finetune "$MODEL_PATH")
 
 num_processes="$(count_processes)"
 require_count NUM_PROCESSES "$num_processes"
 require_count TOTAL_BATCH "$total_batch"
-((total_batch % num_processes == 0)) || fail "TOTAL_BATCH=$total_batch does not divide by $num_processes processes"
+((total_batch % num_processes == 0)) || fail "TOTAL_BATCH=$total_batch is not divisible by $num_processes processes"
 batch_size=$((total_batch / num_processes))
 update_freq=1
 while ((batch_size > 8 && batch_size % 2 == 0)); do

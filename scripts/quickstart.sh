@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# From nothing to a trained and tested model, in minutes, on a CPU or on every GPU there is.
+# Trains and tests a small model in minutes, on a CPU or on all GPUs.
 #
 #     bash scripts/quickstart.sh [--setup_only]
 #
-# Makes a virtual environment and a small dataset of real videos, fine-tunes a small ViT on it by
-# scripts/finetune_vce.sh and then, from there, by scripts/finetune_v2v.sh, tests both, and shows each
-# metric beside guesses that need no model and the commands that use what was trained. A second call downloads
-# nothing and goes on where the first one stopped.
+# Creates a virtual environment and a small synthetic dataset, fine-tunes a small ViT on it with scripts/finetune_vce.sh
+# and then, from that checkpoint, with scripts/finetune_v2v.sh, tests both, and prints the metrics with those of two
+# baselines and commands that use the trained models. A second call installs nothing and resumes.
 #
-#   --setup_only   only make the virtual environment
+#   --setup_only   only create the virtual environment
 #   PYTHON         interpreter for the virtual environment, 3.10 or later; default: python3
 #   VENV           folder of the virtual environment; default: .venv in the repository
 #   WORK           folder for the sample dataset and the results; default: the repository
@@ -36,14 +35,14 @@ mkdir -p "$WORK"
 processes="$(count_processes)"
 if [ "$processes" -eq 1 ] && [ "$(nproc)" -gt 1 ]; then processes=2; fi
 
-# Small, from random weights and on 180 videos: other settings than the recipes', which suit ViT-B and 50,000 videos.
+# A small ViT from random weights on 180 videos needs other settings than the recipes for ViT-B and 50,000 videos.
 small=(--model vit_micro_patch16_224 --input_size 64 --layer_decay 1 --drop_path 0 --num_workers 1 --save_ckpt_freq 100)
 total_batch="$((processes > 8 ? processes : 8 / processes * processes))"
 vce="$WORK/output/quickstart_vce"
 v2v="$WORK/output/quickstart_v2v"
 
 echo
-echo "VCE: fine-tuning a small ViT from random weights on $processes processes"
+echo "VCE: fine-tuning a small ViT from random weights (processes: $processes)"
 DATA_PATH="$WORK/sample/vce_dataset" MODEL_PATH=none OUTPUT_DIR="$vce" \
     NUM_PROCESSES="$processes" TOTAL_BATCH="$total_batch" \
     bash "$REPO_PATH/scripts/finetune_vce.sh" "${small[@]}" \

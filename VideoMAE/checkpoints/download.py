@@ -28,7 +28,7 @@ from VideoMAE.checkpoints.formats import check_whole, network_of, page_title, re
 from VideoMAE.files import read_json, sha256_of, write_json
 from VideoMAE.training.checkpoint import save
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = Path(__file__).resolve().parents[1] / "models"
 HUB = "https://huggingface.co"
 RETRIES = 2
 TIMEOUT_SECONDS = 30

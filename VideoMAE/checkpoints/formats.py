@@ -14,9 +14,9 @@ from torch import Tensor
 
 from VideoMAE.checkpoints import deepspeed_format as deepspeed_files
 from VideoMAE.checkpoints.huggingface_names import to_ours
+from VideoMAE.cli import counted
 from VideoMAE.files import read_json
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
-from VideoMAE.runtime.messages import plural
 from VideoMAE.training.checkpoint import BEST
 from VideoMAE.training.pretrained import NEW_AFTER_PRETRAINING, read_checkpoint, select_weights
 
@@ -205,13 +205,15 @@ def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool
     ):
         if names:
             shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
-            raise ValueError(f"{path}: {plural(len(names), f'{adjective} weight')}: {shown}")
+            raise ValueError(f"{path}: {counted(len(names), f'{adjective} weight')}: {shown}")
     for name, value in expected.items():
         if found[name].shape != value.shape:
             raise ValueError(f"{path}: {name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}")
     broken = non_finite(weights)
     if broken:
-        raise ValueError(f"{path}: {plural(sum(broken.values()), 'non-finite value')} in {', '.join(list(broken)[:5])}")
+        raise ValueError(
+            f"{path}: {counted(sum(broken.values()), 'non-finite value')} in {', '.join(list(broken)[:5])}"
+        )
 
 
 def non_finite(weights: Mapping[str, Tensor]) -> dict[str, int]:

@@ -31,8 +31,8 @@ from VideoMAE.checkpoints.formats import (
     read,
     to_jsonable,
 )
+from VideoMAE.cli import counted
 from VideoMAE.files import sha256_of
-from VideoMAE.runtime.messages import plural
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def inspect(settings: Settings) -> Report:
     if values["not_finite"]:
         count = sum(values["not_finite"].values())
         problem = (
-            f"{checkpoint.file}: {plural(count, 'non-finite value')} in {', '.join(list(values['not_finite'])[:5])}"
+            f"{checkpoint.file}: {counted(count, 'non-finite value')} in {', '.join(list(values['not_finite'])[:5])}"
         )
     return Report(as_text(checkpoint, values, every_name=settings.names), values, problem)
 
@@ -120,7 +120,7 @@ def describe_network(found: Mapping[str, Any] | None) -> str:
     size = f"{found['model'] or 'a ViT of another size'}: width {found['embed_dim']}, {found['depth']} blocks"
     head = "no head"
     if "num_classes" in found:
-        head = f"{plural(found['num_classes'], 'output')} {'with' if found['head_bias'] else 'without'} bias"
+        head = f"{counted(found['num_classes'], 'output')} {'with' if found['head_bias'] else 'without'} bias"
     return f"{size}, patches of {found['tubelet_size']}x{found['patch_size']}x{found['patch_size']}, {head}"
 
 

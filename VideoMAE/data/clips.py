@@ -3,24 +3,40 @@
 `open_video` is how: with which decoder, knowing what beforehand.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from VideoMAE.augment.device_augment import PlannedClips, concatenate
 from VideoMAE.augment.video_transforms import SquashTransform, ValidationTransform, crop_views, resize_short_side
 from VideoMAE.data import clip_sampling
-from VideoMAE.data.shared_clips import empty_clips
 from VideoMAE.video.reader import Video
 
 
-def batch_of_one(clip: Tensor | PlannedClips) -> Tensor | PlannedClips:
-    """(3, T, H, W) -> (1, 3, T, H, W); PlannedClips are a batch"""
-    return clip.unsqueeze(0) if isinstance(clip, Tensor) else clip
+def empty_clips(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An uninitialized tensor of this shape; in a worker, in shared memory, so that nothing is copied.
+
+    Raises:
+        RuntimeError: no room in shared memory.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage).resize_(shape)
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenates tensors (b, ...) -> (B, ...), in a worker in shared memory; a single tensor is returned as is."""
+    if len(tensors) == 1:
+        return tensors[0]
+    room = empty_clips(sum(map(len, tensors)), *tensors[0].shape[1:], dtype=tensors[0].dtype)
+    return torch.cat(list(tensors), out=room)
 
 
 @dataclass(frozen=True)
@@ -32,11 +48,11 @@ class TrainClips:
     stride: int
     train_fps: float | None
     num_sample: int
-    transform: Callable[[np.ndarray, np.random.Generator], Tensor | PlannedClips]
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
     open_video: Callable[..., Video] = Video
 
-    def __call__(self, path: Path, rng: np.random.Generator) -> Any:
-        """-> (num_sample, 3, T, H, W) float32, or PlannedClips of as many, as the transform makes them"""
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        """-> (num_sample, 3, T, H, W) float32"""
         with self.open_video(path) as video:
             if self.train_fps is None:
                 indices = clip_sampling.random_window(
@@ -47,8 +63,8 @@ class TrainClips:
                     video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
                 )
             frames = video.frames_at(indices)
-        clips = [batch_of_one(self.transform(frames, rng)) for _ in range(self.num_sample)]
-        return concatenate(clips)
+        clips = [self.transform(frames, rng).unsqueeze(0) for _ in range(self.num_sample)]
+        return joined(clips)
 
 
 @dataclass(frozen=True)
@@ -73,24 +89,24 @@ class EvenClips:
     reference's does."""
 
     clip_len: int
-    transform: Callable[[np.ndarray, np.random.Generator], Tensor | PlannedClips]
+    transform: Callable[[np.ndarray, np.random.Generator], Tensor]
     decode_size: tuple[int, int] | None = None
     open_video: Callable[..., Video] = Video
 
-    def __call__(self, path: Path, rng: np.random.Generator) -> Any:
-        """-> (1, 3, T, H, W) float32, or PlannedClips of one"""
+    def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
+        """-> (1, 3, T, H, W) float32"""
         with self.open_video(path, size=self.decode_size) as video:
             return self.of(video, rng)
 
-    def of(self, video: Video, rng: np.random.Generator) -> Any:
-        """The clip of a video that was opened with `decode_size`. -> (1, 3, T, H, W) float32, or PlannedClips of one"""
+    def of(self, video: Video, rng: np.random.Generator) -> Tensor:
+        """The clip of a video that was opened with `decode_size`. -> (1, 3, T, H, W) float32"""
         frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
-        return batch_of_one(self.transform(frames, rng))
+        return self.transform(frames, rng).unsqueeze(0)
 
 
 @dataclass(frozen=True)
-class WithoutChance:
-    """A transform without draws where one with draws is expected."""
+class IgnoreRng:
+    """Adapts a deterministic transform to the interface of a random one."""
 
     transform: Callable[[np.ndarray], Tensor]
 
@@ -107,10 +123,10 @@ def preference_clips(
 ) -> EvenClips:
     """What V2V's evaluation sees of a video: the whole frame squashed, or the central square."""
     if crop == "center":
-        transform = WithoutChance(ValidationTransform(input_size, input_size))
+        transform = IgnoreRng(ValidationTransform(input_size, input_size))
         return EvenClips(num_frames, transform, open_video=open_video)
     size = (input_size, input_size)
-    return EvenClips(num_frames, WithoutChance(SquashTransform(input_size)), size, open_video)
+    return EvenClips(num_frames, IgnoreRng(SquashTransform(input_size)), size, open_video)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from VideoMAE.augment.device_augment import concatenate
+from VideoMAE.data.clips import joined
 from VideoMAE.data.vce import Sample, SampleKey
 from VideoMAE.data.watched_loader import WatchedLoader
 
@@ -16,7 +16,7 @@ from VideoMAE.data.watched_loader import WatchedLoader
 class Batch(NamedTuple):
     """What the loader yields. B = videos x views; `indices` are positions in the dataset, one per video."""
 
-    clips: Tensor  # (B, 3, T, H, W); PlannedClips of B until they are on the training device, where it makes them
+    clips: Tensor  # (B, 3, T, H, W)
     targets: Tensor  # (B, K)
     indices: Tensor  # (videos,) int64
     skipped: dict[str, str]
@@ -28,7 +28,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     skipped = {key: reason for sample in samples for key, reason in sample.skipped.items()}
     if not whole:
         return Batch(torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64), skipped)
-    clips = concatenate([sample.clips for sample in whole])
+    clips = joined([sample.clips for sample in whole if sample.clips is not None])
     views = len(clips) // len(whole)
     targets = torch.stack([sample.targets for sample in whole]).repeat_interleave(views, dim=0)
     return Batch(clips, targets, torch.tensor([sample.position for sample in whole]), skipped)

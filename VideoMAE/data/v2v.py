@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from VideoMAE.augment.device_augment import PlannedClips, concatenate
+from VideoMAE.data.clips import joined
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.vce import MISSING_LABELS, Annotations, MakeClips, SampleKey, video_path
 from VideoMAE.files import read_json
@@ -216,7 +216,7 @@ class ComparisonSample(NamedTuple):
     """
 
     position: int
-    clips: Tensor | PlannedClips  # (videos, 3, T, H, W) float32
+    clips: Tensor  # (videos, 3, T, H, W) float32
     weight: float
     skipped: dict[str, str]
 
@@ -234,7 +234,7 @@ class ComparisonBatch(NamedTuple):
 def collate_comparisons(samples: Sequence[ComparisonSample]) -> ComparisonBatch:
     """Puts samples together. -> ComparisonBatch"""
     return ComparisonBatch(
-        clips=concatenate([sample.clips for sample in samples]),
+        clips=joined([sample.clips for sample in samples]),
         lengths=tuple(len(sample.clips) for sample in samples),
         weights=torch.tensor([sample.weight for sample in samples]),
         indices=torch.tensor([sample.position for sample in samples]),
@@ -256,7 +256,7 @@ class ComparisonDataset(Dataset[ComparisonSample]):
         root: Path,
         *,
         make_clips: MakeClips,
-        blank: Tensor | PlannedClips,
+        blank: Tensor,
         seed: int,
     ) -> None:
         self.comparisons = comparisons
@@ -269,7 +269,7 @@ class ComparisonDataset(Dataset[ComparisonSample]):
         return len(self.comparisons)
 
     def __getitem__(self, key: SampleKey) -> ComparisonSample:
-        clips: list[Tensor | PlannedClips] = []
+        clips: list[Tensor] = []
         skipped: dict[str, str] = {}
         for place, video in enumerate(self.comparisons[key.position]):
             rng = np.random.default_rng((self.seed, key.epoch, key.position, place))
@@ -278,4 +278,4 @@ class ComparisonDataset(Dataset[ComparisonSample]):
             except UnreadableVideoError as error:
                 skipped[video] = error.reason
                 clips.append(self.blank)
-        return ComparisonSample(key.position, concatenate(clips), 0.0 if skipped else 1.0, skipped)
+        return ComparisonSample(key.position, joined(clips), 0.0 if skipped else 1.0, skipped)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from VideoMAE.augment.device_augment import PlannedClips
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.files import read_json
 from VideoMAE.video.reader import UnreadableVideoError
@@ -188,7 +187,7 @@ class Sample(NamedTuple):
     """
 
     position: int
-    clips: Tensor | PlannedClips | None  # (views, 3, T, H, W) float32
+    clips: Tensor | None  # (views, 3, T, H, W) float32
     targets: Tensor  # intensities (K,) float32
     skipped: dict[str, str]
 

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from VideoMAE.augment.device_augment import PlannedClips
 from VideoMAE.video.reader import UnreadableVideoError
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class _Shared:
     def __call__(self, samples: Any) -> Any:
         batch = self.collate_fn(samples)
         for field in batch:
-            if isinstance(field, Tensor | PlannedClips):
+            if isinstance(field, Tensor):
                 field.share_memory_()
         return batch
 

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 import tyro
 
-from VideoMAE import flags, run_class_finetuning, run_v2v_finetuning
-from VideoMAE.config import V2VConfig, VCEConfig
+from VideoMAE.cli import parse_flags, show_messages
+from VideoMAE.config import V2VConfig, VCEConfig, to_json
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import long_enough, readable, unreadable
 from VideoMAE.data.v2v import videos_of, without
@@ -40,8 +40,8 @@ from VideoMAE.dataset_tools.programs import check_ranges, num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of
 from VideoMAE.files import write_json
 from VideoMAE.runtime.distributed import World
-from VideoMAE.runtime.messages import show_messages
-from VideoMAE.training import setup as run_setup
+from VideoMAE.training import finetune_v2v, finetune_vce
+from VideoMAE.training.setup import validate_config
 from VideoMAE.video.check import VideoCheck, check_videos
 
 logger = logging.getLogger("benchmark_loader")
@@ -84,7 +84,7 @@ class Benchmark(NamedTuple):
 
     def loader(self, num_workers: int) -> WatchedLoader:
         use_gpu = self.config.run.device != "cpu" and torch.cuda.is_available()
-        world = World(rank=0, local_rank=0, size=1, device=torch.device("cuda" if use_gpu else "cpu"))
+        world = World(rank=0, size=1, device=torch.device("cuda" if use_gpu else "cpu"))
         data: Any = replace(self.config.data, num_workers=num_workers)
         return self.make(replace(self.config, data=data), world)
 
@@ -99,10 +99,10 @@ def open_benchmark(root: Path, mode: Mode, run_flags: Sequence[str], *, max_vide
     """
     common = ["--output_dir", "unused", "--disable_eval_during_finetuning", *run_flags]
     if kind_of(root) == "vce":
-        config = flags.parse_flags(VCEConfig, ["--data_path", str(root), *common])
-        return _vce(run_setup.prepared(config), mode, max_videos)
-    v2v = flags.parse_flags(V2VConfig, ["--data_dir", str(root), *common])
-    return _v2v(run_setup.prepared(v2v), mode, max_videos)
+        config = parse_flags(VCEConfig, ["--data_path", str(root), *common])
+        return _vce(validate_config(config), mode, max_videos)
+    v2v = parse_flags(V2VConfig, ["--data_dir", str(root), *common])
+    return _v2v(validate_config(v2v), mode, max_videos)
 
 
 def _evenly(count: int, wanted: int) -> np.ndarray:
@@ -123,7 +123,7 @@ def _check(videos: Annotations) -> tuple[VideoCheck, dict[str, str]]:
 
 def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Benchmark:
     data = config.data
-    labels = run_class_finetuning.read_labels(data, Exclusion(data.exclude))
+    labels = finetune_vce.read_labels(data, Exclusion(data.exclude))
     videos = labels[mode].select(_evenly(len(labels[mode].ids), max_videos))
     check, bad = _check(videos)
     rate = f"every {data.sampling_rate}th frame"
@@ -137,8 +137,8 @@ def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Benchmark:
 
     def make(config: VCEConfig, world: World) -> WatchedLoader:
         if mode == "test":
-            return run_class_finetuning.test_loader(videos, check, config, world)
-        return run_class_finetuning.make_loaders({**labels, "train": videos}, check, config, world=world).train
+            return finetune_vce.test_loader(videos, check, config, world)
+        return finetune_vce.make_loaders({**labels, "train": videos}, check, config, world=world).train
 
     what = f"{what}, {data.num_frames} frames, {rate}, {data.input_size} pixels"
     return Benchmark(make, config, what, len(videos.ids), bad)
@@ -146,7 +146,7 @@ def _vce(config: VCEConfig, mode: Mode, max_videos: int) -> Benchmark:
 
 def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Benchmark:
     data = config.data
-    labels = run_v2v_finetuning.read_labels(config, Exclusion(data.exclude))
+    labels = finetune_v2v.read_labels(config, Exclusion(data.exclude))
     comparisons = labels.train if mode == "train" else [*labels.test, *labels.lists]
     comparisons = [comparisons[i] for i in _evenly(len(comparisons), max(max_videos // 2, 1))]
     videos = videos_of(data.data_dir, comparisons)
@@ -158,9 +158,9 @@ def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Benchmark:
 
     def make(config: V2VConfig, world: World) -> WatchedLoader:
         if mode == "test":
-            return run_v2v_finetuning.evaluation_loader(videos, check, config, world)
-        chosen = run_v2v_finetuning.Labels(whole, [], [], [])
-        return run_v2v_finetuning.make_loaders(chosen, videos, check, config, world=world).train
+            return finetune_v2v.evaluation_loader(videos, check, config, world)
+        chosen = finetune_v2v.Labels(whole, [], [], [])
+        return finetune_v2v.make_loaders(chosen, videos, check, config, world=world).train
 
     what = f"V2V {'training comparisons' if mode == 'train' else 'test videos'}, {data.num_frames} frames per video"
     return Benchmark(make, config, f"{what}, {data.input_size} pixels", len(videos.ids), bad)
@@ -265,7 +265,7 @@ def run(settings: Settings, run_flags: Sequence[str]) -> None:
     logger.info("%s: %s, from %d videos", settings.root, benchmark.what, benchmark.num_videos)
     numbers = measure(benchmark, settings)
     if settings.json is not None:
-        config = flags.to_json(benchmark.config)
+        config = to_json(benchmark.config)
         content = {
             "root": str(settings.root),
             "mode": settings.mode,

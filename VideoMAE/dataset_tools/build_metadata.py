@@ -17,10 +17,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from VideoMAE.cli import counted
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program, write_new_files
 from VideoMAE.dataset_tools.video_checks import cache_file, metadata_entry
 from VideoMAE.files import write_json
-from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("build_metadata")
@@ -78,12 +78,12 @@ def run(settings: Settings) -> bool:
     for name, reason in unreadable.items():
         logger.info("unreadable: %s: %s", name, reason)
     if not entries:
-        raise ValueError(f"{settings.root}: none of its {plural(len(unreadable), 'video')} can be read")
+        raise ValueError(f"{settings.root}: none of its {counted(len(unreadable), 'video')} can be read")
     write_new_files({file: json.dumps(entries, indent=4) + "\n"}, overwrite=settings.overwrite)
     if settings.report:
         counts = {"root": str(settings.root), "num_videos": len(entries), "unreadable": unreadable}
         write_json(settings.report, {"fine": not unreadable, **counts}, indent=4)
-    logger.info("%s: %s, %d unreadable and left out", file, plural(len(entries), "video"), len(unreadable))
+    logger.info("%s: %s, %d unreadable and left out", file, counted(len(entries), "video"), len(unreadable))
     return not unreadable
 
 

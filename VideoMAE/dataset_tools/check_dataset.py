@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from VideoMAE.cli import counted
 from VideoMAE.data.exclusion import format_excluded
 from VideoMAE.dataset_tools.label_checks import Report, VideoFiles, check_v2v, check_vce, read_object
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program
@@ -33,7 +34,6 @@ from VideoMAE.dataset_tools.video_checks import (
     oddities,
 )
 from VideoMAE.files import write_json, write_text
-from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import check_videos
 from VideoMAE.video.reader import VideoInfo
 
@@ -124,7 +124,7 @@ def run(settings: Settings) -> bool:
         logger.info("%s: all findings", settings.report)
     if settings.write_exclude:
         write_text(settings.write_exclude, format_excluded(bad_ids))
-        logger.info("%s: %s for --exclude", settings.write_exclude, plural(len(bad_ids), "id"))
+        logger.info("%s: %s for --exclude", settings.write_exclude, counted(len(bad_ids), "id"))
     if not num_problems:
         logger.info("%s (%s): fine", settings.root, kind)
         return True
@@ -132,8 +132,8 @@ def run(settings: Settings) -> bool:
         logger.info("bad ids: %s", " ".join(bad_ids))
     remaining = sum(not finding.excluded for finding in report.problems)
     logger.info(
-        "%s (%s): %s; excluding %s leaves %d", settings.root, kind, plural(num_problems, "problem"),
-        plural(len(bad_ids), "bad id"), remaining,
+        "%s (%s): %s; excluding %s leaves %d", settings.root, kind, counted(num_problems, "problem"),
+        counted(len(bad_ids), "bad id"), remaining,
     )  # fmt: skip
     return False
 

@@ -25,6 +25,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
+from VideoMAE.cli import show_messages
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.dataset_tools.describe_charts import contact_sheet, percent, preference_charts, video_charts
 from VideoMAE.dataset_tools.describe_emotion_charts import emotion_charts, shown_emotions
@@ -42,7 +43,6 @@ from VideoMAE.files import read_json
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.page import Picture, Strip, draw, write_files
 from VideoMAE.reporting.thumbnails import Thumbnails, as_jpegs, read_thumbnails
-from VideoMAE.runtime.messages import show_messages
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("describe_dataset")

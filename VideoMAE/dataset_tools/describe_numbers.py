@@ -106,7 +106,7 @@ def together(top3: np.ndarray, num_emotions: int) -> list[list[int]]:
 
 def guesses(train: Annotations, test: Annotations, names: Sequence[str]) -> dict[str, Any]:
     """What the test programs print beside a model: the training split's commonest emotions, always; and chance."""
-    task = EmotionTask(loss="bce", smoothing=0.0, mixup=None, classes_only=False)
+    task = EmotionTask(loss="bce")
     counts = np.bincount(train.intensities.argmax(axis=1), minlength=len(names))
     return {
         "majority_emotions": [names[index] for index in np.argsort(-counts, kind="stable")[:3]],

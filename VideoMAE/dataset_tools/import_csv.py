@@ -33,13 +33,13 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
+from VideoMAE.cli import counted
 from VideoMAE.data.v2v import Pair, hold_out_connected
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.label_checks import is_id, top_emotions
 from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, run_program
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import new_folder, write_json
-from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("import_csv")
@@ -119,7 +119,7 @@ class Table:
 
     def _line(self, number: int, cells: Sequence[str]) -> Line:
         if len(cells) != len(self.columns):
-            raise ValueError(f"{plural(len(cells), 'cell')}, the header has {len(self.columns)}")
+            raise ValueError(f"{counted(len(cells), 'cell')}, the header has {len(self.columns)}")
         row = dict(zip(self.columns, cells, strict=True))
         if self.is_pairs:
             worse, better = self._video(row["worse"]), self._video(row["better"])
@@ -209,14 +209,14 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
             split = hold_out_connected(pairs, fraction=settings.test_fraction, seed=settings.seed)
         except ValueError as error:
             raise ValueError(
-                f"{empty.format(plural(len(pairs), 'pair'))}: pairs that share videos stay together; choose another one"
+                f"{empty.format(counted(len(pairs), 'pair'))}: pairs that share videos stay together; change it"
             ) from error
         comparisons = {"train": split.train, "test": split.held_out, "listwise": []}
         return {f"{name}_labels.json": {"comparisons": entries} for name, entries in comparisons.items()}
     num_videos = len(table.lines)
     num_test = round(settings.test_fraction * num_videos)
     if not 0 < num_test < num_videos:
-        raise ValueError(empty.format(plural(num_videos, "video")))
+        raise ValueError(empty.format(counted(num_videos, "video")))
     is_test = np.random.default_rng(settings.seed).permutation(num_videos) < num_test
     labels: dict[str, Any] = {"train_labels.json": {}, "test_labels.json": {}, EMOTIONS_FILE: table.emotions}
     for line, in_test in zip(table.lines, is_test, strict=True):
@@ -239,7 +239,7 @@ def run(settings: Settings) -> bool:
     table.drop_unreadable(check.unreadable)
     for number, reason in sorted(table.bad_lines.items()):
         logger.info("%s, line %d: %s", settings.csv, number, reason)
-    ids, bad = table.video_ids(), plural(len(table.bad_lines), "bad line")
+    ids, bad = table.video_ids(), counted(len(table.bad_lines), "bad line")
     if table.bad_lines and not (settings.skip_bad_lines and ids):
         _write_report(settings, table, num_videos=0)
         remedy = "; pass --skip_bad_lines to use the other lines" if ids else ""
@@ -254,7 +254,7 @@ def run(settings: Settings) -> bool:
             write_json(folder / name, content, indent=4)
     _write_report(settings, table, num_videos=len(ids))
     kind = "V2V" if table.is_pairs else f"VCE, {len(table.emotions)} emotions"
-    lines, videos = plural(len(table.lines), "line"), plural(len(ids), "video")
+    lines, videos = counted(len(table.lines), "line"), counted(len(ids), "video")
     logger.info("%s (%s): %s, %s, %s", output_dir, kind, lines, videos, bad)
     return not table.bad_lines
 

@@ -28,12 +28,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from VideoMAE.cli import counted
 from VideoMAE.data.v2v import Comparison, connected_groups, videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.programs import Link, place_video, run_program
 from VideoMAE.dataset_tools.read_labels import ids_in, kind_of, label_file, read_emotions, read_preferences
 from VideoMAE.files import read_json, write_json
-from VideoMAE.runtime.messages import plural
 
 logger = logging.getLogger("make_subset")
 
@@ -329,12 +329,12 @@ def run(settings: Settings) -> bool:
     for split, selected in report["splits"].items():
         counts = ", ".join(f"{now:,} of {before:,} {noun}" for noun, (now, before) in selected["counts"].items())
         logger.info("%s", "; ".join([f"{split}: {counts}", *selected["notes"]]))
-    logger.info("made %s: %s", settings.dst, plural(report["num_videos"], "video"))
+    logger.info("made %s: %s", settings.dst, counted(report["num_videos"], "video"))
     missing = report["missing_in_source"]
     if missing:
         others = f" and {len(missing) - NUM_NAMED} more" if len(missing) > NUM_NAMED else ""
         sys.stderr.write(
-            f"error: {plural(len(missing), 'video')} of the source without a file, not selected: "
+            f"error: {counted(len(missing), 'video')} of the source without a file, not selected: "
             f"{', '.join(missing[:NUM_NAMED])}{others}; the subset is complete without them\n"
         )
     return not missing

@@ -45,6 +45,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from VideoMAE.cli import counted
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
@@ -53,7 +54,6 @@ from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, rea
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import read_json, write_json
 from VideoMAE.runtime.folder_lock import release_folders
-from VideoMAE.runtime.messages import plural
 from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
@@ -212,7 +212,7 @@ def run(settings: Settings) -> bool:
         logger.info("bad: %s: %s", file, reason)
     logger.info(
         "%s (%s): %s copied, %d of them before, %d bad; %.1f MB, %.2f x the sources' %.1f MB",
-        dst, kind, plural(found["num_videos"], "video"), num_before, len(bad), found["bytes"] / 1e6,
+        dst, kind, counted(found["num_videos"], "video"), num_before, len(bad), found["bytes"] / 1e6,
         found["bytes"] / found["source_bytes"], found["source_bytes"] / 1e6,
     )  # fmt: skip
     logger.info(

@@ -12,17 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from VideoMAE.files import (
-    clear_leftovers,
-    is_temporary,
-    json_line,
-    read_complete_json_lines,
-    read_json,
-    write_atomically,
-    write_errors_name,
-    write_json,
-    write_json_lines,
-)
+from VideoMAE import files
 from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder
 from VideoMAE.video.copy_video import Copied
 from VideoMAE.video.reader import VideoInfo
@@ -47,11 +37,11 @@ class PreparedFolder:
         refuse_foreign(root, identity)
         hold_folder(root, instead="choose another DST")
         refuse_foreign(root, identity)  # another process may have created it in the meantime
-        clear_leftovers(root)
+        files.clear_leftovers(root)
         if not (root / SETTINGS_FILE).is_file():
             self.write_settings(complete=False)
         shutil.rmtree(self.unfinished, ignore_errors=True)
-        with write_errors_name(self.unfinished):
+        with files.write_errors_name(self.unfinished):
             self.unfinished.mkdir(exist_ok=True)  # an orphaned worker process may still write in it
         self.entries: dict[str, Entry] = {}
 
@@ -63,14 +53,14 @@ class PreparedFolder:
         shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def write_settings(self, *, complete: bool, **totals: Any) -> None:
-        write_json(self.root / SETTINGS_FILE, {**self.identity, "complete": complete, **totals}, indent=4)
+        files.write_json(self.root / SETTINGS_FILE, {**self.identity, "complete": complete, **totals}, indent=4)
 
-    def load_journal(self, files: Mapping[str, Path]) -> None:
+    def load_journal(self, sources: Mapping[str, Path]) -> None:
         """Keeps the copies of earlier runs that are complete and whose sources have not changed."""
-        found = {entry.get("file"): entry for entry in read_complete_json_lines(self.root / JOURNAL)}
-        kept = [found[file] for file, path in files.items() if file in found and self._is_done(found[file], path)]
+        found = {entry.get("file"): entry for entry in files.read_complete_json_lines(self.root / JOURNAL)}
+        kept = [found[file] for file, path in sources.items() if file in found and self._is_done(found[file], path)]
         self.entries = {entry["file"]: entry for entry in kept}
-        write_json_lines(self.root / JOURNAL, kept)
+        files.write_json_lines(self.root / JOURNAL, kept)
 
     def _is_done(self, entry: Entry, source: Path) -> bool:
         try:
@@ -86,21 +76,21 @@ class PreparedFolder:
     def add(self, file: str, copied: Copied) -> None:
         """Renames a finished copy to its final name and appends it to the journal."""
         target = self.root / file
-        with write_errors_name(target):
+        with files.write_errors_name(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(copied.temporary, target)
         entry = {"file": file, **copied._asdict()}
         del entry["temporary"]
         entry["info"] = copied.info._asdict()
-        with write_errors_name(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json_line(entry))
+        with files.write_errors_name(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(files.json_line(entry))
         self.entries[file] = entry
 
     def copy_file(self, path: Path) -> None:
         """Copies a small file unless an equal one exists."""
         target, content = self.root / path.name, path.read_bytes()
         if not target.is_file() or target.read_bytes() != content:
-            write_atomically(target, lambda temporary: temporary.write_bytes(content))
+            files.write_atomically(target, lambda temporary: temporary.write_bytes(content))
 
     def infos(self) -> dict[str, VideoInfo]:
         """The VideoInfo of each copy."""
@@ -112,14 +102,14 @@ def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
     file = root / SETTINGS_FILE
     if file.is_file():
         try:
-            content = read_json(file)
+            content = files.read_json(file)
         except ValueError as error:
             raise ValueError(f"{error}; choose another DST, or delete it first") from error
         saved = {name: content.get(name) for name in identity}
         if saved != dict(identity):
             raise ValueError(f"{root} was made {_differences(saved, identity)}; choose another DST, or delete it first")
     elif root.is_dir():
-        others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not is_temporary(path)]
+        others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not files.is_temporary(path)]
         if others:
             raise ValueError(
                 f"{root} contains files that prepare_videos.py did not make ({others[0]}); choose another DST"

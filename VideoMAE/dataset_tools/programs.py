@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from VideoMAE.cli import show_messages
 from VideoMAE.files import write_text
-from VideoMAE.runtime.messages import show_messages
 
 Settings = TypeVar("Settings")
 Link = Literal["symbolic", "hard", "copy"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from VideoMAE.flags import flat
+from VideoMAE.config import flat
 from VideoMAE.video.search import find_videos
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, Dataset, SequentialSampler
 
 from VideoMAE.augment.video_transforms import crop_views, resize_short_side
 from VideoMAE.data import clip_sampling
-from VideoMAE.data.clips import EvenClips, TestClips, batch_of_one
+from VideoMAE.data.clips import EvenClips, TestClips
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.video.reader import UnreadableVideoError, Video
 
@@ -110,7 +110,7 @@ def preference_windows(video: Video, clips: EvenClips, starts: np.ndarray, *, wi
         starts, num_frames=video.num_frames, window_frames=window_frames, clip_len=clips.clip_len
     )
     for frames in _frames_of_windows(video, indices, _unchanged):
-        yield batch_of_one(clips.transform(frames, np.random.default_rng(0)))
+        yield clips.transform(frames, np.random.default_rng(0)).unsqueeze(0)
 
 
 def _frames_of_windows(

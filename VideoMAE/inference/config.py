@@ -1,4 +1,4 @@
-"""The flags of programs that use trained networks; see config.py for those that train them."""
+"""The flags of the programs that apply trained networks; VideoMAE/config.py has those of training."""
 
 import dataclasses
 from pathlib import Path
@@ -6,75 +6,121 @@ from typing import Annotated, Literal
 
 import tyro
 
-from VideoMAE.config import ModelName
+from VideoMAE.config import ModelName, Precision
+
+Device = Literal["auto", "cuda", "cpu"]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipFlags:
-    """What a checkpoint does not say of itself. None: as its run says, which its folder or the file itself tells; for
-    other files as the shapes of the weights and the recipe say."""
+    """Settings that a checkpoint may lack. None: taken from the run's configuration, which is in its folder or in the
+    file; otherwise from the shapes of the weights and the recipe."""
 
     model: ModelName | None = None
     """Size of the ViT."""
     input_size: int | None = None
-    """Side of the square the model sees, pixels."""
+    """Side of the square input of the network, pixels."""
     short_side_size: int | None = None
-    """Short side that frames are resized to before cropping, pixels (VCE)."""
+    """Short side of the frames before cropping, pixels (VCE)."""
     num_frames: int | None = None
     """Frames in a clip."""
     sampling_rate: int | None = None
-    """Frames from one frame of a clip to the next (VCE)."""
+    """Distance of a clip's frames, in frames (VCE)."""
     crop: Literal["squash", "center"] | None = None
-    """The whole frame squashed, or its central square (V2V)."""
+    """The whole frame resized to a square, or its central square (V2V)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkFlags(ClipFlags):
-    """What a checkpoint does not say of itself. None: as its run says, which its folder or the file itself tells; for
-    other files as the shapes of the weights and the recipe say."""
+    """Settings that a checkpoint may lack. None: taken from the run's configuration, which is in its folder or in the
+    file; otherwise from the shapes of the weights and the recipe."""
 
     loss: Literal["bce", "ce", "soft_ce", "mse"] | None = None
-    """Loss that the network was trained with (VCE): after ce and soft_ce its outputs are chances that sum to 1."""
+    """Loss of the training (VCE): with ce and soft_ce the outputs are probabilities that sum to 1."""
     emotions: Path | None = None
-    """File of the outputs' names, a JSON list like a dataset's emotions.json (VCE)."""
+    """File of the emotion names, a JSON list like emotions.json of a dataset (VCE)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """What a video makes its viewer feel, as trained networks say: 27 emotions (VCE), pleasantness (V2V), or both."""
+    """Predict how videos make their viewers feel: emotions (VCE), pleasantness (V2V), or both."""
 
     videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FOLDER ...")]
-    """Video files, and folders that are searched through for them."""
+    """Video files, and folders to search for them."""
     checkpoint: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN_OR_FILE [RUN_OR_FILE]")]
-    """Run's output folder or checkpoint file, of VCE or of V2V; or one of each."""
+    """Output folder of a run or checkpoint file, of VCE or V2V, or one of each."""
     network: NetworkFlags
     format: Literal["table", "jsonl", "csv"] = "table"
-    """table: the strongest emotions, for people; jsonl and csv: everything, one video a line."""
+    """table: the strongest emotions, for people; jsonl and csv: all values, one video per line."""
     output: Path | None = None
-    """File to write; it appears when it is whole. None: standard output."""
+    """Output file, written when it is complete. None: standard output."""
     top: int = 5
-    """How many emotions the table and the plots show."""
+    """Number of emotions in the table and the plots."""
     over_time: bool = False
-    """Slide a window over each video: for every one a CSV file (or --format jsonl) and a plot in --output_dir."""
+    """Slide a window over each video and write a CSV file (or --format jsonl) and a plot to --output_dir."""
     output_dir: Path | None = None
     """Folder for the files of --over_time."""
     window_seconds: float | None = None
-    """Length of that window. None: of a clip of VCE's test, 16 frames, every 4th of the video; 4 s with V2V alone."""
+    """Length of the window. None: that of a VCE test clip (16 frames, every 4th); 4 s with V2V only."""
     hop_seconds: float = 0.5
-    """From one window to the next."""
+    """Distance between windows."""
     num_segments: int | None = None
-    """Views along time (VCE). None: as many as the run's test took."""
+    """Views along time (VCE). None: those of the run's test."""
     num_crops: int | None = None
-    """Views along the long side (VCE). None: as many as the run's test took, and the central one with --over_time."""
+    """Views along the long side (VCE). None: those of the run's test; the central one with --over_time."""
     batch_size: int = 8
-    """Clips in a forward pass; views of several videos share one."""
+    """Clips in a forward pass; views of several videos may share one."""
     num_workers: int = 1
-    """Processes that read videos ahead. With 0 nothing watches over a video that hangs its decoder."""
+    """Processes that read videos in advance. 0: none, and no time limit for a video that hangs its decoder."""
     decode_seconds: float = 120.0
-    """A worker that is at one video for longer is ended, and the video counts as unreadable."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """auto: a GPU where there is one."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Arithmetic of the network; auto: as its run had it."""
+    """Time limit for decoding one video; a video that takes longer counts as unreadable."""
+    device: Device = "auto"
+    """auto: a GPU if there is one."""
+    precision: Precision = "auto"
+    """Precision of the network. auto: that of its run."""
     compile: bool = False
-    """Compile the network at its first use, which takes a minute and a C++ compiler."""
+    """Compile the network at its first use, which takes a minute and needs a C++ compiler."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturesConfig:
+    """Extract features of videos from any layer of a fine-tuned or pre-trained network."""
+
+    videos: tyro.conf.Positional[tuple[Path, ...]]
+    """Video files, folders to search for them, and datasets of VCE or V2V."""
+    checkpoint: Path
+    """Output folder of a run or checkpoint file; also a pre-trained one."""
+    output_dir: Path
+    """Folder for the features. A later call computes the missing ones."""
+    network: ClipFlags
+    list: Path | None = None
+    """File of further videos, one path per line."""
+    layer: str = "final"
+    """Block whose output is extracted, from 1 to the number of blocks (-1: the last, 0: the embedding), or final: the
+    input of the head, after the final norm."""
+    pool: Literal["mean", "none"] = "mean"
+    """mean: one vector per clip; none: one per token. The final norm is applied after pooling, so that the final tokens
+    are those of the last block; with --use_cls, final is the first token, normalized."""
+    views: Literal["mean", "keep"] = "mean"
+    """mean: the mean over the views of a video; keep: each of them."""
+    sampling: Literal["vce", "v2v"] | None = None
+    """Clips of VCE's test (segments x crops) or of V2V's (frames evenly over the video). None: those of the task of the
+    checkpoint; VCE's for a pre-trained one."""
+    num_segments: int | None = None
+    """Views along time (VCE). None: those of the run's test."""
+    num_crops: int | None = None
+    """Views along the long side (VCE). None: those of the run's test."""
+    format: Literal["npz", "safetensors", "matrix"] = "npz"
+    """npz and safetensors: one file per video, ID.npz; matrix: features.npy for all, with index.jsonl for its rows."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Data type of the files."""
+    batch_size: int = 8
+    """Clips in a forward pass; views of several videos may share one."""
+    num_workers: int = 1
+    """Processes that read videos in advance. 0: none, and no time limit for a video that hangs its decoder."""
+    decode_seconds: float = 120.0
+    """Time limit for decoding one video; a video that takes longer counts as unreadable."""
+    device: Device = "auto"
+    """auto: a GPU if there is one."""
+    precision: Precision = "auto"
+    """Precision of the network. auto: that of its run."""

@@ -11,22 +11,20 @@ import numpy as np
 from tqdm import tqdm
 
 from VideoMAE.data.named_videos import NamedVideo, named_videos
-from VideoMAE.inference import feature_store
 from VideoMAE.inference.clips import ReadClips
-from VideoMAE.inference.config import NetworkFlags
-from VideoMAE.inference.feature_store import Store
+from VideoMAE.inference.config import FeaturesConfig, NetworkFlags
 from VideoMAE.inference.features import FeatureNetwork, extract, num_blocks_of
-from VideoMAE.inference.features_config import FeaturesConfig
 from VideoMAE.inference.load import Trained, load_trained
 from VideoMAE.inference.predictor import find_device, run_precision
 from VideoMAE.runtime.folder_lock import release_folders
-from VideoMAE.training.feature_cache import fingerprint_of_weights
+from VideoMAE.training import feature_store
+from VideoMAE.training.feature_store import Store, fingerprint_of_weights
 from VideoMAE.training.setup import fingerprint
 
 logger = logging.getLogger(__name__)
 
 
-def run(config: FeaturesConfig) -> bool:
+def extract_to_folder(config: FeaturesConfig) -> bool:
     """Writes the features that are not there yet. -> whether every video could be read"""
     videos, num_ignored = named_videos(config.videos, config.list)
     if not videos:

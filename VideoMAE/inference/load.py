@@ -14,9 +14,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from VideoMAE import flags
 from VideoMAE.checkpoints.formats import Checkpoint, check_whole, inner, model_name, network_of, read
-from VideoMAE.config import DataConfig, V2VDataConfig, VCEConfig
+from VideoMAE.config import DataConfig, V2VDataConfig, VCEConfig, flat
 from VideoMAE.data.clips import EvenClips, TestClips, preference_clips
 from VideoMAE.data.vce import EMOTIONS, read_emotions
 from VideoMAE.inference.config import NetworkFlags
@@ -98,7 +97,7 @@ def load_trained(
     theirs = inner(found.beside, "huggingface_config")
     recipe = _recipe(found.file, task, given, config, theirs, {"num_segments": num_segments, "num_crops": num_crops})
     emotions = () if task == "v2v" else _emotions(found, config, folder, given.emotions, network["num_classes"])
-    model = _build(found.file, network, recipe, given.model or flags.flat(config).get("model"), theirs)
+    model = _build(found.file, network, recipe, given.model or flat(config).get("model"), theirs)
     load_weights(model, weights, found.file, must_be_whole=True)
     return Trained(task, found.file, model.eval(), recipe, emotions, config)
 
@@ -155,8 +154,12 @@ def _recipe(
     """What flags, the run and a Hugging Face folder say, in this order; the rest are defaults, which is said."""
     data = DataConfig if task == "vce" else V2VDataConfig
     names = [field.name for field in fields(Recipe)]
-    defaults = {**asdict(V2VDataConfig(Path())), **asdict(DataConfig(Path())), "loss": VCEConfig.loss}
-    known = {"num_frames": theirs.get("num_frames"), "input_size": theirs.get("image_size"), **flags.flat(config)}
+    defaults = {
+        **asdict(V2VDataConfig(data_dir=Path())),
+        **asdict(DataConfig(data_path=Path())),
+        "loss": VCEConfig.loss,
+    }
+    known = {"num_frames": theirs.get("num_frames"), "input_size": theirs.get("image_size"), **flat(config)}
     known |= {name: value for name, value in asdict(given).items() if value is not None}
     known |= {f"test_{name.removesuffix('s')}": value for name, value in views.items() if value is not None}
     told = {name: known[name] for name in names if known.get(name) is not None}

@@ -85,7 +85,7 @@ class Network:
         K) -> (V, K)"""
         if self.trained.task == "v2v":
             return logits[:, 0]
-        task = EmotionTask(loss=self.trained.recipe.loss, smoothing=0.0, mixup=None, classes_only=False)
+        task = EmotionTask(loss=self.trained.recipe.loss)
         return task.probabilities(average_views(logits, average="logits"))
 
 

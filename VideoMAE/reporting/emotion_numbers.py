@@ -47,7 +47,7 @@ def judge(run: Run, test: EmotionTest) -> Judged:
     """A run's predictions as its own test took them: averaged over views, beside the targets of its loss."""
     assert run.results is not None
     loss = run.settings["loss"]
-    task = EmotionTask(loss=loss, smoothing=0.0, mixup=None, classes_only=test.classes_only)
+    task = EmotionTask(loss=loss, classes_only=test.classes_only)
     ranking = metrics.average_views(test.view_logits, average=run.settings.get("test_average", "logits"))
     logits = metrics.average_views(test.view_logits, average="logits")
     expected = task.make_targets(torch.from_numpy(test.targets), smoothing=0.0).numpy().astype(np.float64)

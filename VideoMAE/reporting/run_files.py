@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from VideoMAE.config import flat
 from VideoMAE.data import v2v, vce
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import hold_out
 from VideoMAE.data.v2v import Comparison, Pair
 from VideoMAE.data.vce import Annotations
 from VideoMAE.files import read_complete_json_lines
-from VideoMAE.flags import flat
 
 TaskName = Literal["vce", "v2v"]
 

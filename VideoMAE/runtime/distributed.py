@@ -1,9 +1,10 @@
 """How the processes of a run meet, and how what each of them has comes together in order."""
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,10 +23,9 @@ _set_here: list[str] = []  # launch variables that `start` has set, until `stop`
 
 
 class World(NamedTuple):
-    """This process among all: its rank, the number of its GPU on this machine, how many there are, and its device."""
+    """This process: its rank, the number of processes, and its device."""
 
     rank: int
-    local_rank: int
     size: int
     device: torch.device
 
@@ -33,6 +33,19 @@ class World(NamedTuple):
     def is_main(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
+
+
+class ErrorOnAllRanks(ValueError):
+    """An error that every process raises, so that only the main process reports it."""
+
+
+@contextlib.contextmanager
+def raise_on_all_ranks() -> Iterator[None]:
+    """Re-raises a ValueError of code that fails alike on every process as an ErrorOnAllRanks."""
+    try:
+        yield
+    except ValueError as error:
+        raise ErrorOnAllRanks(str(error)) from error
 
 
 def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
@@ -69,7 +82,7 @@ def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
             f"the {launch.size} processes met at {launch.address}:{launch.port} but could not connect: {reason}"
         ) from error
     store.set_timeout(PATIENCE)
-    return World(launch.rank, launch.local_rank, launch.size, chosen)
+    return World(launch.rank, launch.size, chosen)
 
 
 def _meet(launch: Launch, within: timedelta) -> dist.Store:

@@ -1,8 +1,8 @@
-"""Two ways to train on one or many processes, behind the same verbs: forward, backward, state.
+"""Training on one or many processes with DistributedDataParallel or DeepSpeed, behind one interface.
 
-`forward(clips, update=...)` computes in the chosen precision; `backward(loss, update=...)` adds gradients up and, on
-an update, averages them over processes, steps the optimizer and returns the gradient's norm. An accumulated step
-equals one large batch.
+`forward(clips, update=...)` computes in the chosen precision; `backward(loss, update=...)` accumulates gradients and,
+on an update, averages them over processes, steps the optimizer and returns the norm of the gradient. Gradient
+accumulation equals one large batch.
 """
 
 import contextlib
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from VideoMAE.config import OptimConfig, RunConfig
+from VideoMAE.modeling_finetune import VisionTransformer
+from VideoMAE.optim_factory import create_optimizer, parameter_groups
 from VideoMAE.runtime.distributed import World, gather
 
 SCALER_STATE = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -23,7 +26,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class BackendSettings(NamedTuple):
-    """What every backend is told."""
+    """Settings of every backend."""
 
     world: World
     precision: str  # fp32, bf16 or fp16
@@ -32,7 +35,7 @@ class BackendSettings(NamedTuple):
 
 
 class Backend(Protocol):
-    """What the engine knows of a backend. `model` is the bare network, `optimizer` has the parameter groups."""
+    """The interface of a backend. `model` is the unwrapped network; `optimizer` has the parameter groups."""
 
     model: nn.Module
     optimizer: Any
@@ -48,7 +51,7 @@ class Backend(Protocol):
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """Resolves `auto`; refuses fp16 on a CPU."""
+    """Resolves `auto`. Raises ValueError for fp16 on a CPU."""
     if precision == "auto":
         if device.type == "cpu":
             return "fp32"
@@ -59,26 +62,26 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision for a forward pass; nothing in fp32."""
+    """Mixed precision for a forward pass; no effect in fp32."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 class NonFiniteGradientError(ValueError):
-    """The gradient of a step is not finite; the weights are as they were before the step."""
+    """The gradient of a step is not finite; the weights are unchanged."""
 
 
 def checked_norm(norm: Tensor, settings: BackendSettings) -> float:
-    """The gradient's norm; not finite, it is an error except in fp16, whose scaler skips such steps."""
+    """The gradient norm. Raises NonFiniteGradientError, except in fp16, whose loss scaler skips such steps."""
     value = float(norm)
     if settings.precision != "fp16" and not math.isfinite(value):
-        raise NonFiniteGradientError(f"the gradient's norm became {value}")
+        raise NonFiniteGradientError(f"the gradient norm became {value}")
     return value
 
 
 class DDPBackend:
-    """Plain torch on one process, DistributedDataParallel on several."""
+    """The bare network on one process, DistributedDataParallel on several."""
 
     def __init__(
         self,
@@ -127,7 +130,7 @@ class DDPBackend:
 
 
 class _WithAutocast(nn.Module):
-    """A network that enters mixed precision by itself: DeepSpeed switches off autocast that it finds around it."""
+    """A network that enables mixed precision itself: DeepSpeed disables an outer autocast."""
 
     def __init__(self, model: nn.Module, settings: BackendSettings) -> None:
         super().__init__()
@@ -135,14 +138,14 @@ class _WithAutocast(nn.Module):
         self.settings = settings
 
     def forward(self, clips: Tensor) -> Tensor:
-        if self.settings.precision == "fp16":  # DeepSpeed has halved the weights
+        if self.settings.precision == "fp16":  # DeepSpeed has converted the weights
             return self.model(clips)
         with autocast(self.settings.world.device, self.settings.precision):
             return self.model(clips)
 
 
 def _on_cpu(value: Any) -> Any:
-    """The same nested lists and dicts with their tensors in host memory."""
+    """The same nested lists and dicts with tensors in host memory."""
     if isinstance(value, Tensor):
         return value.cpu()
     if isinstance(value, dict):
@@ -151,8 +154,8 @@ def _on_cpu(value: Any) -> Any:
 
 
 class DeepSpeedBackend:
-    """DeepSpeed with ZeRO 0, 1 or 2 around the same optimizer. bf16 is autocast over fp32 weights, fp16 is
-    DeepSpeed's own."""
+    """DeepSpeed with ZeRO stage 0, 1 or 2 around the same optimizer. bf16 is autocast with fp32 weights, fp16 is
+    DeepSpeed's."""
 
     def __init__(
         self,
@@ -192,7 +195,7 @@ class DeepSpeedBackend:
 
     def backward(self, loss: Tensor, *, update: bool) -> float | None:
         assert self.engine.is_gradient_accumulation_boundary() == update, (
-            "DeepSpeed counts other updates than the engine"
+            "DeepSpeed's accumulation boundaries differ from the engine's"
         )
         self.engine.backward(loss)
         norm = self._norm_before_step() if update else None
@@ -204,14 +207,14 @@ class DeepSpeedBackend:
         return norm
 
     def _norm_before_step(self) -> float | None:
-        """The norm where DeepSpeed itself keeps none: without ZeRO in fp32 and bf16."""
+        """The gradient norm where DeepSpeed does not compute one: without ZeRO in fp32 and bf16."""
         if self.zero_stage or self.settings.precision == "fp16":
             return None
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         return checked_norm(nn.utils.get_total_norm(gradients), self.settings)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and values only: without ZeRO the optimizer's own state, with it every process's part."""
+        """Tensors and plain values: the optimizer's state without ZeRO, the shards of all processes with it."""
         if not self.zero_stage:
             return {"kind": "deepspeed", "shards": [self.optimizer.state_dict()]}
         part = {
@@ -222,7 +225,7 @@ class DeepSpeedBackend:
         return {"kind": "deepspeed", "shards": gather(_on_cpu(part))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a saved state; the weights themselves have been loaded into `model` before."""
+        """Restores a saved state; the weights must have been loaded into `model` before."""
         if not self.zero_stage:
             self.optimizer.load_state_dict(state["shards"][0])
             return
@@ -235,10 +238,10 @@ class DeepSpeedBackend:
 
 
 def _own_part(shards: list[dict[str, Any]], *, world: World, sizes: list[int]) -> dict[str, Any]:
-    """This process's part of ZeRO's state, cut anew when it was saved by another number of processes.
+    """This process's shard of ZeRO's state, re-sharded if it was saved by another number of processes.
 
-    Each group's weights lie in one flat row, padded with zeros to a multiple of the number of processes and cut into
-    equal parts of `sizes[group]` numbers.
+    The weights of a group form one flat vector, padded with zeros to a multiple of the number of processes and cut into
+    equal shards of `sizes[group]` numbers.
     """
     if len(shards) == world.size:
         return shards[world.rank]
@@ -259,3 +262,25 @@ def _own_part(shards: list[dict[str, Any]], *, world: World, sizes: list[int]) -
     }
     weights = [recut([shard["weights"][group] for shard in shards], size) for group, size in enumerate(sizes)]
     return {**first, "optimizer": {**first["optimizer"], "state": states}, "weights": weights}
+
+
+def make_backend(
+    model: VisionTransformer, optim: OptimConfig, run: RunConfig, *, world: World, precision: str
+) -> Backend:
+    """The optimizer over layer-decayed parameter groups, wrapped by DDP or DeepSpeed."""
+    groups = parameter_groups(
+        model,
+        num_layers=model.get_num_layers(),
+        weight_decay=optim.weight_decay,
+        layer_decay=optim.layer_decay,
+        no_weight_decay=model.no_weight_decay(),
+    )
+    optimizer = create_optimizer(
+        groups, opt=optim.opt, lr=optim.lr, betas=optim.opt_betas, eps=optim.opt_eps, momentum=optim.momentum
+    )
+    settings = BackendSettings(world, precision, optim.update_freq, optim.clip_grad)
+    if run.enable_deepspeed:
+        return DeepSpeedBackend(model, optimizer, settings, batch_size=optim.batch_size, zero_stage=run.zero_stage)
+    if run.zero_stage:
+        raise ValueError(f"--zero_stage {run.zero_stage} needs --enable_deepspeed")
+    return DDPBackend(model, optimizer, settings)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, found again, and kept sparingly."""
+"""Checkpoints of a run: atomic writes, integrity checks, and which one to resume from."""
 
 import logging
 import zipfile
@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from VideoMAE.config import RunConfig, differences
+from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.files import write_atomically
+from VideoMAE.runtime.folder_lock import check_still_held
 from VideoMAE.training.pretrained import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -18,12 +21,12 @@ PREVIOUS = "checkpoint-previous.pth"
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Writes a checkpoint, whole or not at all."""
+    """Writes a checkpoint atomically."""
     write_atomically(path, lambda temporary: torch.save(content, temporary))
 
 
 def save_last(folder: Path, content: dict[str, Any]) -> None:
-    """Writes the newest checkpoint; the one before stays beside it, should the newest be damaged later."""
+    """Writes the last checkpoint and keeps the previous one, in case the last is damaged later."""
     write_atomically(folder / LAST, lambda temporary: torch.save(content, temporary), keep_old_as=folder / PREVIOUS)
 
 
@@ -33,12 +36,12 @@ def epoch_name(epoch: int) -> str:
 
 
 def has_any(output_dir: Path) -> bool:
-    """Whether a run has saved anything there, whole or damaged."""
+    """Whether the folder contains any checkpoint, intact or damaged."""
     return any(output_dir.glob("checkpoint-*.pth"))
 
 
 def check_whole(path: Path) -> None:
-    """Compares a checkpoint's checksums, which torch.load passes over: a flipped bit would become a wrong weight.
+    """Compares a checkpoint's checksums, which torch.load ignores: a flipped bit would become a wrong weight.
 
     Raises:
         ValueError: the file is missing, truncated or damaged.
@@ -55,17 +58,16 @@ def check_whole(path: Path) -> None:
 
 
 def read_whole(path: Path) -> dict[str, Any]:
-    """The content of a run's checkpoint, found whole. Raises ValueError as `check_whole` and `read_checkpoint` do."""
+    """Checks a checkpoint and reads it. Raises ValueError as `check_whole` and `read_checkpoint` do."""
     check_whole(path)
     return read_checkpoint(path)
 
 
 def newest(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a run and its content; damaged ones are named and passed over. None: there is
-    none.
+    """The newest intact checkpoint of a run and its content, or None; damaged ones are logged and skipped.
 
     Raises:
-        ValueError: there are checkpoints, and every one is damaged.
+        ValueError: every checkpoint is damaged.
     """
     numbered = sorted(
         (path for path in output_dir.glob("checkpoint-*.pth") if path.stem.split("-")[1].isdigit()),
@@ -77,7 +79,85 @@ def newest(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             return path, read_whole(path)
         except ValueError as error:
-            logger.warning("passed over a checkpoint: %s", error)
+            logger.warning("skipped a damaged checkpoint: %s", error)
     if candidates:
         raise ValueError(f"{output_dir}: every checkpoint is damaged; move the folder away or pass --no_auto_resume")
     return None
+
+
+def find_to_resume(run: RunConfig) -> tuple[Path, dict[str, Any]] | None:
+    """The checkpoint to resume from and its content; None: a new run.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or holds weights only.
+    """
+    if run.resume is not None:
+        path, content = run.resume, read_whole(run.resume)
+    elif run.auto_resume and (found := newest(run.output_dir)):
+        path, content = found
+    else:
+        return None
+    if "backend" not in content:
+        raise ValueError(f"{path}: contains weights but no training state; pass it with --finetune instead of --resume")
+    return path, content
+
+
+def check_same_run(
+    path: Path, content: dict[str, Any], *, settings: dict[str, Any], labels: str, sampler: TrainSampler
+) -> None:
+    """Checks that a checkpoint is of a run with the same settings, labels and batch per process.
+
+    Raises:
+        ValueError: names the differences.
+    """
+    differs = differences(content["config"], settings)
+    if differs:
+        raise ValueError(f"{path}: is of a run with another configuration ({'; '.join(differs)})")
+    if content["labels"] != labels:
+        raise ValueError(
+            f"{path}: was trained on other videos or labels than the dataset now has; restore them, "
+            "or choose another --output_dir"
+        )
+    total = content["total_batch_size"]
+    if total != sampler.total_batch_size and content["share"] != [sampler.batch_size, sampler.update_freq]:
+        raise ValueError(
+            f"{path}: is of a run with a total batch size of {total}, this one has {sampler.total_batch_size}; "
+            "choose --batch_size or --update_freq so that the product with the number of processes is the same"
+        )
+
+
+def steps_done(content: dict[str, Any], *, sampler: TrainSampler, world_size: int) -> int:
+    """The steps of the epoch that are done, in units of the present total batch size; logs what changes with another
+    number of processes."""
+    steps, before, total = content["state"]["steps"], content["world_size"], content["total_batch_size"]
+    if before != world_size:
+        logger.warning(
+            "this run had %d processes and now has %d: random numbers depend on the process, so that the results from "
+            "here on are close to those of an uninterrupted run but not equal",
+            before, world_size,
+        )  # fmt: skip
+    if total == sampler.total_batch_size:
+        return int(steps)
+    logger.warning(
+        "the total batch size changes from %d to %d, and the learning rate with it; "
+        "the epoch resumes at the same fraction of its videos",
+        total, sampler.total_batch_size,
+    )  # fmt: skip
+    return int(steps * total // sampler.total_batch_size)
+
+
+def save_run(folder: Path, content: dict[str, Any], *, is_best: bool, keep_every: int) -> None:
+    """Writes a run's state as its last checkpoint; after an epoch also as the best one and as the epoch's, where due.
+
+    Raises:
+        ValueError: a file cannot be written, or another run holds the folder; the previous checkpoint is unchanged.
+    """
+    check_still_held(folder)
+    epoch, done = content["epoch"], content["state"]["epoch"]
+    if is_best:
+        tested = content["model"] if content["model_ema"] is None else content["model_ema"]
+        best = {"model": tested, **{key: content[key] for key in ("epoch", "metrics", "config")}}
+        save(folder / BEST, best)
+    if done > epoch and done % keep_every == 0:
+        save(folder / epoch_name(epoch), content)
+    save_last(folder, content)

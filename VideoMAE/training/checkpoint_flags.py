@@ -1,23 +1,23 @@
-"""The flags of --eval that the tested checkpoint itself answers, since its run wrote its configuration into it."""
+"""With --eval, the flags of the network and the test default to the configuration in the tested checkpoint."""
 
 import contextlib
 import io
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from VideoMAE import flags
-from VideoMAE.config import V2VConfig, VCEConfig
+from VideoMAE.cli import parse_flags
+from VideoMAE.config import V2VConfig, VCEConfig, flat, to_json
+from VideoMAE.files import read_json
 from VideoMAE.training.pretrained import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
 OF_THE_NETWORK = ("model", "num_frames", "input_size", "tubelet_size", "use_mean_pooling")
-"""Another value of these is another network than the one that was trained."""
+"""The values of these must be those of the checkpoint."""
 OF_THE_TEST = ("short_side_size", "sampling_rate", "crop", "loss")
-"""These default to the checkpoint's values, and may be given."""
+"""These default to the values of the checkpoint and may be overridden."""
 
 DATASET_FLAGS: dict[type, str] = {VCEConfig: "data_path", V2VConfig: "data_dir"}
 
@@ -25,10 +25,10 @@ Settings = TypeVar("Settings", bound=VCEConfig | V2VConfig)
 
 
 def add_checkpoint_flags(config: Settings, argv: Sequence[str]) -> Settings:
-    """With --eval the settings of the command line `argv`, where the checkpoint's own values replace the defaults.
+    """With --eval, parses the command line `argv` again with the checkpoint's values as defaults.
 
-    Without --eval, and for a checkpoint without a configuration, such as a published one, or with one of the other
-    task, these are `config` itself.
+    Returns `config` unchanged without --eval, and for a checkpoint without a configuration (such as a published one) or
+    of the other task.
 
     Raises:
         ValueError: a flag of `argv` contradicts the checkpoint, or the checkpoint or its configuration cannot be used.
@@ -36,45 +36,43 @@ def add_checkpoint_flags(config: Settings, argv: Sequence[str]) -> Settings:
     checkpoint = config.model.finetune
     if not config.run.eval or checkpoint is None:
         return config
-    trained = flags.flat(_config_of(checkpoint))
+    trained = flat(_config_of(checkpoint))
     if DATASET_FLAGS[type(config)] not in trained:
         return config
     network = {name: trained[name] for name in OF_THE_NETWORK if name in trained}
     test = {name: trained[name] for name in OF_THE_TEST if name in trained}
-    typed = _as_typed(network | test)
+    flags = _as_flags(network | test)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            config = flags.parse_flags(type(config), [*typed, *argv])  # of equal flags the last one wins
-    except SystemExit as error:  # `argv` has been parsed before
+            config = parse_flags(type(config), [*flags, *argv])  # the last of equal flags wins
+    except SystemExit as error:  # `argv` itself is valid
         raise ValueError(
-            f"{checkpoint}: its configuration has values that are not valid flags: {' '.join(typed)}; "
-            f"'python models/convert.py {checkpoint} weights.pth --to published' drops the configuration"
+            f"{checkpoint}: its configuration has values that are not valid flags: {' '.join(flags)}; "
+            f"'emodiversity convert {checkpoint} weights.pth --to published' drops the configuration"
         ) from error
-    found = flags.flat(flags.to_json(config))
+    found = flat(to_json(config))
     for name, value in network.items():
         if found[name] != value:
-            given, theirs = (" ".join(_as_typed({name: of})) for of in (found[name], value))
-            raise ValueError(f"{given} contradicts {checkpoint}, which was trained with {theirs}; leave the flag out")
-    logger.info("flags taken from %s: %s", checkpoint, " ".join(_as_typed(network)))
+            given, theirs = (" ".join(_as_flags({name: of})) for of in (found[name], value))
+            raise ValueError(f"{given} contradicts {checkpoint}, which was trained with {theirs}; remove the flag")
+    logger.info("flags taken from %s: %s", checkpoint, " ".join(_as_flags(network)))
     return config
 
 
 def _config_of(checkpoint: Path) -> dict[str, Any]:
-    """The configuration in a checkpoint, or else in the config.json beside it; empty where neither is a run's."""
+    """The configuration in a checkpoint or in the config.json beside it; empty if there is none of a run."""
     beside = checkpoint.parent / "config.json"
     config: Any = read_checkpoint(checkpoint).get("config")
     if config is None and beside.is_file():
-        try:
-            config = json.loads(beside.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{beside}: cannot be read as JSON: {error}; restore or delete it") from error
+        config = read_json(beside)
     is_of_a_run = isinstance(config, Mapping) and {"data", "model", "run"} <= config.keys()
     return dict(config) if is_of_a_run else {}
 
 
-def _as_typed(values: Mapping[str, Any]) -> list[str]:
-    """Flags as they are typed. `num_frames: 8, use_mean_pooling: False` -> --num_frames 8 --no_use_mean_pooling"""
-    typed: list[str] = []
+def _as_flags(values: Mapping[str, Any]) -> list[str]:
+    """Settings as command-line flags. `num_frames: 8, use_mean_pooling: False` -> --num_frames 8
+    --no_use_mean_pooling"""
+    flags: list[str] = []
     for name, value in values.items():
-        typed += [f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    return typed
+        flags += [f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
+    return flags

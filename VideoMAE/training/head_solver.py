@@ -1,7 +1,7 @@
-"""The best linear head on given features, by L-BFGS over all of them at once.
+"""The optimal linear head on given features, by full-batch L-BFGS.
 
-bce, ce, soft_ce, logistic, hinge and listwise are convex in a linear head: L-BFGS comes to the optimum in some dozen
-passes over a matrix, and there is no learning rate to choose. N videos, D features, K outputs.
+bce, ce, soft_ce, logistic, hinge and listwise are convex in a linear head: L-BFGS reaches the optimum in a few dozen
+passes over the features, without a learning rate. N videos, D features, K outputs.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 ITERATIONS_PER_EPOCH = 5
-CONVERGED = 1e-7  # smallest relative decrease of the objective that is worth another epoch
+CONVERGED = 1e-7  # relative decrease of the objective per epoch below which it has converged
 
 
 def apply_head(head: tuple[Tensor, Tensor | None], features: np.ndarray) -> np.ndarray:
@@ -35,16 +35,15 @@ def _lbfgs(parameters: list[Tensor], *, max_iter: int) -> torch.optim.LBFGS:
 
 
 class HeadSolver:
-    """Minimises a task's loss plus weight_decay / 2 x the mean over outputs of the squared length of their weights.
+    """Minimizes a task's loss plus weight_decay / 2 x the mean over outputs of their squared weight norm, in float64.
 
-    The weights are those on features divided by their standard deviation over the training videos, and without their
-    mean where the head has a bias to make up for it, so that one weight decay suits every network; `folded` gives the
-    same head for features as they are. Starts from zero weights and, where there is a bias, the best constant answer.
-    In float64.
+    Features are divided by their standard deviation over the training videos and, if the head has a bias, centered, so
+    that one weight decay suits every network; `unnormalized_head` returns the equivalent head for features as they are.
+    Starts from zero weights and, if there is a bias, the best constant output.
 
     Args:
         features: of the training videos. (N, D)
-        output: the layer to be found, for its shape.
+        output: the layer to solve for; only its shape is used.
         loss_of: the loss of outputs. (N, K) -> ()
     """
 
@@ -65,18 +64,18 @@ class HeadSolver:
         self.loss_of = loss_of
         self.value, self.converged = math.inf, False
         if self.bias is not None:
-            self._minimise(_lbfgs([self.bias], max_iter=100))
+            self._minimize(_lbfgs([self.bias], max_iter=100))
         self._optimizer = _lbfgs(
             [self.weight] if self.bias is None else [self.weight, self.bias], max_iter=ITERATIONS_PER_EPOCH
         )
 
     def _parts(self) -> tuple[Tensor, Tensor]:
-        """The loss, and the penalty on top of it."""
+        """The loss and the penalty."""
         scores = self.features @ self.weight.T
         penalty = 0.5 * self.weight_decay * self.weight.square().sum(dim=1).mean()
         return self.loss_of(scores if self.bias is None else scores + self.bias), penalty
 
-    def _minimise(self, optimizer: torch.optim.Optimizer) -> None:
+    def _minimize(self, optimizer: torch.optim.Optimizer) -> None:
         def objective() -> float:
             self.weight.grad = None
             optimizer.zero_grad()
@@ -87,12 +86,12 @@ class HeadSolver:
         optimizer.step(objective)
 
     def run_epoch(self) -> dict[str, Any]:
-        """Some iterations. -> the loss, and the penalty on top of it
+        """Runs ITERATIONS_PER_EPOCH iterations -> the loss and the penalty
 
         Raises:
             ValueError: the objective is not finite.
         """
-        self._minimise(self._optimizer)
+        self._minimize(self._optimizer)
         with torch.no_grad():
             loss, penalty = (float(part) for part in self._parts())
         before, self.value = self.value, loss + penalty
@@ -101,7 +100,7 @@ class HeadSolver:
         self.converged = before - self.value <= CONVERGED * max(abs(self.value), 1e-12)
         return {"train_loss": loss, "penalty": penalty}
 
-    def folded(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (K, D) and bias (K,) for features as the network gives them."""
+    def unnormalized_head(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (K, D) and bias (K,) for unnormalized features."""
         weight = self.weight.detach() / self.scale
         return weight, None if self.bias is None else self.bias.detach() - weight @ self.mean

@@ -22,7 +22,7 @@ def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def mse_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Squared error between sigmoid(logits) and intensities, mean over B and K. (B, K), (B, K) -> ()
 
-    Through the sigmoid, so that a prediction is an intensity in [0, 1] here too (Brier 1950).
+    On sigmoid(logits), so that predictions are intensities in [0, 1] (Brier 1950).
     """
     return F.mse_loss(torch.sigmoid(logits), targets)
 
@@ -38,7 +38,7 @@ def intensity_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
 
 
 def class_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
-    """One-hot of the most intense emotion (first of equals), mixed with a uniform distribution. (B, K) -> (B, K)
+    """One-hot of the most intense emotion (the first of equals), smoothed with a uniform distribution. (B, K) -> (B, K)
 
     The true class has 1 - smoothing + smoothing / K, every other smoothing / K. Source: Szegedy et al. 2016, section 7.
     """
@@ -48,7 +48,7 @@ def class_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
 
 
 def distribution_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
-    """The intensities divided by their sum; all zeros become uniform. (B, K) -> (B, K)"""
+    """The intensities divided by their sum; uniform if all are 0. (B, K) -> (B, K)"""
     total = intensities.sum(dim=1, keepdim=True)
     uniform = torch.full_like(intensities, 1 / intensities.shape[1])
     return torch.where(total > 0, intensities / total.clamp_min(1e-12), uniform)
@@ -74,18 +74,17 @@ def logistic_loss(worse: Tensor, better: Tensor) -> Tensor:
 def hinge_loss(worse: Tensor, better: Tensor, *, margin: float) -> Tensor:
     """max(0, margin - (better - worse)). (P,), (P,) -> (P,)
 
-    Zero once the preferred score is higher by `margin`. Source: Herbrich et al. 1999 (ordinal
-    regression by support vectors).
+    Zero if the preferred score is higher by at least `margin`. Source: Herbrich et al. 1999.
     """
     return F.relu(margin - (better - worse))
 
 
 def plackett_luce_loss(ranked: Tensor, lengths: Tensor) -> Tensor:
-    """Negative log-likelihood of whole orders. (P, M) scores from least to most preferred, (P,) -> (P,)
+    """Negative log-likelihood of complete orders. (P, M) scores from least to most preferred, (P,) -> (P,)
 
     The most preferred is chosen from all with probability softmax(scores), the next from the rest, and so on: with
     s_1 the least preferred, the sum over k of log(exp s_1 + ... + exp s_k) - s_k. Of two videos it is the logistic
-    loss. Entries of a row beyond its length count for nothing. Source: Plackett 1975; Luce 1959; as a loss, Xia et al.
+    loss. Entries of a row beyond its length are ignored. Source: Plackett 1975; Luce 1959; as a loss, Xia et al.
     2008 (ListMLE).
     """
     terms = torch.logcumsumexp(ranked, dim=1) - ranked

@@ -1,4 +1,4 @@
-"""What a run says while it runs: log.txt, steps.jsonl, tensorboard events, a progress bar, curves."""
+"""Logs of a run: log.txt, steps.jsonl, tensorboard events, a progress bar, curves.png."""
 
 import math
 import os
@@ -22,8 +22,7 @@ Item = TypeVar("Item")
 
 
 class MetricLogger:
-    """Writes one line per optimizer step to steps.jsonl and one per epoch to log.txt; silent on all but the main
-    process."""
+    """Writes one line per optimizer step to steps.jsonl and one per epoch to log.txt; only on the main process."""
 
     def __init__(self, output_dir: Path, *, enabled: bool, num_processes: int = 1, show_progress: bool = True) -> None:
         self.enabled = enabled
@@ -35,8 +34,8 @@ class MetricLogger:
         self._bar: tqdm | None = None
 
     def open(self, log_dir: Path | None, *, epoch: int, steps: int, first_step: int) -> None:
-        """Begins the files of a training that goes on after `steps` steps of `epoch`; what an interrupted run said of
-        later ones is dropped. `first_step` is the number of the next step."""
+        """Opens the files of a run that continues after `steps` steps of `epoch`, and drops later lines of an
+        interrupted run. `first_step` is the number of the next step."""
         if not self.enabled:
             return
         for name, kept_of_epoch in (("log.txt", 0), ("steps.jsonl", steps)):
@@ -48,13 +47,13 @@ class MetricLogger:
         self.events = Events(log_dir or self.output_dir / "tensorboard", first_step=first_step)
 
     def sync(self) -> None:
-        """Puts the lines of all steps on disk, so that a checkpoint never knows of more steps than the log."""
+        """Writes the lines of all steps to disk, so that a checkpoint never contains more steps than the log."""
         if self.steps is not None:
             with write_errors_name(self.output_dir / "steps.jsonl"):
                 os.fsync(self.steps.fileno())
 
     def step(self, *, epoch: int, step: int, values: Mapping[str, float | None]) -> None:
-        """One optimizer step."""
+        """Logs an optimizer step."""
         if self.steps is not None and self.events is not None:
             finite = {
                 name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
@@ -64,7 +63,7 @@ class MetricLogger:
             self.events.write("step", values, step)
 
     def epoch(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """One epoch: a JSON line in log.txt."""
+        """Logs an epoch: a JSON line in log.txt."""
         if self.events is not None:
             path = self.output_dir / "log.txt"
             with write_errors_name(path), path.open("a", encoding="utf-8") as file:
@@ -73,8 +72,7 @@ class MetricLogger:
             self.events.flush()
 
     def progress(self, items: Iterable[Item], *, describe: str, total: int, done: int = 0) -> Iterator[Item]:
-        """The items under a progress bar with clips/s, time left and memory; the consumer's clips are counted by
-        `Batch.clips`."""
+        """Yields the batches with a progress bar of clips/s, remaining time and memory."""
         if not (self.enabled and self.show_progress):
             yield from items
             return
@@ -99,12 +97,12 @@ class MetricLogger:
                 bar.set_postfix_str(f"{clips / elapsed:.1f} clips/s, {memory_gib():.1f} GiB", refresh=False)
 
     def say(self, text: str) -> None:
-        """A line for the person at the terminal."""
+        """Prints a line to the terminal."""
         if self.enabled:
             tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Ends files and draws the curves."""
+        """Closes the files and draws the curves."""
         if self.steps is not None and self.events is not None:
             self.events.flush()
             with write_errors_name(self.output_dir):
@@ -113,9 +111,9 @@ class MetricLogger:
                 draw_curves(self.output_dir)
 
     def abandon(self) -> None:
-        """Ends the files, as far as they can still be written, and the progress bar, below which a reason is said."""
+        """Closes the files, ignoring errors, and the progress bar, so that an error message can follow."""
         if self._bar is not None:
-            self._bar.delay = 0  # a bar that a sentence brought out before its time would stay otherwise
+            self._bar.delay = 0  # otherwise a bar that a message made visible early would remain
             self._bar.close()
         for file in (self.steps, self.events):
             if file is not None:
@@ -124,20 +122,20 @@ class MetricLogger:
 
 
 class Events:
-    """A file of scalars for tensorboard. Not tensorboardX's SummaryWriter: when its thread dies of a full disk, a run
-    waits for it for ever a few values later."""
+    """A file of scalars for tensorboard. tensorboardX's SummaryWriter is not used: after a full disk ends its thread,
+    the run blocks forever."""
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         self.folder = folder
         with write_errors_name(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._writer = EventsWriter(str(folder / "events"))
-            if first_step:  # what an interrupted run wrote of this step and later ones is to be forgotten
+            if first_step:  # tensorboard discards this step and later ones of an interrupted run
                 start = SessionLog(status=SessionLog.SessionStatus.START)
                 self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def write(self, group: str, values: Mapping[str, Any], position: int) -> None:
-        """The numbers among the values, as group/name."""
+        """Writes the numeric values as group/name."""
         with write_errors_name(self.folder):
             for name, value in values.items():
                 if isinstance(value, (int, float)):
@@ -145,17 +143,17 @@ class Events:
                     self._writer.write_event(Event(wall_time=time.time(), step=position, summary=summary))
 
     def flush(self) -> None:
-        """Hands all over to the operating system."""
+        """Flushes to the operating system."""
         with write_errors_name(self.folder):
             self._writer.flush()
 
     def close(self) -> None:
-        """Ends the file. Raises OSError when the rest cannot be written."""
+        """Closes the file. Raises OSError if the remaining events cannot be written."""
         self._writer.close()
 
 
 def memory_gib() -> float:
-    """Peak memory of this process: of the GPU where one is used, else of the host."""
+    """Peak memory of this process: of the GPU if one is used, otherwise of the host."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**30
     scale = 1 if sys.platform == "darwin" else 1024
@@ -163,7 +161,7 @@ def memory_gib() -> float:
 
 
 def draw_curves(output_dir: Path) -> None:
-    """Draws log.txt and steps.jsonl of a run as curves.png; nothing before the first epoch has ended."""
+    """Draws log.txt and steps.jsonl of a run as curves.png, once an epoch has ended."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -185,9 +183,8 @@ def draw_curves(output_dir: Path) -> None:
     )
     ends = [line["epoch"] + 1 for line in epochs]
     loss.plot(ends, [line["train_loss"] for line in epochs], color="tab:blue", label="training, mean of the epoch")
-    for name, color in (("val_bce", "tab:orange"),):
-        if any(line.get(name) is not None for line in epochs):
-            loss.plot(ends, [line.get(name) for line in epochs], color=color, label="validation")
+    if any(line.get("val_bce") is not None for line in epochs):
+        loss.plot(ends, [line.get("val_bce") for line in epochs], color="tab:orange", label="validation")
     shown = [
         name for name in ("val_acc1", "val_acc3", "val_acc5", "val_pair_accuracy") if epochs[-1].get(name) is not None
     ]

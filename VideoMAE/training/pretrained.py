@@ -1,4 +1,4 @@
-"""Weights from elsewhere into our ViT: published pre-training and fine-tuned checkpoints, and our own."""
+"""Loading of checkpoint weights into the ViT: published pre-trained and fine-tuned checkpoints, and our own."""
 
 import argparse
 import logging
@@ -19,20 +19,20 @@ ENCODER_PREFIXES = ("encoder.", "backbone.")
 
 
 class LoadReport(NamedTuple):
-    """What became of a checkpoint's names: taken, renamed among them, left aside; and the model's names that stay
-    new."""
+    """Parameter names of a checkpoint that were loaded, renamed (a subset) or ignored, and those of the model that keep
+    their initial values."""
 
-    taken: list[str]
+    loaded: list[str]
     renamed: list[str]
-    left: list[str]
+    ignored: list[str]
     new: list[str]
 
 
 def read_checkpoint(path: Path, *, harmless: Sequence[type] = ()) -> dict[str, Any]:
-    """The content of a .pth file, without executing anything in it.
+    """Reads a .pth file without executing code in it.
 
     Raises:
-        ValueError: the file is missing, truncated, or a pickle that holds more than tensors, plain values,
+        ValueError: the file is missing, truncated, or a pickle with anything but tensors, plain values,
         `argparse.Namespace` and the classes in `harmless`.
     """
     if not path.is_file():
@@ -43,10 +43,10 @@ def read_checkpoint(path: Path, *, harmless: Sequence[type] = ()) -> dict[str, A
     except pickle.UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign:
-            raise ValueError(f"{path}: refused: the pickle holds {foreign[1]}, a foreign object") from error
-        raise ValueError(f"{path}: not a checkpoint, or a damaged one") from error
+            raise ValueError(f"{path}: refused: the pickle contains an object of type {foreign[1]}") from error
+        raise ValueError(f"{path}: not a checkpoint, or damaged") from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
-        reason = next(iter(str(error).splitlines()), "it ends too early")
+        reason = next(iter(str(error).splitlines()), "unexpected end of file")
         raise ValueError(f"{path}: truncated or damaged: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict of weights, found {type(content).__name__}")
@@ -54,7 +54,7 @@ def read_checkpoint(path: Path, *, harmless: Sequence[type] = ()) -> dict[str, A
 
 
 def select_weights(content: dict[str, Any], *, model_key: str, model_prefix: str, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint: under the first of the keys `a|b` that is there, else the content itself."""
+    """The state dict in a checkpoint: at the first key of `a|b` that exists, otherwise the content itself."""
     weights: Any = content
     for key in model_key.split("|"):
         if isinstance(content.get(key), dict):
@@ -64,7 +64,7 @@ def select_weights(content: dict[str, Any], *, model_key: str, model_prefix: str
     if model_prefix:
         weights = {name[len(model_prefix) :]: value for name, value in weights.items() if name.startswith(model_prefix)}
     if not weights:
-        raise ValueError(f"{path}: holds no weights under --model_key {model_key} with --model_prefix {model_prefix!r}")
+        raise ValueError(f"{path}: contains no weights at --model_key {model_key} with --model_prefix {model_prefix!r}")
     return weights
 
 
@@ -86,30 +86,29 @@ def load_pretrained(
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, *, must_be_whole: bool) -> LoadReport:
-    """Loads the weights of a checkpoint into `model` and logs what was taken, renamed and left; `path` names them.
+    """Loads weights into `model` and logs what was loaded and what was not; `path` is their file.
 
-    Encoder names lose `encoder.` or `backbone.`; a head of another shape is dropped; a learned `pos_embed` of another
-    grid is interpolated. After a pre-training checkpoint exactly `fc_norm.*` and `head.*` may stay new; with
-    `must_be_whole` nothing may.
+    The prefixes `encoder.` and `backbone.` are removed; a head of another shape is dropped; a learned `pos_embed` of
+    another grid is interpolated. Only `fc_norm.*` and `head.*` may be missing; with `must_be_whole`, none may.
 
     Raises:
-        ValueError: any other name is missing, or a shape differs.
+        ValueError: another parameter is missing, or a shape differs.
     """
     own = model.state_dict()
     state: dict[str, Tensor] = {}
-    renamed, left = [], []
+    renamed, ignored = [], []
     for name, value in weights.items():
         ours = next((name[len(prefix) :] for prefix in ENCODER_PREFIXES if name.startswith(prefix)), name)
         if ours == "pos_embed" and ours in own and value.shape != own[ours].shape:
             value = interpolate_positions(value, model)
         head_differs = ours.startswith("head.") and ours in own and value.shape != own[ours].shape
         if ours not in own or (head_differs and not must_be_whole):
-            left.append(name)
+            ignored.append(name)
             continue
         if value.shape != own[ours].shape:
             raise ValueError(
                 f"{path}: {name} has shape {tuple(value.shape)}, the model's has {tuple(own[ours].shape)}; "
-                "is --model another one?"
+                "choose the --model of the checkpoint"
             )
         renamed.extend([name] if ours != name else [])
         state[ours] = value
@@ -117,43 +116,41 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, *,
     unexpected = [name for name in new if must_be_whole or name not in NEW_AFTER_PRETRAINING]
     if unexpected:
         shown = ", ".join(unexpected[:5]) + (", ..." if len(unexpected) > 5 else "")
-        raise ValueError(f"{path}: lacks {len(unexpected)} of the model's {len(own)} weights: {shown}")
-    dropped_head = [name for name in left if name.startswith("head.")]
+        raise ValueError(f"{path}: lacks {len(unexpected)} of the model's {len(own)} parameters: {shown}")
+    dropped_head = [name for name in ignored if name.startswith("head.")]
     if dropped_head:
         shapes = ", ".join(f"{name} {tuple(weights[name].shape)}" for name in dropped_head)
-        logger.info("%s: the head is another task's and dropped (%s); ours starts anew", path, shapes)
+        logger.info("%s: dropped the head of another task (%s)", path, shapes)
     model.load_state_dict(state, strict=False)
-    report = LoadReport(taken=list(state), renamed=renamed, left=left, new=new)
-    logger.info(
-        "%s: took %d weights (%d of them renamed), left %d aside%s; new: %s",
-        path,
-        len(report.taken),
-        len(report.renamed),
-        len(report.left),
-        f" ({', '.join(_families(left))})" if left else "",
-        ", ".join(new) or "none",
-    )
-    return report
+    details = [f"loaded {len(state)} of {len(own)} weights from {path}"]
+    if renamed:
+        details.append(f"{len(renamed)} renamed")
+    if ignored:
+        details.append(f"ignored {', '.join(_families(ignored))}")
+    if new:
+        details.append(f"initialized {', '.join(new)}")
+    logger.info("%s", "; ".join(details))
+    return LoadReport(loaded=list(state), renamed=renamed, ignored=ignored, new=new)
 
 
 def _families(names: list[str]) -> list[str]:
-    """The distinct first parts of names: decoder.blocks.0... -> decoder.*"""
+    """The distinct first components of names: decoder.blocks.0... -> decoder.*"""
     return list(dict.fromkeys(f"{name.split('.')[0]}.*" if "." in name else name for name in names))
 
 
 def interpolate_positions(pos_embed: Tensor, model: nn.Module) -> Tensor:
-    """A learned position table for another patch grid, bicubically per frame. (1, N, D) -> (1, N', D)
+    """Interpolates a learned position embedding to the model's grid, bicubically per frame. (1, N, D) -> (1, N', D)
 
-    The number of frames is the model's; the old grid is taken to be square.
+    The number of frames must be the model's, and the grid of the checkpoint square.
 
     Raises:
-        ValueError: the table does not divide into square frames.
+        ValueError: the embedding does not divide into square frames.
     """
     frames, height, width = model.patch_embed.grid  # type: ignore[union-attr,misc]
     _, num_positions, dim = pos_embed.shape
     side = round((num_positions / frames) ** 0.5)
     if frames * side * side != num_positions:
-        raise ValueError(f"pos_embed has {num_positions} positions, which are not {frames} square frames")
+        raise ValueError(f"pos_embed has {num_positions} positions, which do not form {frames} square frames")
     grid = pos_embed.reshape(frames, side, side, dim).permute(0, 3, 1, 2).float()
     grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
     return grid.permute(0, 2, 3, 1).reshape(1, frames * height * width, dim).to(pos_embed.dtype)

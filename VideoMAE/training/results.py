@@ -1,4 +1,4 @@
-"""Test results as people and programs read them: metrics beside guesses that need no model, and one line per video.
+"""Test results: metrics of the model and of two baselines without a model, and one line per video.
 
 V videos, K emotions.
 """
@@ -33,8 +33,7 @@ PREFERENCE_TITLES = {
 def emotion_results(
     task: EmotionTask, logits: np.ndarray, targets: np.ndarray, *, training: np.ndarray, average: str
 ) -> dict[str, Any]:
-    """The metrics of a test: ranked by the mean of `average` over views, by both means, and of two guesses without a
-    model.
+    """The metrics of a test, ranked by the mean of `average` over views and by both means, and of two baselines.
 
     logits (V, views, K), targets (V, K), training (N, K) -> the content of results.json
     """
@@ -49,10 +48,9 @@ def emotion_results(
 
 
 def majority_guess(task: EmotionTask, training: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """Metrics of the best answer without looking: emotions in order of how often each is the most intense in training.
+    """Metrics of the best constant prediction: emotions ranked by how often each is the most intense in training.
 
-    Cross-entropy and error are those of always answering the training videos' mean intensities. (N, K), (V, K) ->
-    metrics
+    Cross-entropy and error are those of the mean intensities of the training videos. (N, K), (V, K) -> metrics
     """
     ranking, constant = (
         np.broadcast_to(answer, (len(targets), 1, len(answer))) for answer in majority_answers(training)
@@ -62,15 +60,15 @@ def majority_guess(task: EmotionTask, training: np.ndarray, targets: np.ndarray)
 
 
 def majority_answers(training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the majority guess answers to every video: how often each emotion is the most intense one in training, to
-    rank by, and the logits of the training videos' mean intensities. (N, K) -> (K,), (K,)"""
+    """The constant predictions of the majority baseline: how often each emotion is the most intense in training (the
+    ranking), and the logits of the mean intensities. (N, K) -> (K,), (K,)"""
     counts = np.bincount(training.argmax(axis=1), minlength=training.shape[1])
     mean = np.clip(training.astype(np.float64).mean(axis=0), 1e-6, 1 - 1e-6)
     return counts, np.log(mean / (1 - mean))
 
 
 def chance(task: EmotionTask, targets: np.ndarray) -> dict[str, Any]:
-    """Expected metrics of a random ranking, and of the intensity 0.5 everywhere. (V, K) -> metrics"""
+    """Expected metrics of a random ranking, and of intensity 0.5 for all emotions. (V, K) -> metrics"""
     num_classes = targets.shape[1]
     flat = task.metrics(np.zeros((len(targets), 1, num_classes)), targets)
     hits = {f"acc{k}": 100.0 * min(k / num_classes, 1) for k in (1, 3, 5)}
@@ -87,8 +85,8 @@ def prediction_lines(
     emotions: Sequence[str],
     average: str = "logits",
 ) -> list[dict[str, Any]]:
-    """One entry a video: its id, most intense emotions predicted and true, every emotion's prediction and label, each
-    view's logits."""
+    """One entry per video: id, most intense emotions (predicted and true), all predictions and labels, and the logits
+    of every view."""
     ranked = metrics.average_views(logits, average=average)
     probabilities = task.probabilities(metrics.average_views(logits, average="logits"))
     lines = []
@@ -107,7 +105,7 @@ def prediction_lines(
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The metrics of VCE's `results` beside its "majority_guess" and "chance", as aligned text."""
+    """The metrics of VCE's `results` with "majority_guess" and "chance", as aligned text."""
     columns = {"model": results, "majority guess": results["majority_guess"], "chance": results["chance"]}
     counted = f"{results['num_videos']} test videos, {results['num_unreadable']} of them unreadable"
     return "\n".join([*_aligned(METRIC_TITLES, columns), counted])
@@ -116,9 +114,9 @@ def table(results: Mapping[str, Any]) -> str:
 def preference_results(
     scores: Mapping[str, float], pairs: Sequence[tuple[str, str]], lists: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """The metrics of V2V's pairs and lists, from the scores of the videos that could be read, and those of chance.
+    """The metrics of V2V's pairs and lists from the scores of the readable videos, and those of chance.
 
-    `lost_pairs` and `lost_lists` name the comparisons with a video that has no score.
+    `lost_pairs` and `lost_lists` are the comparisons with a video without a score.
     """
     chance = {
         "pair_accuracy": 50.0,
@@ -134,7 +132,7 @@ def preference_results(
 
 
 def preference_table(results: Mapping[str, Any]) -> str:
-    """The metrics of V2V's `results` beside its "chance", as aligned text."""
+    """The metrics of V2V's `results` with "chance", as aligned text."""
     counted = (
         f"{results['num_pairs']} test pairs ({results['num_pairs_lost']} lost, {results['num_ties']} tied), "
         f"{results['num_lists']} lists ({results['num_lists_lost']} lost), over {results['num_videos']} videos, "
@@ -146,24 +144,24 @@ def preference_table(results: Mapping[str, Any]) -> str:
 FILES = {
     "checkpoint-best.pth": "weights of the best epoch",
     "results.json": "test metrics",
-    "predictions.jsonl": "every test video's prediction",
-    "scores.jsonl": "every test video's score",
+    "predictions.jsonl": "predictions for the test videos",
+    "scores.jsonl": "scores of the test videos",
     "curves.png": "loss and accuracy over the epochs",
     "log.txt": "one line per epoch",
     "steps.jsonl": "one line per step",
-    "features": "what the frozen network made of each video",
+    "features": "features of the frozen network",
     "config.json": "every flag",
 }
 
 
 def describe_files(output_dir: Path) -> str:
-    """What a run has left in its folder, one line a file."""
+    """The files of a run, one per line."""
     lines = [f"  {name:<20} {content}" for name, content in FILES.items() if (output_dir / name).exists()]
     return "\n".join([f"{output_dir}:", *lines])
 
 
 def _aligned(titles: Mapping[str, str], columns: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line per metric that the first column has."""
+    """One line per metric of the first column."""
     width = max(len(title) for title in titles.values())
     lines = [" " * width + "".join(f"{name:>16}" for name in columns)]
     for metric, title in titles.items():

@@ -1,6 +1,5 @@
-"""How every run begins and ends: joining the other processes, claiming the output folder, the start weights."""
+"""Start and end of a training run: processes, output folder, initial weights, video check, loader settings."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,26 +7,32 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from VideoMAE import flags
-from VideoMAE.augment.device_augment import PlanTransform
-from VideoMAE.augment.fused_augment import FusedTransform
+from VideoMAE.augment.fused import FusedTransform
 from VideoMAE.augment.video_transforms import TrainTransform
-from VideoMAE.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, V2VAugmentConfig
+from VideoMAE.cli import show_messages
+from VideoMAE.config import (
+    AugmentConfig,
+    FinetuneConfig,
+    V2VAugmentConfig,
+    check_config,
+    differences,
+    to_json,
+    with_absolute_paths,
+)
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import ShareSampler
-from VideoMAE.engine_for_finetuning import SharedError
-from VideoMAE.files import clear_leftovers, is_temporary, write_text
+from VideoMAE.files import clear_leftovers, is_temporary, read_json, write_json
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.runtime import distributed
-from VideoMAE.runtime.distributed import World
+from VideoMAE.runtime.distributed import ErrorOnAllRanks, World
 from VideoMAE.runtime.folder_lock import (
     LOCK_NAME,
     PATIENCE_AFTER_RESTART_SECONDS,
@@ -36,59 +41,23 @@ from VideoMAE.runtime.folder_lock import (
     release_folders,
 )
 from VideoMAE.runtime.launch_environment import num_restarts
-from VideoMAE.runtime.messages import show_messages
 from VideoMAE.runtime.stop_request import REQUEUE_STATUS, InterruptedRunError, end_with_launcher, stop_request
-from VideoMAE.training import checkpoint, results
+from VideoMAE.training import checkpoint
 from VideoMAE.training.pretrained import load_pretrained
 from VideoMAE.video.check import VideoCheck, check_videos
-from VideoMAE.video.reader import DecoderName, require_decoder
+from VideoMAE.video.reader import require_decoder
 
 logger = logging.getLogger(__name__)
 
 
-class LoaderSettings(Protocol):
-    """What every task's data settings have."""
-
-    @property
-    def num_workers(self) -> int: ...
-
-    @property
-    def pin_mem(self) -> bool: ...
-
-    @property
-    def decode_seconds(self) -> float: ...
-
-    @property
-    def decoder(self) -> DecoderName: ...
-
-    @property
-    def exclude(self) -> Path | None: ...
-
-
-class RunSettings(Protocol):
-    """What every task's configuration has; see config.py."""
-
-    @property
-    def data(self) -> LoaderSettings: ...
-
-    @property
-    def model(self) -> ModelConfig: ...
-
-    @property
-    def optim(self) -> OptimConfig: ...
-
-    @property
-    def run(self) -> RunConfig: ...
-
-
-Settings = TypeVar("Settings", bound=RunSettings)
+Settings = TypeVar("Settings", bound=FinetuneConfig)
 
 
 def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> None:
-    """Joins the other processes and runs; a reason to stop becomes one sentence and a status.
+    """Joins the other processes and calls `run`; errors become one line and an exit status.
 
-    The status is 0 when the run is done, REQUEUE_STATUS when it was asked to stop and would go on if started again, and
-    1 otherwise.
+    The status is 0 for a completed run, REQUEUE_STATUS for a run that was asked to stop and can be resumed, and 1 for
+    an error.
     """
     show_messages(sys.stderr)
     with stop_request.listening():
@@ -110,12 +79,12 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
         if world.device.type == "cpu" and world.size > 1:
             share_processors()
         run(config, world)
-        distributed.wait_for_all()  # a process that left while others still talked would take them down
+        distributed.wait_for_all()  # leaving during a collective would break the others
     except InterruptedRunError as error:
         if world.is_main:
             logger.info("%s", error)
         sys.exit(REQUEUE_STATUS)
-    except SharedError as error:
+    except ErrorOnAllRanks as error:
         sys.exit(f"error: {error}" if world.is_main else 1)
     except (ValueError, OSError) as error:
         sys.exit(f"error (process {world.rank}): {error}")
@@ -129,7 +98,7 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
 
 
 def share_processors() -> None:
-    """Gives torch as many threads as this process has processors of its own, unless OMP_NUM_THREADS says how many."""
+    """Sets torch's number of threads to this process's share of the processors, unless OMP_NUM_THREADS is set."""
     machine, processors = socket.gethostname(), os.sched_getaffinity(0)
     everyone = distributed.gather((machine, processors))
     if "OMP_NUM_THREADS" not in os.environ:
@@ -137,56 +106,47 @@ def share_processors() -> None:
 
 
 def num_threads(machine: str, processors: set[int], everyone: Sequence[tuple[str, set[int]]]) -> int:
-    """A process's part of the processors that it may use: those of Slurm's tasks are its own, those of torchrun's
-    processes are everybody's on that machine. `everyone` has machine and processors of each process, this one too."""
+    """A process's share of the processors it may use: Slurm's tasks have separate processors, torchrun's processes
+    share those of the machine. `everyone` has the machine and the processors of each process, including this one."""
     sharing = [other for place, other in everyone if place == machine and other & processors]
     return max(len(processors) // len(sharing), 1)
 
 
-@contextlib.contextmanager
-def known_to_all() -> Iterator[None]:
-    """Marks the ValueErrors of steps that every process takes alike, so that one of them says the reason."""
-    try:
-        yield
-    except ValueError as error:
-        raise SharedError(str(error)) from error
-
-
-def prepared(config: Settings) -> Settings:
-    """The settings, found possible, with absolute paths and what the --exclude file holds."""
-    flags.check_settings(config)
+def validate_config(config: Settings) -> Settings:
+    """Checks the settings -> the same with absolute paths and the checksum of the --exclude file."""
+    check_config(config)
     require_decoder(config.data.decoder)
-    config = flags.with_absolute_paths(config)
+    config = with_absolute_paths(config)
     found = Exclusion(config.data.exclude).fingerprint()
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_content=found))  # type: ignore[type-var]
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, exclude_content=found))
 
 
 def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:
-    """A checksum of names and numbers, the same as long as they are."""
+    """A checksum of names and numbers."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(list(part)).encode())
     return digest.hexdigest()
 
 
-def claim_output_dir(config: RunSettings, *, world: World, labels: str) -> None:
-    """Writes config.json into a new output folder, or checks that the folder holds this very run; keeps other runs out.
+def claim_output_dir(config: FinetuneConfig, *, world: World, labels: str) -> None:
+    """Locks the output folder and writes config.json to it, or checks that it contains this run.
 
-    `labels` is the fingerprint of the dataset's labels.
+    `labels` is the checksum of the dataset's labels.
 
     Raises:
-        ValueError: the folder holds something else, a run of another configuration or on other labels, a run that is
-        not to go on, or another process works in it.
+        ValueError: the folder contains something else, a run with another configuration or other labels, or a run that
+        must not be resumed, or it is locked by another process.
     """
     run = config.run
     if run.eval and config.model.finetune is None:
         raise ValueError("--eval needs --finetune FILE, the checkpoint to test")
-    going_on = run.eval or run.auto_resume or run.resume is not None
-    settings = {**flags.to_json(config), "labels": labels}
-    distributed.on_main(world, lambda: _claim(run.output_dir, settings, going_on=going_on))
+    resumes = run.eval or run.auto_resume or run.resume is not None
+    settings = {**to_json(config), "labels": labels}
+    distributed.on_main(world, lambda: _claim(run.output_dir, settings, resumes=resumes))
 
 
-def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> None:
+def _claim(output_dir: Path, settings: dict[str, Any], *, resumes: bool) -> None:
     file = output_dir / "config.json"
     before_the_first_step = {"config.json", "video_check.json", LOCK_NAME}
     if (
@@ -194,34 +154,31 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, going_on: bool) -> Non
         and not {path.name for path in output_dir.iterdir() if not is_temporary(path)} <= before_the_first_step
     ):
         if not file.is_file():
-            raise ValueError(f"{output_dir}: not empty and not the output of a run; choose another --output_dir")
-        try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{file}: damaged: {error}; choose another --output_dir") from error
-        differs = flags.differences(saved, settings)
+            raise ValueError(f"{output_dir}: not empty and not the output folder of a run; choose another --output_dir")
+        saved = read_json(file)
+        differs = differences(saved, settings)
         if differs:
             raise ValueError(
-                f"{output_dir}: holds a run of another configuration ({'; '.join(differs)}); "
+                f"{output_dir}: contains a run with another configuration ({'; '.join(differs)}); "
                 "choose another --output_dir"
             )
-        if not going_on:
+        if not resumes:
             raise ValueError(
-                f"{output_dir}: holds this run already; go on with --auto_resume or choose another --output_dir"
+                f"{output_dir}: already contains this run; pass --auto_resume or choose another --output_dir"
             )
     restarted = num_restarts(os.environ) > 0
     hold_folder(output_dir, patience_seconds=PATIENCE_AFTER_RESTART_SECONDS if restarted else PATIENCE_SECONDS)
     clear_leftovers(output_dir)
-    write_text(file, json.dumps(settings, indent=2) + "\n")
+    write_json(file, settings)
 
 
 def start_model(
-    config: RunSettings, *, num_outputs: int, num_frames: int, input_size: int, head_bias: bool = True
+    config: FinetuneConfig, *, num_outputs: int, num_frames: int, input_size: int, head_bias: bool = True
 ) -> VisionTransformer:
-    """The network with the weights of --finetune; what those lack is random from the seed.
+    """The network with the weights of --finetune; missing weights are initialized from --seed.
 
     Raises:
-        ValueError: the checkpoint does not fit; with --eval it must be whole, head included.
+        ValueError: the checkpoint does not fit; with --eval it must be complete, including the head.
     """
     settings = config.model
     torch.manual_seed(config.run.seed)
@@ -240,7 +197,7 @@ def start_model(
         use_checkpoint=settings.use_checkpoint,
     )
     if settings.finetune is None:
-        logger.warning("no --finetune checkpoint: training starts from random weights")
+        logger.warning("no --finetune checkpoint: the initial weights are random")
     else:
         load_pretrained(
             model,
@@ -252,9 +209,8 @@ def start_model(
     return model
 
 
-def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> VideoCheck:
-    """Opens every one of these videos once, in children of the main process, and names the unreadable ones. Keys are
-    paths."""
+def check_all(paths: Iterable[Path], config: FinetuneConfig, *, world: World) -> VideoCheck:
+    """Opens every video once, in child processes of the main process, and logs the unreadable ones. Keys are paths."""
     videos = {str(path): path for path in paths}
     cache = config.run.output_dir / "video_check.json"
     frozen = not config.run.eval and checkpoint.has_any(config.run.output_dir)
@@ -266,10 +222,10 @@ def check_all(paths: Iterable[Path], config: RunSettings, *, world: World) -> Vi
     return check
 
 
-def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform | PlanTransform:
-    """The augmentation of training clips as the flags say; --augment is exact or fused."""
+def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: int) -> TrainTransform:
+    """The augmentation of training clips; --augment must be exact or fused."""
     kind = {"exact": TrainTransform, "fused": FusedTransform}[augment.augment]
-    transform = kind(
+    return kind(
         input_size,
         auto_augment=augment.aa,
         interpolation=augment.train_interpolation,
@@ -278,11 +234,10 @@ def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: in
         erase_mode=augment.remode,
         erase_count=augment.recount,
     )
-    return PlanTransform(transform) if augment.device_augment else transform
 
 
-def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
-    """What all loaders share."""
+def loader_settings(config: FinetuneConfig, world: World) -> dict[str, Any]:
+    """The arguments of make_loader that all loaders share."""
     return {
         "decode_seconds": config.data.decode_seconds,
         "num_workers": config.data.num_workers,
@@ -290,15 +245,16 @@ def loader_settings(config: RunSettings, world: World) -> dict[str, Any]:
     }
 
 
-def share_sampler(num_videos: int, config: RunSettings, world: World, *, done: Container[int] = ()) -> ShareSampler:
-    """This process's share of an evaluation, but for what is `done`; without --dist_eval the main process has all."""
+def share_sampler(num_videos: int, config: FinetuneConfig, world: World, *, done: Container[int] = ()) -> ShareSampler:
+    """This process's part of an evaluation, without the positions `done`; without --dist_eval the main process does
+    everything."""
     if config.run.dist_eval:
         return ShareSampler(num_videos, rank=world.rank, world_size=world.size, done=done)
     return ShareSampler(num_videos if world.is_main else 0, rank=0, world_size=1, done=done)
 
 
-def say_machine(config: RunSettings, *, world: World, precision: str, num_parameters: int) -> None:
-    """The network and what it runs on, in one line."""
+def log_machine(config: FinetuneConfig, *, world: World, precision: str, num_parameters: int) -> None:
+    """Logs the network and the hardware."""
     backend = f"DeepSpeed ZeRO {config.run.zero_stage}" if config.run.enable_deepspeed else "DDP"
     device = f"{world.size} x {world.device.type}"
     logger.info(
@@ -307,11 +263,5 @@ def say_machine(config: RunSettings, *, world: World, precision: str, num_parame
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers training changes."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def say_where(run: RunConfig, *, world: World) -> None:
-    """Names what the run has left for the user."""
-    if world.is_main:
-        logger.info("%s", results.describe_files(run.output_dir))

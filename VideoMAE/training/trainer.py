@@ -1,39 +1,46 @@
-"""Training from the first step to the last, for any task: validation, checkpoints, stopping and going on exactly."""
+"""Training from the first step to the last: validation, checkpoints, stopping and exact resuming, for any task."""
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
 from torch import nn
 
-from VideoMAE import flags
-from VideoMAE.config import RunConfig
+from VideoMAE.config import FinetuneConfig, RunConfig, to_json
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.data.watched_loader import WatchedLoader
-from VideoMAE.engine_for_finetuning import EpochState, SharedError, Task, train_one_epoch, validation_one_epoch
+from VideoMAE.engine_for_finetuning import NonFiniteStepError, StepResult, Task, train_one_epoch, validation_one_epoch
 from VideoMAE.modeling_finetune import VisionTransformer
+from VideoMAE.optim_factory import ScaleRule, WeightAverage, make_schedule, scale_to_batch
 from VideoMAE.runtime import distributed
-from VideoMAE.runtime.distributed import World
+from VideoMAE.runtime.distributed import ErrorOnAllRanks, World, raise_on_all_ranks
 from VideoMAE.runtime.stop_request import InterruptedRunError, stop_request
-from VideoMAE.training import checkpoint, resuming
-from VideoMAE.training.backends import autocast
-from VideoMAE.training.ema import WeightAverage
+from VideoMAE.training import checkpoint, results
+from VideoMAE.training.backends import autocast, make_backend
 from VideoMAE.training.metric_logger import MetricLogger
-from VideoMAE.training.optimization import ScaleRule, make_backend, make_schedule, scale_to_batch
 from VideoMAE.training.pretrained import load_pretrained
-from VideoMAE.training.setup import RunSettings, known_to_all, say_where
+
+if TYPE_CHECKING:
+    from VideoMAE.training.linear_probe import LinearProbe
 
 logger = logging.getLogger(__name__)
 
+MAX_CONSECUTIVE_OVERFLOWS = 32
+
 
 class Loaders(NamedTuple):
-    """Where batches come from; `ids` names the training dataset's positions, `max_bad` bounds the unreadable among
-    them, and `labels` is the fingerprint of what is to be learned."""
+    """The loaders of a run.
+
+    `ids` are the names of the training dataset's positions, `max_bad` is the largest number of unreadable training
+    videos, and `labels` is the checksum of the training labels.
+    """
 
     train: WatchedLoader
     sampler: TrainSampler
@@ -43,11 +50,30 @@ class Loaders(NamedTuple):
     labels: str
 
 
-class Fitting:
-    """Training in progress: the state that a checkpoint holds, and the steps that move it.
+@dataclasses.dataclass
+class TrainState:
+    """The position of a run: `steps` optimizer steps of `epoch` (from 0) are done.
 
-    What happens in a step depends on its number, the rank and the seed only, never on what the process did before, so
-    that a checkpoint needs no random states: see engine_for_finetuning.seed_step and vce.SampleKey.
+    `losses` has one value per step, NaN for steps that fp16's loss scaler skipped; `overflows` counts consecutive ones.
+    """
+
+    epoch: int = 0
+    steps: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)
+    overflows: int = 0
+
+    def count(self, result: StepResult) -> None:
+        """Adds a step."""
+        self.steps += 1
+        self.losses.append(math.nan if result.is_skipped else result.loss)
+        self.overflows = self.overflows + 1 if result.is_skipped else 0
+
+
+class Trainer:
+    """A training run: the state that a checkpoint contains, and the epochs that change it.
+
+    A step depends on its number, the rank and the seed only, not on the history of the process, so that checkpoints
+    need no random states; see engine_for_finetuning.seed_step and data.vce.SampleKey.
     """
 
     def __init__(
@@ -56,14 +82,14 @@ class Fitting:
         task: Task,
         loaders: Loaders,
         *,
-        config: RunSettings,
+        config: FinetuneConfig,
         world: World,
         precision: str,
         scale: ScaleRule = scale_to_batch,
     ) -> None:
         self.task, self.loaders, self.world = task, loaders, world
         self.optim, self.run = config.optim, config.run
-        self.settings = flags.to_json(config)
+        self.settings = to_json(config)
         self.schedule = make_schedule(self.optim, loaders.sampler, scale=scale)
         self.autocast = partial(autocast, world.device, precision)
         model.to(world.device)
@@ -72,159 +98,178 @@ class Fitting:
             device = torch.device("cpu") if self.optim.model_ema_force_cpu else world.device
             self.average = WeightAverage(model, decay=self.optim.model_ema_decay, device=device)
         self.backend = make_backend(model, self.optim, self.run, world=world, precision=precision)
-        self.state = EpochState(epoch=self.run.start_epoch)
+        self.state = TrainState(epoch=self.run.start_epoch)
         self.best: float | None = None
-        self.skipped: dict[str, str] = {}  # unreadable videos that every process knows of
-        self.found: dict[str, str] = {}  # those that this process found since
+        self.unreadable: dict[str, str] = {}  # known to every process
+        self.unreadable_here: dict[str, str] = {}  # found by this process since the last exchange
         self.saved_at = time.monotonic()
 
     @property
     def tested_model(self) -> nn.Module:
-        """The network that validation and testing see: the average where one is kept."""
+        """The network that is validated and tested: the moving average if there is one."""
         return self.backend.model if self.average is None else self.average.on(self.world.device)
 
     @property
     def step(self) -> int:
-        """How many optimizer steps are done, as steps are numbered."""
+        """Number of optimizer steps done, over all epochs."""
         return self.state.epoch * self.loaders.sampler.steps_per_epoch + self.state.steps
 
     def resume(self) -> None:
-        """Goes on from --resume, or with --auto_resume from the newest whole checkpoint of the output folder."""
-        found = resuming.find(self.run)
+        """Restores --resume or, with --auto_resume, the newest intact checkpoint of the output folder, if any."""
+        found = checkpoint.find_to_resume(self.run)
         if found is None:
             return
         path, content = found
         sampler = self.loaders.sampler
-        resuming.check_same_run(path, content, settings=self.settings, labels=self.loaders.labels, sampler=sampler)
+        checkpoint.check_same_run(path, content, settings=self.settings, labels=self.loaders.labels, sampler=sampler)
         self.backend.model.load_state_dict(content["model"])
         self.backend.load_state_dict(content["backend"])
         if self.average is not None:
             self.average.module.load_state_dict(content["model_ema"])
-        self.state, self.best, self.skipped = EpochState(**content["state"]), content["best"], content["skipped"]
-        self.state.steps = resuming.steps_with_these_processes(content, sampler=sampler, world_size=self.world.size)
+        self.state, self.best, self.unreadable = TrainState(**content["state"]), content["best"], content["skipped"]
+        self.state.steps = checkpoint.steps_done(content, sampler=sampler, world_size=self.world.size)
         logger.info(
-            "resumed from %s: epoch %d of %d, step %d of %d", path, self.state.epoch, self.optim.epochs,
+            "resumed from %s: epoch %d of %d, %d of %d steps done", path, self.state.epoch + 1, self.optim.epochs,
             self.state.steps, sampler.steps_per_epoch,
         )  # fmt: skip
 
     def fit(self, log: MetricLogger) -> None:
-        """Trains the epochs that are left, validating, logging and saving after each.
+        """Trains the remaining epochs; validates, logs and saves after each.
 
         Raises:
-            SharedError: a loss is not finite, too many videos are unreadable, or a checkpoint cannot be written.
+            ErrorOnAllRanks: a loss is not finite, too many videos are unreadable, or a checkpoint cannot be written.
             InterruptedRunError: a process was asked to stop; the state is saved.
         """
         self.log = log
         while self.state.epoch < self.optim.epochs:
             epoch = self.state.epoch
-            with self._says_what_is_saved():
-                values = self._train_and_validate()
+            with self._errors_name_last_checkpoint():
+                values = {**self._train_epoch(), **self._validate()}
             log.epoch(epoch, values)
             score = values.get(f"val_{self.task.select_by}")
-            is_best = score is None or self.best is None or score >= self.best  # of equals the later
+            is_best = score is None or self.best is None or score >= self.best  # the later of equals
             self.best = score if is_best else self.best
-            self.state = EpochState(epoch + 1)
+            self.state = TrainState(epoch + 1)
             self._save(values, of_epoch=epoch, is_best=is_best)
             log.say(describe_epoch(epoch, self.optim.epochs, values))
 
-    @contextmanager
-    def _says_what_is_saved(self) -> Iterator[None]:
-        try:
-            yield
-        except SharedError as error:
-            last = self.run.output_dir / checkpoint.LAST
-            saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint had been written yet"
-            raise SharedError(f"{error}; {saved}") from error
-
-    def _train_and_validate(self) -> dict[str, Any]:
-        """What is left of an epoch. Returns its line of log.txt."""
-        sampler = self.loaders.sampler
-        sampler.set_position(self.state.epoch, self.state.steps)
-        means = train_one_epoch(
-            self.backend,
+    def _train_epoch(self) -> dict[str, float]:
+        """The remaining steps of the epoch -> its means."""
+        sampler, state, update_freq = self.loaders.sampler, self.state, self.optim.update_freq
+        sampler.set_position(state.epoch, state.steps)
+        batches = self.log.progress(
             self.loaders.train,
-            self.task,
-            schedule=self.schedule,
-            state=self.state,
-            steps_per_epoch=sampler.steps_per_epoch,
-            update_freq=self.optim.update_freq,
-            ids=self.loaders.ids,
-            skipped=self.found,
-            device=self.world.device,
-            seed=self.run.seed,
-            rank=self.world.rank,
-            average=self.average,
-            logger=self.log,
-            control=self,
+            describe=f"epoch {state.epoch + 1}",
+            total=sampler.steps_per_epoch * update_freq,
+            done=state.steps * update_freq,
         )
-        self._share_found()
-        if self.loaders.validation is None:
-            return dict(means)
+        steps = train_one_epoch(
+            self.backend, batches, self.task,
+            schedule=self.schedule, first_batch=self.step * update_freq, seed=self.run.seed,
+        )  # fmt: skip
         try:
-            measured = validation_one_epoch(
-                self.tested_model,
-                self.loaders.validation,
-                self.task,
-                device=self.world.device,
-                autocast=self.autocast,
-                logger=self.log,
+            for result in steps:
+                self._finish_step(result)
+        except NonFiniteStepError as error:
+            raise self._bad_step(str(error), error.indices, step=state.steps + 1) from error
+        self._share_unreadable()
+        last = (state.epoch + 1) * sampler.steps_per_epoch - 1
+        return {"train_loss": float(np.nanmean(state.losses)), "lr": float(self.schedule.lr[last])}
+
+    def _finish_step(self, result: StepResult) -> None:
+        """Counts and logs a step, updates the moving average, and saves or stops if any process requests it."""
+        self.unreadable_here |= result.unreadable
+        self.state.count(result)
+        if self.state.overflows > MAX_CONSECUTIVE_OVERFLOWS:
+            raise self._bad_step(
+                f"{self.state.overflows} consecutive steps overflowed in fp16", result.indices, step=self.state.steps
             )
-        except InterruptedRunError:
-            self._save_and_stop()
-        return {**means, **{f"val_{name}": value for name, value in measured.items()}}
-
-    def wishes(self) -> tuple[bool, bool]:
-        """Whether this process wants to save after the present step, and whether to stop; see StepControl."""
-        run = self.run
-        steps_due = run.save_ckpt_steps > 0 and (self.step + 1) % run.save_ckpt_steps == 0
-        minutes_due = run.save_ckpt_minutes > 0 and time.monotonic() - self.saved_at >= 60 * run.save_ckpt_minutes
-        return steps_due or (minutes_due and self.world.is_main), bool(stop_request)
-
-    def after_step(self, *, save: bool, stop: bool) -> None:
-        """Saves, or saves and stops, as the processes agreed; see StepControl."""
+        if self.average is not None and not result.is_skipped:
+            self.average.update(self.backend.model)
+        values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm}
+        self.log.step(epoch=self.state.epoch, step=self.step - 1, values=values)
+        save, stop = self._reduce_requests()
         if stop:
             self._save_and_stop()
         elif save:
-            self._share_found()
+            self._share_unreadable()
             self._save({}, of_epoch=self.state.epoch)
 
+    def _reduce_requests(self) -> tuple[bool, bool]:
+        """Whether any process requests to save, or to stop; the same on every process."""
+        run = self.run
+        steps_due = run.save_ckpt_steps > 0 and self.step % run.save_ckpt_steps == 0
+        minutes_due = run.save_ckpt_minutes > 0 and time.monotonic() - self.saved_at >= 60 * run.save_ckpt_minutes
+        requests = [steps_due or (minutes_due and self.world.is_main), bool(stop_request)]
+        save, stop = distributed.mean_over_processes(
+            torch.tensor(requests, dtype=torch.float32, device=self.world.device)
+        )
+        return save > 0, stop > 0
+
+    def _bad_step(self, reason: str, indices: list[int], *, step: int) -> ErrorOnAllRanks:
+        """An error that names the videos which all processes used in a step; every process must call it."""
+        videos = ", ".join(self.loaders.ids[index] for part in distributed.gather(indices) for index in part)
+        return ErrorOnAllRanks(f"{reason} in epoch {self.state.epoch + 1}, step {step}, on the videos {videos}")
+
+    def _validate(self) -> dict[str, Any]:
+        """The metrics of the epoch's network, as val_*."""
+        if self.loaders.validation is None:
+            return {}
+        try:
+            measured = validation_one_epoch(
+                self.tested_model, self.loaders.validation, self.task,
+                device=self.world.device, autocast=self.autocast, logger=self.log,
+            )  # fmt: skip
+        except InterruptedRunError:
+            self._save_and_stop()
+        return {f"val_{name}": value for name, value in measured.items()}
+
+    @contextmanager
+    def _errors_name_last_checkpoint(self) -> Iterator[None]:
+        try:
+            yield
+        except ErrorOnAllRanks as error:
+            last = self.run.output_dir / checkpoint.LAST
+            saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint has been written"
+            raise ErrorOnAllRanks(f"{error}; {saved}") from error
+
     def _save_and_stop(self) -> NoReturn:
-        self._share_found()
+        self._share_unreadable()
         self._save({}, of_epoch=self.state.epoch)
-        asked = max(distributed.gather((stop_request.seconds_ago(), stop_request.signal_name)))
-        where = f"after step {self.state.steps} of epoch {self.state.epoch}"
+        seconds, signal_name = max(distributed.gather((stop_request.seconds_ago(), stop_request.signal_name)))
+        where = f"after step {self.state.steps} of epoch {self.state.epoch + 1}"
         if not self.run.save_ckpt:
-            raise InterruptedRunError(f"{asked[1]}: stopped {where}; nothing is saved, as --no_save_ckpt asks")
+            raise InterruptedRunError(f"{signal_name}: stopped {where}; nothing is saved because of --no_save_ckpt")
         raise InterruptedRunError(
-            f"{asked[1]}: saved {self.run.output_dir / checkpoint.LAST} {where}, {asked[0]:.1f} s after the signal; "
-            "the same command goes on from there"
+            f"{signal_name}: saved {self.run.output_dir / checkpoint.LAST} {where}, {seconds:.1f} s after the signal; "
+            "run the same command again to resume"
         )
 
     def best_model(self) -> nn.Module:
-        """The network of the best epoch; of the last one where no checkpoints are written."""
-        if self.run.save_ckpt:
-            best = self.run.output_dir / checkpoint.BEST
-            with known_to_all():
-                checkpoint.check_whole(best)
-                load_pretrained(self.backend.model, best, must_be_whole=True)
-            return self.backend.model
-        return self.tested_model
+        """The network of the best epoch; of the last one if no checkpoints are written."""
+        if not self.run.save_ckpt:
+            return self.tested_model
+        best = self.run.output_dir / checkpoint.BEST
+        with raise_on_all_ranks():
+            checkpoint.check_whole(best)
+            load_pretrained(self.backend.model, best, must_be_whole=True)
+        return self.backend.model
 
-    def _share_found(self) -> None:
-        """Names newly unreadable videos and stops when there are too many."""
-        for part in distributed.gather(self.found):
-            for key in part.keys() - self.skipped.keys():
-                self.log.say(f"unreadable in training, {self.task.instead}: {key}: {part[key]}")
-            self.skipped.update(part)
-        self.found.clear()
-        if len(self.skipped) > self.loaders.max_bad:
-            named = "; ".join(f"{key}: {reason}" for key, reason in self.skipped.items())
-            raise SharedError(
-                f"{len(self.skipped)} training videos turned out unreadable, more than --max_bad_videos allows: {named}"
+    def _share_unreadable(self) -> None:
+        """Exchanges newly found unreadable videos, logs them, and raises an error if there are too many."""
+        for part in distributed.gather(self.unreadable_here):
+            for key in part.keys() - self.unreadable.keys():
+                self.log.say(f"unreadable in training, {self.task.unreadable_policy}: {key}: {part[key]}")
+            self.unreadable.update(part)
+        self.unreadable_here.clear()
+        if len(self.unreadable) > self.loaders.max_bad:
+            named = "; ".join(f"{key}: {reason}" for key, reason in self.unreadable.items())
+            raise ErrorOnAllRanks(
+                f"unreadable training videos: {len(self.unreadable)}, more than --max_bad_videos allows: {named}"
             )
 
     def _save(self, values: dict[str, Any], *, of_epoch: int, is_best: bool = False) -> None:
-        """Writes the present state; with the metrics `values` at the end of an epoch, with none within."""
+        """Writes the state; `values` are the metrics of a finished epoch, empty within an epoch."""
         if not self.run.save_ckpt:
             return
         self.log.sync()
@@ -236,7 +281,7 @@ class Fitting:
             "epoch": of_epoch,
             "state": dataclasses.asdict(self.state),
             "best": self.best,
-            "skipped": self.skipped,
+            "skipped": self.unreadable,
             "labels": self.loaders.labels,
             "world_size": self.world.size,
             "total_batch_size": sampler.total_batch_size,
@@ -244,57 +289,42 @@ class Fitting:
             "metrics": values,
             "config": self.settings,
         }
-        with known_to_all():
-            distributed.on_main(
-                self.world,
-                lambda: resuming.write(
-                    self.run.output_dir, content, is_best=is_best, keep_every=self.run.save_ckpt_freq
-                ),
-            )
+        write = partial(
+            checkpoint.save_run, self.run.output_dir, content, is_best=is_best, keep_every=self.run.save_ckpt_freq
+        )
+        with raise_on_all_ranks():
+            distributed.on_main(self.world, write)
         self.saved_at = time.monotonic()
 
 
-class Trainer(Protocol):
-    """What trains a network: a `Fitting`, or a LinearProbe."""
-
-    state: EpochState
-
-    @property
-    def step(self) -> int: ...
-
-    def fit(self, log: MetricLogger) -> None: ...
-
-    def best_model(self) -> nn.Module: ...
-
-
-def fit_and_test(
+def train_and_test(
     model: nn.Module,
-    fitting: Trainer | None,
+    trainer: "Trainer | LinearProbe | None",
     test: Callable[[nn.Module, MetricLogger], None],
     *,
     run: RunConfig,
     world: World,
     show_progress: bool = True,
 ) -> None:
-    """Trains the epochs that are left, where `fitting` is given, hands the network to `test` and says where the
-    results are."""
+    """Trains, if there is a trainer, tests the best network, and logs where the results are."""
     log = MetricLogger(run.output_dir, enabled=world.is_main, num_processes=world.size, show_progress=show_progress)
     tested = model.to(world.device)
     with stop_request.deferred():
         try:
-            if fitting is not None:
-                log.open(run.log_dir, epoch=fitting.state.epoch, steps=fitting.state.steps, first_step=fitting.step)
-                fitting.fit(log)
-                tested = fitting.best_model()
+            if trainer is not None:
+                log.open(run.log_dir, epoch=trainer.state.epoch, steps=trainer.state.steps, first_step=trainer.step)
+                trainer.fit(log)
+                tested = trainer.best_model()
             test(tested, log)
             log.close()
         except BaseException:
             log.abandon()
             raise
-    say_where(run, world=world)
+    if world.is_main:
+        logger.info("%s", results.describe_files(run.output_dir))
 
 
 def describe_epoch(epoch: int, num_epochs: int, values: dict[str, Any]) -> str:
-    """An epoch in one line."""
+    """An epoch in one line; `epoch` counts from 0, the line from 1."""
     shown = [f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float)]
     return f"epoch {epoch + 1} of {num_epochs}: {', '.join(shown)}"

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# What the scripts share: sourced, never run. Expects `set -euo pipefail`; sets REPO_PATH and VENV.
+# Functions of the scripts; to be sourced. Expects `set -euo pipefail`; sets REPO_PATH and VENV.
 
 REPO_PATH="${REPO_PATH:-$(cd -P "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}" # -P: VideoMAE/scripts is a link
 VENV="${VENV:-$REPO_PATH/.venv}"
 
-# DeepSpeed compiles an extension at its first start: kept per environment, since another one's would be compiled anew.
+# DeepSpeed compiles an extension at its first start; one copy per environment avoids recompilation.
 if [ -d "$VENV" ]; then export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$VENV/torch_extensions}"; fi
 
-# fail MESSAGE: says why and ends with status 1.
+# fail MESSAGE: prints an error and exits with status 1.
 fail() {
     echo "error: $*" >&2
     exit 1
@@ -18,15 +18,15 @@ show_help() {
     sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$1" | sed '/^shellcheck /d'
 }
 
-# require_path NAME VALUE: the setting must have been edited and exist.
+# require_path NAME VALUE: fails unless the setting was edited and the path exists.
 require_path() {
     case "$2" in
         "" | /path/to/*) fail "$1 is not set: edit it at the top of $0, or run '$1=... bash $0'" ;;
     esac
-    [ -e "$2" ] || fail "$1=$2: there is no such file or folder"
+    [ -e "$2" ] || fail "$1=$2: no such file or folder"
 }
 
-# find_python: the interpreter to run: $PYTHON, else the virtual environment's, else python3.
+# find_python: prints the interpreter: $PYTHON, or that of the virtual environment, or python3.
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
         echo "$PYTHON"
@@ -37,19 +37,19 @@ find_python() {
     fi
 }
 
-# require_count NAME VALUE: a whole number from 1 on.
+# require_count NAME VALUE: fails unless the value is a positive integer.
 require_count() {
     case "$2" in
-        "" | 0* | *[!0-9]*) fail "$1=$2: it is a whole number from 1 on" ;;
+        "" | 0* | *[!0-9]*) fail "$1=$2: must be a positive integer" ;;
     esac
 }
 
-# num_tasks: how many tasks the srun around this one started; 1 outside of a step, in sbatch and salloc too.
+# num_tasks: prints the number of tasks that srun started; 1 outside of a step, including in sbatch and salloc.
 num_tasks() {
     echo "${SLURM_STEP_NUM_TASKS:-1}"
 }
 
-# count_processes: how many processes train: the launcher's number, $NUM_PROCESSES, every GPU, or one.
+# count_processes: prints the number of training processes: the launcher's, $NUM_PROCESSES, one per GPU, or 1.
 count_processes() {
     if [ -n "${WORLD_SIZE:-}" ]; then
         echo "$WORLD_SIZE"
@@ -59,7 +59,7 @@ count_processes() {
         num_tasks
     elif [ -n "${NUM_PROCESSES:-}" ]; then
         echo "$NUM_PROCESSES"
-    elif [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then # set and empty hides every GPU
+    elif [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then # empty: no GPU
         awk -F, '{ print (NF > 0 ? NF : 1) }' <<<"$CUDA_VISIBLE_DEVICES"
     elif command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
         nvidia-smi -L | grep -c GPU
@@ -68,31 +68,31 @@ count_processes() {
     fi
 }
 
-# show_uses VIDEO VCE_RUN V2V_RUN: what to type next; each line runs as it is, in any folder.
+# show_uses VIDEO VCE_RUN V2V_RUN: prints commands that use the two runs; they work in any folder.
 show_uses() {
     local python video vce v2v
     python="$(find_python)"
     case "$python" in */*) python="$(realpath -s "$python")" ;; esac # -s: a virtual environment's python is a link
     video="$(realpath -s "$1")" vce="$(realpath -s "$2")" v2v="$(realpath -s "$3")"
     echo
-    echo "What viewers feel in a video, by these two runs (as many videos and folders as you like):"
+    echo "Predict how a video makes its viewer feel (any number of videos and folders):"
     show_line "$python" "$REPO_PATH/VideoMAE/predict.py" "$video" --checkpoint "$vce" "$v2v"
-    echo "A page about a run, to be found in its folder:"
+    echo "Write a report on each run, in its folder:"
     show_line "$python" "$REPO_PATH/VideoMAE/report.py" "$vce"
     show_line "$python" "$REPO_PATH/VideoMAE/report.py" "$v2v"
-    echo "A page to try videos on; the first line installs what it needs:"
+    echo "Serve a web page to try videos; the first line installs Gradio:"
     show_line "$python" -m pip install --quiet gradio -c "$REPO_PATH/constraints.txt"
     show_line "$python" "$REPO_PATH/VideoMAE/demo.py" --checkpoint "$vce" "$v2v"
 }
 
-# show_line WORDS...: a command as a line to copy.
+# show_line WORDS...: prints a quoted command.
 show_line() {
     local line
     printf -v line ' %q' "$@"
     echo "   $line"
 }
 
-# run_module MODULE NUM_PROCESSES FLAGS...: runs a module on that many processes, by torchrun when no launcher has
+# run_module MODULE NUM_PROCESSES FLAGS...: runs a module on that many processes, with torchrun unless a launcher has
 # started them.
 run_module() {
     local module="$1" num_processes="$2" python cores here
@@ -107,7 +107,7 @@ run_module() {
     fi
     if [ -z "${OMP_NUM_THREADS:-}" ]; then
         cores="$(nproc 2>/dev/null || echo 1)"
-        here="${LOCAL_WORLD_SIZE:-$num_processes}" # torchrun's: how many of the processes are on this machine
+        here="${LOCAL_WORLD_SIZE:-$num_processes}" # torchrun's number of processes on this machine
         export OMP_NUM_THREADS="$((cores > here ? cores / here : 1))"
     fi
     if [ -n "${RANK:-}" ] || [ "$(num_tasks)" -gt 1 ] || [ "$num_processes" -eq 1 ]; then

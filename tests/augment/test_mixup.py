@@ -129,7 +129,7 @@ def test_every_loss_compares_mixed_clips_with_its_own_targets_mixed(loss: str, m
         seen.append(mixed)
         return mixed.mean(dim=(2, 3, 4)) @ torch.linspace(-9, 9, 3 * K).reshape(3, K)
 
-    task = EmotionTask(loss=loss, smoothing=0.1, mixup=make_mixup("both", mode), classes_only=False)
+    task = EmotionTask(loss=loss, smoothing=0.1, mixup=make_mixup("both", mode))
     np.random.seed(2)
     value = task.training_loss(forward, Batch(clips, intensities, torch.arange(6), {}))
     np.random.seed(2)
@@ -146,7 +146,7 @@ def test_ce_with_mixup_is_timms_smoothed_soft_cross_entropy() -> None:
     def forward(images: Tensor) -> Tensor:
         return images.flatten(2).mean(dim=2) @ weight
 
-    task = EmotionTask(loss="ce", smoothing=0.1, mixup=make_mixup("both", "batch"), classes_only=False)
+    task = EmotionTask(loss="ce", smoothing=0.1, mixup=make_mixup("both", "batch"))
     for seed in range(6):
         np.random.seed(seed)
         ours = task.training_loss(forward, Batch(clips, intensities, torch.arange(6), {}))
@@ -159,7 +159,7 @@ def test_ce_with_mixup_is_timms_smoothed_soft_cross_entropy() -> None:
 
 def test_flags_decide_whether_and_how_batches_are_mixed() -> None:
     from VideoMAE.config import AugmentConfig
-    from VideoMAE.run_class_finetuning import make_mixup as from_flags
+    from VideoMAE.training.finetune_vce import make_mixup as from_flags
 
     assert from_flags(AugmentConfig(), nb_classes=27) is None
     settings: dict[str, Any] = {"mixup": 0.8, "cutmix": 1.0, "mixup_prob": 0.7, "mixup_switch_prob": 0.4}

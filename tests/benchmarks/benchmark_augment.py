@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 import tyro
 from benchmarking import Times, say, time_interleaved, use_threads, write_film
-
 from VideoMAE.augment.device_augment import PlanTransform
-from VideoMAE.augment.fused_augment import FusedTransform
+
+from VideoMAE.augment.fused import FusedTransform
 from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
 from VideoMAE.augment.random_erasing import erase
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform

@@ -7,7 +7,7 @@ import pytest
 import torch
 from video_files import write_moving_video
 
-from VideoMAE.augment.fused_augment import FusedTransform
+from VideoMAE.augment.fused import FusedTransform
 from VideoMAE.augment.video_transforms import TrainTransform
 from VideoMAE.data.clips import TrainClips
 from VideoMAE.video.reader import Video

@@ -13,12 +13,12 @@ import torch
 from vce_files import make_vce_folder
 from video_files import moving_frames, write_video
 
-from VideoMAE import run_class_finetuning, run_v2v_finetuning
+from VideoMAE.cli import parse_flags
 from VideoMAE.config import V2VConfig, VCEConfig
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.v2v import videos_of
-from VideoMAE.flags import parse_flags
 from VideoMAE.runtime.distributed import World
+from VideoMAE.training import finetune_v2v, finetune_vce
 from VideoMAE.training.trainer import Loaders
 from VideoMAE.video.check import check_videos
 
@@ -50,17 +50,17 @@ def v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vce_loaders(root: Path, world: World, *flags: str) -> Loaders:
     argv = ["--data_path", str(root), "--output_dir", "unused", *CLIPS, "--train_fps", "None", *flags]
     config = parse_flags(VCEConfig, argv)
-    labels = run_class_finetuning.read_labels(config.data, Exclusion(None))
+    labels = finetune_vce.read_labels(config.data, Exclusion(None))
     check = check_videos({str(path): path for path in labels["train"].paths}, num_processes=0)
-    return run_class_finetuning.make_loaders(labels, check, config, world=world)
+    return finetune_vce.make_loaders(labels, check, config, world=world)
 
 
 def v2v_loaders(root: Path, world: World, *flags: str) -> Loaders:
     config = parse_flags(V2VConfig, ["--data_dir", str(root), "--output_dir", "unused", *CLIPS, *flags])
-    labels = run_v2v_finetuning.read_labels(config, Exclusion(None))
+    labels = finetune_v2v.read_labels(config, Exclusion(None))
     videos = videos_of(root, labels.train)
     check = check_videos({str(path): path for path in videos.paths}, num_processes=0)
-    return run_v2v_finetuning.make_loaders(labels, videos, check, config, world=world)
+    return finetune_v2v.make_loaders(labels, videos, check, config, world=world)
 
 
 def batches(loaders: Loaders, *, epoch: int, step: int = 0) -> Iterator[Any]:
@@ -92,7 +92,7 @@ def flags_of(batch_size: int, update_freq: int, *, num_workers: int) -> list[str
 
 
 def world_of(rank: int, size: int) -> World:
-    return World(rank=rank, local_rank=rank, size=size, device=torch.device("cpu"))
+    return World(rank=rank, size=size, device=torch.device("cpu"))
 
 
 KINDS = pytest.mark.parametrize("kind", ["vce", "v2v"])

@@ -12,6 +12,7 @@ from vce_files import make_vce_folder
 
 from VideoMAE import run_class_finetuning, run_v2v_finetuning
 from VideoMAE.data.exclusion import Exclusion, format_excluded, read_excluded
+from VideoMAE.data.vce import read_class_list
 from VideoMAE.runtime import distributed
 
 VCE = [
@@ -92,7 +93,7 @@ def test_csv_lists_leave_excluded_videos_out(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("/videos/00001.mp4 3\n/videos/00002.mp4 4\n")
     (tmp_path / "exclude.txt").write_text("00001\n")
     exclusion = Exclusion(tmp_path / "exclude.txt")
-    read = run_class_finetuning.read_class_list(tmp_path / "test.csv", exclusion=exclusion)
+    read = read_class_list(tmp_path / "test.csv", exclusion=exclusion)
     assert read.ids == ["00002"]
     assert exclusion.results() == {"excluded": {"test": 1, "unknown_ids": []}}
 

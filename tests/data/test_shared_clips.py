@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from VideoMAE.data.clips import empty_clips
 from VideoMAE.data.loaders import Batch, ShareSampler, collate, make_loader
-from VideoMAE.data.shared_clips import empty_clips
 from VideoMAE.data.vce import Annotations, EvaluationDataset, Sample
 
 

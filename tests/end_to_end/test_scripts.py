@@ -34,29 +34,33 @@ def test_help_says_how_to_call(script: str) -> None:
     ("script", "settings", "expected"),
     [
         ("finetune_vce.sh", {}, "error: DATA_PATH is not set: edit it at the top of"),
-        ("finetune_vce.sh", {"DATA_PATH": "/absent"}, "error: DATA_PATH=/absent: there is no such file or folder"),
+        ("finetune_vce.sh", {"DATA_PATH": "/absent"}, "error: DATA_PATH=/absent: no such file or folder"),
         ("finetune_vce.sh", {"DATA_PATH": "/tmp"}, "error: MODEL_PATH is not set"),
-        ("finetune_vce.sh", {"DATA_PATH": "/tmp", "MODEL_PATH": "/absent.pth"}, "error: MODEL_PATH=/absent.pth: there"),
+        (
+            "finetune_vce.sh",
+            {"DATA_PATH": "/tmp", "MODEL_PATH": "/absent.pth"},
+            "error: MODEL_PATH=/absent.pth: no such",
+        ),
         ("finetune_vce.sh", {"DATA_PATH": "/tmp", "MODEL_PATH": "none"}, "error: OUTPUT_DIR is not set"),
         (
             "finetune_vce.sh",
             {"DATA_PATH": "/tmp", "MODEL_PATH": "none", "OUTPUT_DIR": "/tmp/x", "RECIPE": "both"},
-            "error: RECIPE=both: it is intensities or classes",
+            "error: RECIPE=both: must be intensities or classes",
         ),
         (
             "finetune_vce.sh",
             {"DATA_PATH": "/tmp", "MODEL_PATH": "none", "OUTPUT_DIR": "/tmp/x", "NUM_PROCESSES": "3"},
-            "error: TOTAL_BATCH=8 does not divide by 3 processes",
+            "error: TOTAL_BATCH=8 is not divisible by 3 processes",
         ),
         (
             "finetune_vce.sh",
             {"DATA_PATH": "/tmp", "MODEL_PATH": "none", "OUTPUT_DIR": "/tmp/x", "NUM_PROCESSES": "two"},
-            "error: NUM_PROCESSES=two: it is a whole number from 1 on",
+            "error: NUM_PROCESSES=two: must be a positive integer",
         ),
         (
             "finetune_v2v.sh",
             {"DATA_PATH": "/tmp", "MODEL_PATH": "none", "OUTPUT_DIR": "/tmp/x", "TOTAL_BATCH": "0"},
-            "error: TOTAL_BATCH=0: it is a whole number from 1 on",
+            "error: TOTAL_BATCH=0: must be a positive integer",
         ),
         (
             "finetune_v2v.sh",

@@ -170,7 +170,7 @@ def test_a_job_comes_back_after_its_time_limit_a_signal_a_requeue_and_a_lost_nod
     assert slurm.job(job)["Restarts"] == "4"
     assert [said.count(f"job {job}, start {number}: 1(x2) tasks on n[1-2]") for number in range(1, 6)] == [1] * 5
     assert [said.count(text) for text in ("SIGUSR1: saved", "resumed from")] == [2, 4]
-    assert said.count("goes back to the queue") in (2, 3)  # 2 where Slurm itself was quicker about the lost node
+    assert said.count("is requeued") in (2, 3)  # 2 where Slurm itself was quicker about the lost node
 
 
 def test_one_task_on_each_of_two_nodes_has_the_numbers_of_a_plain_run_whatever_interrupted_it(
@@ -190,16 +190,16 @@ def test_v2v_trains_from_a_copy_elsewhere_and_keeps_slurms_settings(slurm: Clust
     assert fields["Requeue"] == "1"
     assert fields["StdOut"] == str(tmp_path / f"finetune_v2v-{job}.out")
     said = finished(slurm, job)
-    assert "total batch 2 comparisons (batch_size 1 x update_freq 1 x 2 processes)" in said
+    assert "total batch size 2 comparisons (batch_size 1 x update_freq 1 x 2 processes)" in said
     assert json.loads((tmp_path / "run/results.json").read_text())["num_pairs"] == 14
 
 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"DATA_PATH": "/absent"}, "error: DATA_PATH=/absent: there is no such file or folder"),
-        ({"MODEL_PATH": "/absent.pth"}, "error: MODEL_PATH=/absent.pth: there is no such file or folder"),
-        ({"REPO_PATH": "/absent"}, "error: /absent holds no scripts/lib/slurm.sh: submit from the repository"),
+        ({"DATA_PATH": "/absent"}, "error: DATA_PATH=/absent: no such file or folder"),
+        ({"MODEL_PATH": "/absent.pth"}, "error: MODEL_PATH=/absent.pth: no such file or folder"),
+        ({"REPO_PATH": "/absent"}, "error: /absent has no scripts/lib/slurm.sh: submit from the repository"),
     ],
     ids=["data", "model", "repository"],
 )

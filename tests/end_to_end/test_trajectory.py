@@ -11,10 +11,9 @@ import torch
 
 from VideoMAE.data.loaders import Batch
 from VideoMAE.modeling_finetune import VisionTransformer
-from VideoMAE.optim_factory import create_optimizer, parameter_groups, set_step_values
+from VideoMAE.optim_factory import cosine_schedule, create_optimizer, parameter_groups, set_step_values
 from VideoMAE.runtime.distributed import World
 from VideoMAE.training.backends import BackendSettings, DDPBackend
-from VideoMAE.training.schedules import cosine_schedule
 from VideoMAE.training.tasks import EmotionTask
 
 STEPS = 12
@@ -40,9 +39,9 @@ def trained(request: pytest.FixtureRequest) -> tuple[dict[str, Any], np.ndarray,
         model, num_layers=3, weight_decay=0.05, layer_decay=0.75, no_weight_decay=model.no_weight_decay()
     )
     optimizer = create_optimizer(groups, opt="adamw", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, momentum=0.9)
-    world = World(0, 0, 1, torch.device("cpu"))
+    world = World(0, 1, torch.device("cpu"))
     backend = DDPBackend(model, optimizer, BackendSettings(world, "fp32", update_freq=1, clip_grad=None))
-    task = EmotionTask(loss="bce", smoothing=0.1, mixup=None, classes_only=False)
+    task = EmotionTask(loss="bce", smoothing=0.1)
     lr = cosine_schedule(1e-3, 1e-6, epochs=4, steps_per_epoch=3, warmup_epochs=1)
     losses = []
     model.train()

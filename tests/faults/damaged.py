@@ -32,7 +32,7 @@ def newest_is_damaged(lab: Lab, damage: Callable[[Path], None]) -> str:
     output_dir = lab.interrupted()
     damage(output_dir / checkpoint.LAST)
     said = lab.finishes(output_dir)
-    assert f"passed over a checkpoint: {output_dir / checkpoint.LAST}" in said
+    assert f"skipped a damaged checkpoint: {output_dir / checkpoint.LAST}" in said
     assert f"resumed from {output_dir / checkpoint.PREVIOUS}" in said
     return finished(1)
 

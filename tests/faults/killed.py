@@ -100,7 +100,7 @@ def killed_in_test(lab: Lab) -> str:
 @case("kill -9 between the last checkpoint and the test")
 def killed_before_test(lab: Lab) -> str:
     """kill -9 when the checkpoint of the last epoch is saved and nothing of the test has begun"""
-    output_dir, before_test = lab.new(), lab.gate("VideoMAE.training.trainer:Fitting.best_model")
+    output_dir, before_test = lab.new(), lab.gate("VideoMAE.training.trainer:Trainer.best_model")
     with lab.running(output_dir, gates=[before_test]) as run:
         run.wait_at(before_test)
         run.kill()
@@ -233,7 +233,7 @@ def asked_to_stop(lab: Lab, *numbers: signal.Signals) -> str:
         assert run.wait() == REQUEUE_STATUS, run.said
         said = run.said
     assert f"{numbers[0].name}: saved {output_dir / checkpoint.LAST} after step" in said and "Traceback" not in said
-    assert "s after the signal; the same command goes on from there" in said
+    assert "s after the signal; run the same command again to resume" in said
     lab.finishes(output_dir, *slowly)
     return finished(1)
 

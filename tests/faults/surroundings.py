@@ -192,7 +192,7 @@ def bad_video(lab: Lab, spoil: Callable[[Path], None], reason: str, *, allowed_t
         spoil(video)
         gate.open()
         sentence = sentence_of(run)
-    assert f"1 training videos turned out unreadable, more than --max_bad_videos allows: {TRAINED_ON}: " in sentence
+    assert f"unreadable training videos: 1, more than --max_bad_videos allows: {TRAINED_ON}: " in sentence
     assert reason in sentence
     all_whole(output_dir)
     if allowed_too:
@@ -210,7 +210,7 @@ def with_another_video(lab: Lab, output_dir: Path, dataset: Path) -> None:
     watched = ["--decode_seconds", str(WATCHED_SECONDS)]
     with lab.running(allowing, *watched, *ALLOWING, dataset=dataset) as run:
         assert run.wait() == 0, run.said
-        assert f"unreadable in training, another video took its place: {TRAINED_ON}: " in run.said
+        assert f"unreadable in training, replaced by another video: {TRAINED_ON}: " in run.said
         assert "Traceback" not in run.said
     ours, theirs = outcome(allowing), lab.unbroken()
     kept = len(lines(output_dir / "steps.jsonl"))

@@ -20,7 +20,7 @@ from gates import Gate, wait_until
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(  # the program, and what it imports only when it needs it
-    ["VideoMAE.run_class_finetuning", "deepspeed", "timm.optim", "timm.data.mixup", "torch._dynamo", "torch._inductor"]
+    ["VideoMAE.training.finetune_vce", "deepspeed", "timm.optim", "timm.data.mixup", "torch._dynamo", "torch._inductor"]
 )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from VideoMAE.config import V2VConfig, VCEConfig
+from VideoMAE.cli import parse_flags
+from VideoMAE.config import V2VConfig, VCEConfig, to_json
 from VideoMAE.engine_for_finetuning import write_results
-from VideoMAE.flags import parse_flags, to_json
 from VideoMAE.training import results
 from VideoMAE.training.tasks import EmotionTask
 
@@ -59,7 +59,7 @@ def make_vce_results(
     train = np.array(
         [[*entry["emotions"].values()] for entry in json.loads((data / "train_labels.json").read_text()).values()]
     )[:36]
-    task = EmotionTask(loss=config.loss, smoothing=0.0, mixup=None, classes_only=False)
+    task = EmotionTask(loss=config.loss)
     average = config.data.test_average
     measured = results.emotion_results(task, logits, targets, training=train, average=average)
     reasons = {key: f"no <i>frames</i> in {key}" for key in left_out}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
-from VideoMAE.config import V2VConfig, VCEConfig
-from VideoMAE.flags import parse_flags, to_json
+from VideoMAE.cli import parse_flags
+from VideoMAE.config import V2VConfig, VCEConfig, to_json
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -23,9 +23,9 @@ from weight_files import network, our_checkpoint, pretraining_network, v2v_netwo
 from VideoMAE.checkpoints.convert import main as convert
 from VideoMAE.data.vce import read_annotations
 from VideoMAE.extract_features import main
-from VideoMAE.inference import feature_store
 from VideoMAE.inference.load import load_trained
 from VideoMAE.inference.predictor import load_predictor
+from VideoMAE.training import feature_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = ["--device", "cpu", "--num_workers", "0"]
@@ -235,11 +235,11 @@ def test_other_settings_weights_or_videos_in_the_same_folder_are_refused(
     ):
         extract(out, *arguments, "--format", "matrix", status=1)
         message = capsys.readouterr().err.splitlines()[-1]
-        assert message.startswith(f"error: {out}: holds features made otherwise (")
+        assert message.startswith(f"error: {out}: contains features with other settings (")
         assert said in message
     assert (out / "features.npy").read_bytes() == matrix
     extract(videos, checkpoint, videos / "a.mp4", status=1)
-    assert "not empty and no folder of features" in capsys.readouterr().err
+    assert "not empty and not a folder of features" in capsys.readouterr().err
 
 
 def test_pretraining_weights_give_features_as_fine_tuning_would_begin_with_them(

@@ -138,9 +138,9 @@ def test_videos_of_one_name_get_files_of_different_names() -> None:
 @pytest.mark.parametrize(
     ("more", "status", "said"),
     [
-        (["--over_time"], 2, "--over_time and --output_dir go together"),
-        (["--output_dir", "x"], 2, "--over_time and --output_dir go together"),
-        (["--over_time", "--output_dir", "x", "--output", "y"], 2, "takes no --output"),
+        (["--over_time"], 2, "--over_time and --output_dir need each other"),
+        (["--output_dir", "x"], 2, "--over_time and --output_dir need each other"),
+        (["--over_time", "--output_dir", "x", "--output", "y"], 2, "remove --output"),
         (["--hop_seconds", "0"], 2, "--hop_seconds 0: must be above 0"),
         (["--num_workers", "-1"], 2, "--num_workers -1: must be at least 0"),
         (["--output", "/"], 1, "--output /: is a folder"),
@@ -162,7 +162,7 @@ def test_a_folder_without_videos_and_missing_arguments(
 ) -> None:
     (tmp_path / "notes.txt").write_text("")
     assert main([str(tmp_path), *flags(tiny_runs)]) == 1
-    assert f"error: no video files in {tmp_path} (1 other files)" in capsys.readouterr().err
+    assert f"error: no video files in {tmp_path} (1 other file)" in capsys.readouterr().err
     assert main(flags(tiny_runs)) == 2
     for arguments in ([str(folder)], [str(folder), *flags(tiny_runs), "--no_such_flag"]):
         with pytest.raises(SystemExit) as caught:
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_it_with_130_and_leaves_nothing(folder: Path, tiny_runs: Tin
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert said.splitlines()[-1] == "stopped" and "Traceback" not in said, said
+    assert said.splitlines()[-1] == "error: stopped" and "Traceback" not in said, said
     assert os.listdir(tmp_path) == ["many"]
     while group_of(process.pid):  # killed, and about to end
         time.sleep(0.05)

@@ -72,7 +72,7 @@ def test_the_head_of_emotions_is_scipys_optimum(loss: str) -> None:
     weight, bias = peer.x[: K * D].reshape(K, D), peer.x[K * D :]
     assert solver.value == pytest.approx(peer.fun, rel=1e-6)
     outputs = x @ weight.T + bias
-    found = apply_head(solver.folded(), features.numpy())
+    found = apply_head(solver.unnormalized_head(), features.numpy())
     if loss != "bce":  # softmax takes any constant
         outputs, found = (values - values.mean(axis=1, keepdims=True) for values in (outputs, found))
     np.testing.assert_allclose(found, outputs, atol=1e-3)
@@ -101,7 +101,7 @@ def test_the_head_of_preferences_is_scipys_optimum(loss: str) -> None:
 
     peer = minimize(objective, np.zeros(D), method="BFGS", options={"gtol": 1e-8})
     np.testing.assert_allclose(solver.weight.detach().numpy()[0], peer.x, atol=1e-3)
-    np.testing.assert_allclose(apply_head(solver.folded(), features.numpy())[:, 0], x @ peer.x, atol=1e-2)
+    np.testing.assert_allclose(apply_head(solver.unnormalized_head(), features.numpy())[:, 0], x @ peer.x, atol=1e-2)
 
 
 def test_the_head_of_hinge_is_the_quadratic_programmes_optimum() -> None:
@@ -133,7 +133,7 @@ def test_the_head_for_features_as_they_are_gives_the_same_outputs(bias: bool) ->
     own = solver.features @ solver.weight.T + (0 if solver.bias is None else solver.bias)
     output = nn.Linear(D, K, bias=bias)
     with torch.no_grad():
-        weight, constant = solver.folded()
+        weight, constant = solver.unnormalized_head()
         output.weight.copy_(weight)
         if constant is not None:
             output.bias.copy_(constant)
@@ -144,7 +144,7 @@ def test_the_head_for_features_as_they_are_gives_the_same_outputs(bias: bool) ->
 def test_without_anything_to_go_by_the_answer_is_the_mean() -> None:
     intensities = torch.from_numpy(drawn_intensities())
     solver = solved(torch.ones(N, D), K, lambda outputs: LOSSES["bce"][1](outputs, intensities), bias=True)
-    answers = torch.sigmoid(torch.from_numpy(apply_head(solver.folded(), np.ones((1, D)))[0]).double())
+    answers = torch.sigmoid(torch.from_numpy(apply_head(solver.unnormalized_head(), np.ones((1, D)))[0]).double())
     torch.testing.assert_close(answers, intensities.mean(dim=0), rtol=0, atol=1e-3)
 
 

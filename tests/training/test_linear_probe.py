@@ -119,8 +119,9 @@ def test_the_checkpoint_alone_gives_the_same_predictions(probed: Path, dataset: 
 def test_the_saved_head_gives_the_validation_metrics_from_the_cached_features(probed: Path, dataset: Path) -> None:
     model = vit_micro_patch16_224(**SIZE)
     load_pretrained(model, probed / checkpoint.BEST, must_be_whole=True)
-    with np.load(probed / "features/validation-00000.npz") as block:
-        features, ids = torch.from_numpy(block["features"]), block["ids"].tolist()
+    index = lines(probed / "features/validation/index.jsonl")
+    rows = np.load(probed / "features/validation/features.npy")[[line["row"] for line in index]]
+    features, ids = torch.from_numpy(rows), [line["id"] for line in index]
     labels = json.loads((dataset / "train_labels.json").read_text())
     targets = torch.tensor([list(labels[key]["emotions"].values()) for key in ids])
     loss = torch.nn.functional.binary_cross_entropy_with_logits(model.head(features), targets)
@@ -170,7 +171,7 @@ def test_a_probe_that_is_ended_goes_on_with_the_rest_and_ends_as_an_unbroken_one
 ) -> None:
     killed, gate = (
         tmp_path / "run",
-        Gate(tmp_path / "gate", "VideoMAE.training.linear_probe:LinearProbe._keep", calls=3),
+        Gate(tmp_path / "gate", "VideoMAE.training.linear_probe:LinearProbe._store", calls=3),
     )
     (process,) = forked(flags(dataset, encoder, killed), videos_per_block=4, gate=gate)
     try:
@@ -182,13 +183,14 @@ def test_a_probe_that_is_ended_goes_on_with_the_rest_and_ends_as_an_unbroken_one
     finally:
         process.kill()
     assert not (killed / checkpoint.BEST).exists()
-    before = {path: path.stat().st_mtime_ns for path in (killed / "features").glob("*.npz")}
+    before = lines(killed / "features/training/index.jsonl")
+    assert 0 < len(before) < 18
     run(flags(dataset, encoder, killed))
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    after = lines(killed / "features/training/index.jsonl")
+    assert after[: len(before)] == before
     assert results(killed) == nearly(results(probed), abs=1e-4)
     assert lines(killed / "predictions.jsonl") == nearly(lines(probed / "predictions.jsonl"), abs=1e-4)
-    blocks = [np.load(path)["ids"].tolist() for path in sorted((killed / "features").glob("training-*.npz"))]
-    assert sorted(sum(blocks, [])) == [f"{video:05d}" for video in range(18)]
+    assert sorted(line["id"] for line in after) == [f"{video:05d}" for video in range(18)]
 
 
 def test_two_processes_share_the_videos_and_end_as_one_does(
@@ -210,22 +212,25 @@ def test_features_of_other_weights_or_damaged_ones_are_refused(
     shutil.copyfile(encoder, changed)
     arguments = flags(dataset, changed, copy)
     run(arguments)
-    block = copy / "features/training-00000.npz"
-    block.write_bytes(block.read_bytes()[:100])
-    assert f"{block}: damaged" in refusal(arguments)
+    matrix = copy / "features/training/features.npy"
+    matrix.write_bytes(matrix.read_bytes()[:100])
+    assert f"{matrix}: damaged" in refusal(arguments)
     weights = weights_of(encoder)
     weights["encoder.blocks.0.norm1.bias"] += 1
     torch.save({"model": weights}, changed)
-    assert "holds features of a network with other weights" in refusal(arguments)
+    assert "contains features with other settings (checksum of the weights: " in refusal(arguments)
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--mixup", "0.8"], "--linear_probe does not go with --mixup 0.8: the head sees features of whole clips"),
-        (["--num_sample", "2"], "--linear_probe does not go with --num_sample 2: every video passes"),
-        (["--model_ema"], "--linear_probe does not go with --model_ema True: the head's optimum"),
-        (["--eval"], "--linear_probe does not go with --eval True: which trains nothing"),
+        (
+            ["--mixup", "0.8"],
+            "--linear_probe cannot be combined with --mixup 0.8: the head is trained on",
+        ),
+        (["--num_sample", "2"], "--linear_probe cannot be combined with --num_sample 2: features are computed from"),
+        (["--model_ema"], "--linear_probe cannot be combined with --model_ema True: the head is solved"),
+        (["--eval"], "--linear_probe cannot be combined with --eval True: --eval does not train"),
     ],
 )
 def test_flags_that_make_no_sense_with_it_are_refused(
@@ -244,9 +249,9 @@ def test_a_training_video_that_fails_after_the_check_counts_against_the_bad_ones
     middle = (start + end) // 2
     damaged.write_bytes(content[:middle] + bytes(end - middle) + content[end:])
     said = refusal(flags(data, encoder, tmp_path / "run"))
-    assert "1 training videos turned out unreadable, more than --max_bad_videos allows: 00003: " in said
+    assert "unreadable training videos: 1, more than --max_bad_videos allows: 00003: " in said
     run(flags(data, encoder, tmp_path / "run", "--max_bad_videos", "0.2"))
-    ids = np.load(tmp_path / "run/features/training-00000.npz")["ids"].tolist()
+    ids = [line["id"] for line in lines(tmp_path / "run/features/training/index.jsonl")]
     assert "00003" not in ids
     assert len(ids) == 9
 
@@ -262,7 +267,7 @@ def test_preferences_are_learned_from_frozen_features_and_deepspeed_is_ignored(
 ) -> None:
     arguments = ["--data_dir", str(preferences), "--finetune", str(encoder), "--results_path", str(tmp_path / "run")]
     run([*arguments, *V2V, "--loss", loss, "--enable_deepspeed"], run_v2v_finetuning.main)
-    assert "--linear_probe needs no --enable_deepspeed" in caplog.text
+    assert "--enable_deepspeed is ignored" in caplog.text
     measured = results(tmp_path / "run")
     assert measured["pair_accuracy"] > 80
     after = weights_of(tmp_path / "run" / checkpoint.BEST)

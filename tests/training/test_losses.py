@@ -22,7 +22,7 @@ def make_logits_and_intensities() -> tuple[Tensor, Tensor]:
 
 def loss_of(mode: str, logits: Tensor, intensities: Tensor, *, smoothing: float = 0.1) -> Tensor:
     """Through the task, as training computes it."""
-    task = EmotionTask(loss=mode, smoothing=smoothing, mixup=None, classes_only=False)
+    task = EmotionTask(loss=mode, smoothing=smoothing)
     return task.training_loss(lambda clips: logits, Batch(torch.zeros(B), intensities, torch.arange(B), {}))
 
 

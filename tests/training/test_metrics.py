@@ -48,7 +48,7 @@ def test_accuracies_of_several_views_are_the_original_programs_under_both_averag
     assert top_k_accuracy(predictions, targets, k=1) == expected["acc1"]
     assert top_k_accuracy(predictions, targets, k=3) == expected["acc3"]
     assert predicted_in_true_top_k(predictions, targets, k=3) == expected["predicted_in_true_top3"]
-    task = EmotionTask(loss="bce", smoothing=0.1, mixup=None, classes_only=False)
+    task = EmotionTask(loss="bce", smoothing=0.1)
     of_task = task.metrics(logits, targets, average=average)
     assert {name: of_task[name] for name in expected} == expected
 
@@ -139,7 +139,7 @@ def test_metrics_that_labels_or_loss_do_not_define_are_none(
     loss: str, classes_only: bool, has_errors: bool, has_top3: bool
 ) -> None:
     logits, intensities = make_logits_and_intensities()
-    task = EmotionTask(loss=loss, smoothing=0.1, mixup=None, classes_only=classes_only)
+    task = EmotionTask(loss=loss, smoothing=0.1, classes_only=classes_only)
     measured = task.metrics(logits[:, None], intensities)
     for name in ("bce", "mean_absolute_error", "mean_correlation"):
         assert (measured[name] is not None) == has_errors

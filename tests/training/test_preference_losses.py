@@ -12,14 +12,14 @@ from VideoMAE.config import OptimConfig, V2VOptimConfig, V2VRunConfig
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.data.v2v import ComparisonBatch
 from VideoMAE.modeling_finetune import VisionTransformer
-from VideoMAE.optim_factory import set_step_values
+from VideoMAE.optim_factory import keep_base, make_schedule, scale_to_batch, set_step_values
 from VideoMAE.runtime.distributed import World
+from VideoMAE.training.backends import make_backend
 from VideoMAE.training.losses import hinge_loss, logistic_loss, plackett_luce_loss, preference_loss
-from VideoMAE.training.optimization import keep_base, make_backend, make_schedule, scale_to_batch
 from VideoMAE.training.tasks import PreferenceTask
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "trajectory_0.npz"
-ALONE = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
 def drawn_scores(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -39,7 +39,7 @@ TARGETS = np.array(
 
 
 def make_task(loss: str = "bce", classes_only: bool = False) -> EmotionTask:
-    return EmotionTask(loss=loss, smoothing=0.1, mixup=None, classes_only=classes_only)
+    return EmotionTask(loss=loss, smoothing=0.1, classes_only=classes_only)
 
 
 def make_logits(views: int = 2) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from VideoMAE.training.ema import WeightAverage
+from VideoMAE.optim_factory import WeightAverage
 
 CPU = torch.device("cpu")
 

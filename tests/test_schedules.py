@@ -9,8 +9,7 @@ import pytest
 
 from VideoMAE.config import OptimConfig
 from VideoMAE.data.loaders import TrainSampler
-from VideoMAE.training.optimization import make_schedule
-from VideoMAE.training.schedules import cosine_schedule
+from VideoMAE.optim_factory import cosine_schedule, make_schedule
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from VideoMAE.augment.fused_augment import FusedTransform
-from VideoMAE.augment.fused_plan import plan_clip
+from VideoMAE.augment.fused import FusedTransform, plan_clip
 from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
 from VideoMAE.augment.random_erasing import ErasedBox
 from VideoMAE.augment.video_transforms import (
