@@ -6,10 +6,12 @@ Every reader raises ValueError with the file, the reason and, for JSON lines, th
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,31 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; renames it to `folder`, replacing an old one, when the block ends without error.
+
+    Otherwise the new folder is deleted and the old one unchanged.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as name:
+        partial = Path(name)
+        (partial / "new").mkdir()
+        yield partial / "new"
+        for file in filter(Path.is_file, (partial / "new").iterdir()):
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+        if folder.exists():
+            shutil.move(folder, partial / "old")
+        (partial / "new").rename(folder)
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

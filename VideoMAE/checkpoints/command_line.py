@@ -1,4 +1,4 @@
-"""What the programs of this folder share: flags, the two reports, the exit status."""
+"""Start, reports and exit status of the programs in models/."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import tyro
 
 
 class Report(NamedTuple):
-    """What a program found or did, for people and for programs, and why all is not well, if it is not."""
+    """The result of a program as text and as JSON values; `problem` is the error message, if any."""
 
     text: str
     values: dict[str, Any]
@@ -17,7 +17,7 @@ class Report(NamedTuple):
 
 
 class WithJson(Protocol):
-    """What the settings of every program have."""
+    """Settings with the flag --json."""
 
     @property
     def json(self) -> bool: ...
@@ -33,9 +33,9 @@ def run(
     description: str | None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parses the flags, works and reports -> the exit status: 0 only when all is well.
+    """Parses the flags, calls `work` and prints its report -> exit status, 0 if there is no problem.
 
-    With --json standard output is one JSON object and the readable report goes to standard error.
+    With --json, stdout gets one JSON object and stderr the text.
     """
     settings = tyro.cli(settings_type, args=argv, description=description, use_underscores=True)
     try:
@@ -43,12 +43,12 @@ def run(
     except (ValueError, OSError) as error:
         report = Report("", {}, str(error))
     except KeyboardInterrupt:
-        report = Report("", {}, "stopped; the same command goes on")
+        report = Report("", {}, "stopped; repeat the command to resume")
     if report.text:
         (sys.stderr if settings.json else sys.stdout).write(report.text + "\n")
     if settings.json:
-        sys.stdout.write(json.dumps({"ok": not report.problem, "problem": report.problem, **report.values}, indent=2))
-        sys.stdout.write("\n")
+        content = {"ok": not report.problem, "problem": report.problem, **report.values}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
     sys.stdout.flush()
     if report.problem:
         sys.stderr.write(f"error: {report.problem}\n")

@@ -1,193 +1,251 @@
-"""Convert checkpoints: ours, the published .pth form, Hugging Face folders, and DeepSpeed folders to one file.
+"""Convert checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders.
 
     python models/convert.py output/vce/checkpoint-best.pth vce_huggingface      # for transformers
     python models/convert.py vce_huggingface vce.pth                             # and back
-    python models/convert.py output/vce weights.pth --to published               # nothing but weights
+    python models/convert.py output/vce weights.pth --to published               # weights only
 
-What SRC is, is found out: a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face
-folder, a DeepSpeed folder. Weights arrive bit for bit, which is checked by reading them again. Nothing in SRC is
-executed; a pickle that could run code is refused.
+The format of SRC is detected: a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face
+folder, a DeepSpeed folder. The result is read again and compared bit for bit. No code in SRC is executed; a pickle that
+could execute code is refused.
+
+Two differences remain in transformers: its `fc_norm` adds 1e-5 to the variance instead of VideoMAE's 1e-6, and its
+image processor antialiases when it downscales frames, OpenCV does not.
 """
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
+from safetensors.torch import save_file
 from torch import Tensor
 
+from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD
 from VideoMAE.checkpoints import command_line
 from VideoMAE.checkpoints.command_line import Report
 from VideoMAE.checkpoints.formats import (
+    BESIDE_FILE,
     DESCRIPTIONS,
+    HUGGINGFACE_WEIGHTS,
     Checkpoint,
     check_whole,
+    dtype_name,
     inner,
     model_name,
     network_of,
     num_heads,
     read,
+    to_jsonable,
 )
-from VideoMAE.checkpoints.huggingface_folder import BESIDE, LAYER_NORM_EPS, WRITTEN, write_folder
+from VideoMAE.checkpoints.huggingface_names import to_huggingface
+from VideoMAE.data.vce import EMOTIONS
+from VideoMAE.files import new_folder, read_text, write_json
 from VideoMAE.modeling_finetune import MODELS
 from VideoMAE.training.checkpoint import save
 
-Form = Literal["ours", "published", "huggingface"]
+Format = Literal["ours", "published", "huggingface"]
+
+LAYER_NORM_EPS = 1e-6
+CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
+HUGGINGFACE_FILES = frozenset({HUGGINGFACE_WEIGHTS[0], CONFIG_FILE, PROCESSOR_FILE, BESIDE_FILE})
+KEPT = ("epoch", "metrics", "config")
+PROBLEM_OF_LOSS = {"ce": "single_label_classification", "soft_ce": "single_label_classification"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to convert, and where to."""
+    """What to convert, and where to write it."""
 
     src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """File or folder to read."""
     dst: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
     """File (.pth) or folder (Hugging Face) to write."""
-    to: Form | None = None
-    """ours: weights, epoch, metrics, config; published: nothing but weights; huggingface: a folder for transformers.
-    None: ours for a DST that ends in .pth or .pt, else huggingface."""
+    to: Format | None = None
+    """ours: weights, epoch, metrics, config; published: weights only; huggingface: a folder for transformers. None:
+    ours if DST ends in .pth or .pt, else huggingface."""
     model_key: str = "model|module"
-    """Keys of a .pth file that may hold the weights; the first that is there wins."""
+    """Keys of a .pth file that may contain the weights; the first existing one is used."""
     num_heads: int | None = None
-    """Attention heads, for Hugging Face, where neither the checkpoint nor its size tells."""
+    """Number of attention heads, for Hugging Face, if the checkpoint does not determine it."""
     num_frames: int | None = None
-    """Frames in a clip, for Hugging Face. None: the checkpoint's, else 16."""
+    """Frames per clip, for Hugging Face. None: the checkpoint's, else 16."""
     input_size: int | None = None
-    """Side of the square the model sees, pixels, for Hugging Face. None: the checkpoint's, else 224."""
+    """Side of the square input in pixels, for Hugging Face. None: the checkpoint's, else 224."""
     labels: Path | None = None
-    """File with the name of each output, one a line, for Hugging Face. None: the 27 emotions; valence for one."""
+    """File with one output name per line, for Hugging Face. None: the 27 emotions, or valence for one output."""
     overwrite: bool = False
-    """Replace a DST that is there already."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on standard output; the readable one on error.")] = False
+    """Replace an existing DST."""
+    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
 
 
 def convert(settings: Settings) -> Report:
-    """Converts, checks what was written, and tells."""
-    form = choose_form(settings)
+    """Converts a checkpoint and verifies the result."""
+    target = target_format(settings)
     source = read(settings.src, model_key=settings.model_key)
     weights = source.our_weights()
     pretraining = any(name.startswith("encoder.") for name in weights)
     check_whole(weights, source.file, encoder_only=pretraining)
-    if form == "huggingface":
+    if target == "huggingface":
         if pretraining:
-            raise ValueError(f"{source.file}: pre-training weights; only fine-tuned ones go to transformers")
-        _to_huggingface(weights, source, settings)
+            raise ValueError(f"{source.file}: pre-training weights; only fine-tuned ones can be exported")
+        try:
+            write_huggingface(weights, source, settings)
+        except ValueError as error:
+            raise ValueError(f"{source.file}: {error}") from error
     else:
-        kept = {key: source.beside[key] for key in BESIDE if key in source.beside} if form == "ours" else {}
+        kept = {key: source.beside[key] for key in KEPT if key in source.beside} if target == "ours" else {}
         save(settings.dst, {"model": {name: value.clone() for name, value in weights.items()}, **kept})
     check_equal(read(settings.dst).our_weights(), weights, settings.dst)
-    return tell(source, weights, form, settings.dst)
+    return summarise(source, weights, target, settings.dst)
 
 
-def choose_form(settings: Settings) -> Form:
-    """What to write; refuses a DST that does not go with it or is there already."""
+def target_format(settings: Settings) -> Format:
+    """The format to write. Raises ValueError if DST does not fit it or exists already."""
     is_file = settings.dst.suffix in (".pth", ".pt")
-    form: Form = settings.to or ("ours" if is_file else "huggingface")
-    if is_file != (form != "huggingface"):
-        wanted = "a folder" if form == "huggingface" else "a file that ends in .pth"
-        raise ValueError(f"{settings.dst}: --to {form} writes {wanted}")
+    target: Format = settings.to or ("ours" if is_file else "huggingface")
+    if is_file != (target != "huggingface"):
+        kind = "a folder" if target == "huggingface" else "a file that ends in .pth"
+        raise ValueError(f"{settings.dst}: --to {target} writes {kind}")
     if settings.dst.exists():
         if not settings.overwrite:
-            raise ValueError(f"{settings.dst}: is there already; pass --overwrite to replace it")
+            raise ValueError(f"{settings.dst}: exists already; pass --overwrite to replace it")
         if settings.dst.resolve() == settings.src.resolve():
-            raise ValueError(f"{settings.dst}: is SRC itself")
-        others = {path.name for path in settings.dst.iterdir()} - WRITTEN if settings.dst.is_dir() else set()
-        if settings.dst.is_dir() != (form == "huggingface") or others:
-            raise ValueError(f"{settings.dst}: holds something else than --to {form} writes, and is left alone")
-    return form
+            raise ValueError(f"{settings.dst}: is SRC itself; choose another DST")
+        is_folder = settings.dst.is_dir()
+        others = {path.name for path in settings.dst.iterdir()} - HUGGINGFACE_FILES if is_folder else set()
+        if is_folder != (target == "huggingface") or others:
+            raise ValueError(f"{settings.dst}: is not what --to {target} writes, and was not replaced")
+    return target
 
 
-def _to_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, settings: Settings) -> None:
+def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, settings: Settings) -> None:
+    """Writes the folder for transformers.
+
+    Raises:
+        ValueError: a weight has no counterpart, the number of heads is unknown, or the number of labels is wrong.
+    """
     if "pos_embed" in weights:
-        raise ValueError(f"{source.file}: learned positions (pos_embed) have no counterpart in transformers")
+        raise ValueError("learned positions (pos_embed) have no counterpart in transformers")
     network = network_of(weights)
-    theirs = inner(source.beside, "huggingface_config")
-    data = inner(source.beside, "config", "data")
-    name = inner(source.beside, "config", "model").get("model") or model_name(network)
-    heads = settings.num_heads or theirs.get("num_attention_heads") or (name in MODELS and num_heads(name))
+    saved, config = inner(source.beside, "huggingface_config"), inner(source.beside, "config")
+    data = inner(config, "data")
+    name = inner(config, "model").get("model") or model_name(network)
+    heads = settings.num_heads or saved.get("num_attention_heads") or (name in MODELS and num_heads(name))
     if not heads:
-        raise ValueError(f"{source.file}: a ViT of width {network['embed_dim']} is of no known size; pass --num_heads")
+        raise ValueError(
+            f"unknown number of attention heads of a ViT of width {network['embed_dim']}; pass --num_heads"
+        )
     if network["embed_dim"] % heads:
         raise ValueError(f"--num_heads {heads} does not divide the width {network['embed_dim']}")
-    labels = settings.labels.read_text(encoding="utf-8").splitlines() if settings.labels else _labels(theirs)
-    try:
-        with new_folder(settings.dst) as folder:
-            write_folder(
-                folder,
-                weights,
-                network,
-                beside=source.beside,
-                num_heads=heads,
-                num_frames=settings.num_frames or data.get("num_frames") or theirs.get("num_frames") or 16,
-                input_size=settings.input_size or data.get("input_size") or theirs.get("image_size") or 224,
-                labels=labels,
-            )
-    except ValueError as error:
-        raise ValueError(f"{source.file}: {error}") from error
+    saved_labels = inner(saved, "id2label")
+    names = [saved_labels[key] for key in sorted(saved_labels, key=int)] or default_labels(network["num_classes"])
+    names = read_text(settings.labels).splitlines() if settings.labels else names
+    if len(names) != network["num_classes"]:
+        raise ValueError(f"--labels holds {len(names)} names, the head has {network['num_classes']} outputs")
+    input_size = settings.input_size or data.get("input_size") or saved.get("image_size") or 224
+    content = {
+        "architectures": ["VideoMAEForVideoClassification"],
+        "model_type": "videomae",
+        "attention_probs_dropout_prob": 0.0,
+        "dtype": dtype_name(next(iter(weights.values()))),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "hidden_size": network["embed_dim"],
+        "id2label": dict(enumerate(names)),
+        "image_size": input_size,
+        "intermediate_size": round(network["embed_dim"] * network["mlp_ratio"]),
+        "label2id": {name: index for index, name in enumerate(names)},
+        "layer_norm_eps": LAYER_NORM_EPS,
+        "num_attention_heads": heads,
+        "num_channels": 3,
+        "num_frames": settings.num_frames or data.get("num_frames") or saved.get("num_frames") or 16,
+        "num_hidden_layers": network["depth"],
+        "patch_size": network["patch_size"],
+        "problem_type": problem_type(network["num_classes"], config),
+        "qkv_bias": network["qkv_bias"],
+        "tubelet_size": network["tubelet_size"],
+        "use_mean_pooling": network["use_mean_pooling"],
+    }
+    squash = not network["head_bias"] and data.get("crop", "squash") == "squash"
+    short_side = input_size if squash else data.get("short_side_size", input_size)
+    kept = {key: to_jsonable(source.beside[key]) for key in KEPT if key in source.beside}
+    with new_folder(settings.dst) as folder:
+        save_file(to_huggingface(weights), folder / HUGGINGFACE_WEIGHTS[0], metadata={"format": "pt"})
+        write_json(folder / CONFIG_FILE, content)
+        write_json(folder / PROCESSOR_FILE, image_processor(input_size, short_side, squash=squash))
+        write_json(folder / BESIDE_FILE, {**kept, "head_bias": network["head_bias"]})
 
 
-def _labels(theirs: Mapping[str, Any]) -> list[str] | None:
-    names = inner(theirs, "id2label")
-    return [names[key] for key in sorted(names, key=int)] or None
+def default_labels(num_outputs: int) -> list[str]:
+    """The 27 emotions, V2V's score, or numbered classes."""
+    if num_outputs == len(EMOTIONS):
+        return list(EMOTIONS)
+    return ["valence"] if num_outputs == 1 else [f"class {index}" for index in range(num_outputs)]
 
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name, and takes an old one's place, only when it is whole and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.partial-") as partial:
-        folder, old = Path(partial) / "new", Path(partial) / "old"
-        folder.mkdir()
-        yield folder
-        for file in folder.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        if path.exists():
-            shutil.move(path, old)
-        folder.rename(path)
+def problem_type(num_outputs: int, config: Mapping[str, Any]) -> str:
+    """What transformers' pipeline applies to the logits: nothing to a V2V score, softmax after a classification loss,
+    otherwise a sigmoid."""
+    if num_outputs == 1:
+        return "regression"
+    return PROBLEM_OF_LOSS.get(str(config.get("loss")), "multi_label_classification")
+
+
+def image_processor(input_size: int, short_side: int, *, squash: bool) -> dict[str, Any]:
+    """The evaluation transform: resized short side and centre crop (VCE), or the whole frame squashed (V2V)."""
+    square = {"height": input_size, "width": input_size}
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": square if squash else {"shortest_edge": short_side},
+        "resample": 2,  # bilinear
+        "do_center_crop": not squash,
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
 
 
 def check_equal(written: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises ValueError unless what was written is what was read, bit for bit."""
+    """Raises ValueError unless the written weights equal the original ones bit for bit."""
     if written.keys() != weights.keys():
-        raise ValueError(f"{path}: came out with other names: {sorted(written.keys() ^ weights.keys())[:5]}")
+        raise ValueError(f"{path}: was written with other names: {sorted(written.keys() ^ weights.keys())[:5]}")
     for name, value in weights.items():
         if written[name].dtype != value.dtype or not torch.equal(written[name], value):
-            raise ValueError(f"{path}: {name} came out with other values")
+            raise ValueError(f"{path}: {name} was written with other values")
 
 
-def tell(source: Checkpoint, weights: Mapping[str, Tensor], form: Form, dst: Path) -> Report:
-    """What was done, in both forms, with what a user should know of it."""
+def summarise(source: Checkpoint, weights: Mapping[str, Tensor], target: Format, dst: Path) -> Report:
+    """The report, with notes on what was lost."""
     eps = inner(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
     notes = []
-    kept = () if form == "published" else BESIDE
-    left = [key for key in source.beside if key not in (*kept, "huggingface_config", "head_bias")]
-    if left:
-        notes.append(f"left out: {', '.join(left)}")
-    if form == "huggingface" and "fc_norm.weight" in weights:
-        notes.append("transformers adds 1e-5 in fc_norm where VideoMAE adds 1e-6: predictions differ by that little")
-    if form != "huggingface" and eps != LAYER_NORM_EPS:
+    kept = () if target == "published" else KEPT
+    omitted = [key for key in source.beside if key not in (*kept, "huggingface_config", "head_bias")]
+    if omitted:
+        notes.append(f"omitted: {', '.join(omitted)}")
+    if target == "huggingface" and "fc_norm.weight" in weights:
+        notes.append("transformers adds 1e-5 in fc_norm, VideoMAE 1e-6: predictions differ slightly")
+    if target != "huggingface" and eps != LAYER_NORM_EPS:
         notes.append(f"layer_norm_eps was {eps}; here it is always {LAYER_NORM_EPS}")
     if source.beside.get("head_bias") is False and "head.bias" in weights:
-        notes.append("the head has got a bias since it left V2V, and keeps it: V2V's network takes none")
+        notes.append("the head has a non-zero bias, which V2V's network does not have; it is kept")
     values = {
         "source": str(source.file),
         "source_kind": source.kind,
         "target": str(dst),
-        "target_form": form,
+        "target_form": target,
         "num_tensors": len(weights),
         "num_parameters": sum(value.numel() for value in weights.values()),
         "notes": notes,
     }
     text = (
-        f"{source.file}: {DESCRIPTIONS[source.kind]}\n{dst}: written in the form '{form}': {values['num_tensors']} "
-        f"tensors, {values['num_parameters']:,} values, read again and equal bit for bit"
+        f"{source.file}: {DESCRIPTIONS[source.kind]}\n{dst}: written in the format '{target}': {values['num_tensors']} "
+        f"tensors, {values['num_parameters']:,} values, verified bit for bit"
     )
     return Report("\n".join([text, *(f"note: {note}" for note in notes)]), values)
 

@@ -1,17 +1,20 @@
-"""Download published weights, whole and checked.
+"""Download published weights and verify them.
 
     python models/download.py --list
     python models/download.py kinetics400-vitb-1600                # the original file, from Google Drive
     python models/download.py kinetics400-vitb-1600-huggingface    # the same weights from the Hugging Face hub
 
-catalogue.json says what there is. An interrupted download goes on where it stopped. A file gets its name only when it
-is whole and holds the names, shapes and finite values that the catalogue promises, with the size and checksum once
-these are recorded (`--record`). A file that is there already is checked and left as it is. HF_ENDPOINT names a mirror
-of the hub. The weights are CC BY-NC 4.0.
+catalogue.json lists the available weights. An interrupted download is resumed. A file gets its final name only when it
+is complete and has the names, shapes and finite values of the catalogue's network, and the recorded size and checksum
+if there are any (`--record`). An existing file is verified and left unchanged. HF_ENDPOINT sets a mirror of the hub.
+The weights are CC BY-NC 4.0.
 """
 
-import json
 import os
+import re
+import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,74 +22,69 @@ from typing import Annotated, Any
 
 import tyro
 
-from VideoMAE.checkpoints import command_line, fetch
+from VideoMAE.checkpoints import command_line
 from VideoMAE.checkpoints.command_line import Report
-from VideoMAE.checkpoints.formats import check_whole, network_of, read, sha256
-from VideoMAE.files import write_text
+from VideoMAE.checkpoints.formats import check_whole, network_of, page_title, read
+from VideoMAE.files import read_json, sha256_of, write_json
 from VideoMAE.training.checkpoint import save
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
+HUB = "https://huggingface.co"
+RETRIES = 2
+TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to download, and where to."""
+    """What to download, and where to store it."""
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """Entry of the catalogue."""
     list: bool = False
-    """Show the catalogue."""
+    """Print the catalogue."""
     record: bool = False
-    """Store size and checksum of the downloaded file in the catalogue, where it has none yet."""
+    """Store size and checksum of the downloaded file in the catalogue, if it has none yet."""
     output_dir: Path = MODELS
     """Folder for the weights."""
     catalogue: Path = MODELS / "catalogue.json"
-    """File that says what there is."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on standard output; the readable one on error.")] = False
+    """File that lists the available weights."""
+    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
 
 
-def work(settings: Settings) -> Report:
-    """Lists or downloads."""
+def list_or_download(settings: Settings) -> Report:
+    """Prints the catalogue or downloads an entry."""
     entries = read_catalogue(settings.catalogue)
     if settings.list:
         return list_entries(entries)
     if settings.name not in entries:
-        asked = f"no entry {settings.name!r} in {settings.catalogue}" if settings.name else "NAME is missing"
-        raise ValueError(f"{asked}; there are {', '.join(entries)} (see --list)")
+        reason = f"no entry {settings.name!r} in {settings.catalogue}" if settings.name else "NAME is missing"
+        raise ValueError(f"{reason}; available: {', '.join(entries)} (see --list)")
     return download(settings.name, entries, settings)
 
 
 def read_catalogue(path: Path) -> dict[str, Any]:
-    """The entries by name.
-
-    Raises:
-        ValueError: the file is missing or no catalogue.
-    """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: no readable catalogue: {error}") from error
-    needed = {"what", "source", "file", "licence", "network", "size_bytes", "sha256"}
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise ValueError(f"{path}: expected an object of entries by name")
+    """The entries by name. Raises ValueError if the file is missing or not a catalogue."""
+    entries = read_json(path)
+    required = {"what", "source", "file", "licence", "network", "size_bytes", "sha256"}
     for name, entry in entries.items():
-        if needed - entry.keys():
-            raise ValueError(f"{path}: {name} lacks {', '.join(sorted(needed - entry.keys()))}")
+        if not isinstance(entry, dict):
+            raise ValueError(f"{path}: {name}: expected an object")
+        if required - entry.keys():
+            raise ValueError(f"{path}: {name} lacks {', '.join(sorted(required - entry.keys()))}")
         if Path(entry["file"]).name != entry["file"]:
-            raise ValueError(f"{path}: {name}: file {entry['file']!r} is no plain file name")
+            raise ValueError(f"{path}: {name}: file {entry['file']!r} is not a plain file name")
     return entries
 
 
 def list_entries(entries: Mapping[str, Any]) -> Report:
-    """The catalogue for people."""
+    """The catalogue as text."""
     blocks = []
     for name, entry in entries.items():
-        size = "not recorded yet" if entry["size_bytes"] is None else f"{entry['size_bytes']:,} bytes"
         lines = {
             "what": entry["what"],
             "file": entry["file"],
             "from": entry.get("repo_id") or entry.get("url") or f"Google Drive, id {entry['id']}",
-            "size": size,
+            "size": "not recorded yet" if entry["size_bytes"] is None else f"{entry['size_bytes']:,} bytes",
             "sha256": entry["sha256"] or "not recorded yet",
             "licence": entry["licence"],
         }
@@ -95,88 +93,173 @@ def list_entries(entries: Mapping[str, Any]) -> Report:
 
 
 def download(name: str, entries: dict[str, Any], settings: Settings) -> Report:
-    """Fetches, checks, converts and names an entry's file, or checks the one that is there."""
+    """Downloads, verifies and stores an entry's file, or verifies the existing one."""
     entry = entries[name]
     target, partial = settings.output_dir / entry["file"], settings.output_dir / f".download-{name}"
     from_hub = entry["source"] == "huggingface"
     if target.exists():
         measured = {} if from_hub else measure(target)
         try:
-            held = check(target, entry, measured)
+            counts = verify(target, entry, measured)
         except ValueError as error:
-            raise ValueError(f"{error}. It was there already: move it away to download it again") from error
-        status = "is there already, and whole"
+            raise ValueError(f"{error}. The file existed already: move it away to download it again") from error
+        status = "exists already, verified"
     else:
         try:
-            file = fetch.fetch(entry, partial)
+            file = fetch(entry, partial)
         except ValueError as error:
-            raise ValueError(f"{str(error).rstrip('. ')}. {fetch.by_hand(entry, target, name)}") from error
+            raise ValueError(f"{str(error).rstrip('. ')}. {manual_steps(entry, target, name)}") from error
         try:
             measured = measure(file)
-            held = check(file, entry, measured)
+            counts = verify(file, entry, measured)
         except ValueError as error:
-            fetch.clear(partial)
-            raise ValueError(f"{error}. What came is deleted, and {target} not written") from error
-        keep(file, target, convert=from_hub)
-        fetch.clear(partial)
-        status = "downloaded and whole"
-    recorded = settings.record and record(name, entries, measured, settings.catalogue)
-    values = {"name": name, "file": str(target), "status": status, **held, **measured, "recorded": recorded}
+            shutil.rmtree(partial, ignore_errors=True)
+            raise ValueError(f"{error}. The download was deleted, and {target} was not written") from error
+        if from_hub:
+            save(target, {"model": read(file).our_weights()})
+        else:
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+            os.replace(file, target)
+        shutil.rmtree(partial, ignore_errors=True)
+        status = "downloaded, verified"
+    missing = {key: value for key, value in measured.items() if entry[key] is None} if settings.record else {}
+    if missing:
+        entry.update(missing)
+        write_json(settings.catalogue, entries)
+    values = {"name": name, "file": str(target), "status": status, **counts, **measured, "recorded": bool(missing)}
     lines = [
         f"{target}: {status}",
-        f"  weights     {held['num_tensors']} tensors, {held['num_parameters']:,} values, all finite; "
-        "the encoder's names and shapes are those of the network",
+        f"  weights     {counts['num_tensors']} tensors, {counts['num_parameters']:,} values, all finite; names and "
+        "shapes of the encoder are as expected",
         *(f"  {key:<11} {value}" for key, value in measured.items()),
         f"  licence     {entry['licence']}",
-        *([f"  recorded in {settings.catalogue}"] if recorded else []),
+        *([f"  recorded in {settings.catalogue}"] if missing else []),
     ]
     return Report("\n".join(lines), values)
 
 
 def measure(file: Path) -> dict[str, Any]:
     """Size and checksum."""
-    return {"size_bytes": file.stat().st_size, "sha256": sha256(file)}
+    return {"size_bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
-def check(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, int]:
-    """Holds a file against its catalogue entry -> how many tensors and values it holds.
+def verify(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, int]:
+    """Compares a file with its catalogue entry -> the number of its tensors and values.
 
     Raises:
-        ValueError: it is no checkpoint, or another one, or damaged.
+        ValueError: it is not a checkpoint, another one, or damaged.
     """
     weights = read(file).our_weights()
     for key, value in measured.items():
         if entry[key] is not None and entry[key] != value:
-            raise ValueError(
-                f"{file}: {key} is {value}, the catalogue says {entry[key]}: another file or a damaged one"
-            )
+            raise ValueError(f"{file}: {key} is {value}, expected {entry[key]}: another file or a damaged one")
     check_whole(weights, file, encoder_only=True)
     network = network_of({name.removeprefix("encoder."): value for name, value in weights.items()})
     for key, expected in entry["network"].items():
         if network[key] != expected:
-            raise ValueError(f"{file}: {key} is {network[key]}, the catalogue says {expected}: another network")
+            raise ValueError(f"{file}: {key} is {network[key]}, expected {expected}: another network")
     return {"num_tensors": len(weights), "num_parameters": sum(value.numel() for value in weights.values())}
 
 
-def keep(file: Path, target: Path, *, convert: bool) -> None:
-    """Gives a checked file its name, on the disk, whole or not at all; the hub's under the published names."""
-    if convert:
-        save(target, {"model": read(file).our_weights()})
-        return
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())
-    os.replace(file, target)
+def fetch(entry: Mapping[str, Any], folder: Path) -> Path:
+    """Downloads a catalogue entry into `folder`, resuming an earlier attempt -> the file.
+
+    Raises:
+        ValueError: the source cannot be reached, the connection breaks, or the answer is a web page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if entry["source"] == "google_drive":
+        return _transfer(folder / "download.pth", url=entry.get("url"), drive_id=entry.get("id"))
+    if entry["source"] == "huggingface":
+        return _fetch_from_hub(entry, folder)
+    raise ValueError(f"the catalogue has an unknown source {entry['source']!r}")
 
 
-def record(name: str, entries: dict[str, Any], measured: Mapping[str, Any], catalogue: Path) -> bool:
-    """Stores what the catalogue does not know yet -> whether there was such."""
-    new = {key: value for key, value in measured.items() if entries[name][key] is None}
-    if new:
-        entries[name].update(new)
-        write_text(catalogue, json.dumps(entries, indent=2) + "\n")
-    return bool(new)
+def _fetch_from_hub(entry: Mapping[str, Any], folder: Path) -> Path:
+    """Requests the file's checksum from the hub and verifies it. The hub's own library cannot resume, so gdown
+    transfers."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+    endpoint = os.environ.get("HF_ENDPOINT", HUB)
+    address = hf_hub_url(**{key: entry[key] for key in ("repo_id", "filename", "revision")}, endpoint=endpoint)
+    try:
+        expected = get_hf_file_metadata(address, endpoint=endpoint, timeout=TIMEOUT_SECONDS)
+    except (OSError, RuntimeError, errors.HTTPError) as error:
+        raise ValueError(f"{address}: {_web_page_at(address) or _reason(error)}") from error
+    if expected.etag is None:
+        raise ValueError(f"{address}: {_web_page_at(address) or 'not a Hugging Face hub: it returns no ETag'}")
+    file = _transfer(folder / f"download{Path(entry['filename']).suffix}", url=address)
+    if re.fullmatch("[0-9a-f]{64}", expected.etag) and sha256_of(file) != expected.etag:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ValueError(f"{address}: the checksum of the download differs from the hub's; try again")
+    return file
+
+
+def _transfer(target: Path, *, url: str | None, drive_id: str | None = None) -> Path:
+    """Downloads an address, or a Google Drive id, with gdown, which resumes."""
+    import gdown
+    from gdown.exceptions import DownloadError, FileURLRetrievalError
+    from requests.exceptions import RequestException
+
+    try:
+        gdown.download(
+            url=url,
+            id=None if url else drive_id,
+            output=str(target),
+            resume=True,
+            use_cookies=False,
+            retries=RETRIES,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except FileURLRetrievalError as error:
+        text = _reason(error).split("You may still be able")[0].removeprefix("Failed to retrieve file url: ")
+        raise ValueError(f"Google Drive returned a web page instead of the file (quota, login): {text}") from error
+    except (DownloadError, RequestException) as error:
+        page = _web_page_at(url) if url else None
+        raise ValueError(f"{url or 'Google Drive'}: {page or _reason(error)}") from error
+    return target
+
+
+def _web_page_at(address: str) -> str | None:
+    """A description of the web page that an address returns; None if it returns something else."""
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
+            kind, start = answer.headers.get_content_type(), answer.read(2**16)
+    except urllib.error.HTTPError as error:
+        kind, start = error.headers.get_content_type(), error.read(2**16)
+    except (OSError, ValueError):
+        return None
+    if kind != "text/html":
+        return None
+    return f"returned a web page{page_title(start)} instead of the file: a quota, login or proxy page"
+
+
+def _reason(error: BaseException) -> str:
+    """The reason of a failed download in one line: the system's if the server cannot be reached, else the library's."""
+    first = error
+    while (before := first.__cause__ or first.__context__) is not None:
+        first = before
+    if isinstance(first, OSError) and first.errno is not None:
+        return f"cannot be reached: {first.strerror or first}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def manual_steps(entry: Mapping[str, Any], target: Path, name: str) -> str:
+    """Instructions for a manual download."""
+    if entry["source"] == "huggingface":
+        address = f"{HUB}/{entry['repo_id']}/resolve/{entry['revision']}/{entry['filename']}"
+        return (
+            f"Manual download: get {address} on another machine, copy it here and run "
+            f"python models/convert.py {entry['filename']} {target}"
+        )
+    page = entry.get("url") or f"https://drive.google.com/file/d/{entry['id']}/view"
+    return (
+        f"Manual download: open {page} in a browser, save the file as {target} and run "
+        f"python models/download.py {name}, which verifies it"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: see --help."""
-    return command_line.run(Settings, work, description=__doc__, argv=argv)
+    return command_line.run(Settings, list_or_download, description=__doc__, argv=argv)

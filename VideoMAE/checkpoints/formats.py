@@ -1,9 +1,7 @@
-"""Checkpoints of every form that the programs of this folder know: found out by themselves, read without executing
-anything in them, and held against the network that their shapes describe."""
+"""Reading of checkpoints in all supported formats, which are detected, without executing code in them; and validation
+against the network that the shapes imply."""
 
 import argparse
-import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +14,8 @@ from torch import Tensor
 
 from VideoMAE.checkpoints import deepspeed_format as deepspeed_files
 from VideoMAE.checkpoints.huggingface_names import to_ours
+from VideoMAE.cli import counted
+from VideoMAE.files import read_json
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.training.checkpoint import BEST
 from VideoMAE.training.pretrained import NEW_AFTER_PRETRAINING, read_checkpoint, select_weights
@@ -34,7 +34,7 @@ DESCRIPTIONS = {
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint as it was found: `weights` under the file's own names, `beside` what else it holds."""
+    """A checkpoint as stored: `weights` with the file's own names; `beside`, everything else in it."""
 
     kind: str  # a key of DESCRIPTIONS
     file: Path
@@ -42,7 +42,7 @@ class Checkpoint(NamedTuple):
     beside: dict[str, Any]
 
     def our_weights(self) -> dict[str, Tensor]:
-        """The weights under the published names."""
+        """The weights with the published names."""
         if self.kind != "huggingface":
             return self.weights
         try:
@@ -52,10 +52,10 @@ class Checkpoint(NamedTuple):
 
 
 def read(path: Path, *, model_key: str = "model|module") -> Checkpoint:
-    """Whatever checkpoint `path` is: a file, a run's output folder, a Hugging Face folder or a DeepSpeed folder.
+    """Reads a checkpoint: a file, a run's output folder, a Hugging Face folder or a DeepSpeed folder.
 
     Raises:
-        ValueError: it is none, a damaged one, a web page, or a pickle that could run code.
+        ValueError: it is not a checkpoint, damaged, a web page, or a pickle that could execute code.
     """
     if not path.is_dir():
         return _read_file(path, model_key=model_key)
@@ -63,12 +63,12 @@ def read(path: Path, *, model_key: str = "model|module") -> Checkpoint:
         return _read_file(path / BEST, model_key=model_key)
     if deepspeed_files.is_checkpoint(path):
         return Checkpoint("deepspeed", path, *deepspeed_files.read(path))
-    settings = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
     if "model_type" in settings:
         return _read_huggingface(path, settings)
     raise ValueError(
-        f"{path}: no checkpoint: neither a run's output with {BEST}, nor a Hugging Face folder with config.json, "
-        "nor a DeepSpeed folder"
+        f"{path}: not a checkpoint: expected a run's output folder with {BEST}, a Hugging Face folder with "
+        "config.json, or a DeepSpeed folder"
     )
 
 
@@ -102,13 +102,12 @@ def _read_huggingface(folder: Path, settings: dict[str, Any]) -> Checkpoint:
     if file is None:
         raise ValueError(f"{folder}: holds none of {', '.join(HUGGINGFACE_WEIGHTS)}")
     refuse_web_page(file)
-    weights = _read_safetensors(file) if file.suffix == ".safetensors" else _tensors(read_checkpoint(file), file)
-    beside = _read_json(folder / BESIDE_FILE) if (folder / BESIDE_FILE).is_file() else {}
+    if file.suffix == ".safetensors":
+        weights = _read_safetensors(file)
+    else:
+        weights = select_weights(read_checkpoint(file), model_key="", model_prefix="", path=file)
+    beside = read_json(folder / BESIDE_FILE) if (folder / BESIDE_FILE).is_file() else {}
     return Checkpoint("huggingface", file, weights, {**beside, "huggingface_config": settings})
-
-
-def _tensors(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    return select_weights(content, model_key="", model_prefix="", path=path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -122,37 +121,31 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
 def refuse_web_page(path: Path) -> None:
-    """Raises ValueError, with the page's title, when a file is HTML: a quota or login page saved as weights."""
+    """Raises ValueError, with the page's title, if a file is HTML: a quota or login page saved as weights."""
     with path.open("rb") as file:
         start = file.read(2**16)
     if not re.match(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|meta)", start, re.I | re.S):
         return
-    title = re.search(rb"<title[^>]*>(.*?)</title>", start, re.I | re.S)
-    said = f", titled {' '.join(title[1].decode('utf-8', 'replace').split())!r}" if title else ""
-    raise ValueError(f"{path}: a web page{said}, not weights: most often a quota, login or proxy page")
+    raise ValueError(f"{path}: a web page{page_title(start)}, not weights: usually a quota, login or proxy page")
+
+
+def page_title(html: bytes) -> str:
+    """The title of a web page, as " titled 'TITLE'"; empty if it has none."""
+    title = re.search(rb"<title[^>]*>(.*?)</title>", html, re.I | re.S)
+    return f" titled {' '.join(title[1].decode('utf-8', 'replace').split())!r}" if title else ""
 
 
 def network_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What a `VisionTransformer` of these weights (our names, no prefix) is made with, but for heads, frames and
-    image size, which no shape tells.
+    """The arguments of the `VisionTransformer` with these weights (our names, no prefix), without the number of heads
+    and frames and the image size, which the shapes do not determine.
 
     Raises:
         ValueError: the patch embedding or the blocks are missing.
     """
     patches, first = weights.get("patch_embed.proj.weight"), weights.get("blocks.0.mlp.fc1.weight")
     if patches is None or first is None or patches.ndim != 5:
-        raise ValueError("holds no VideoMAE ViT: patch_embed.proj.weight or blocks.0 is missing")
+        raise ValueError("not a VideoMAE ViT: patch_embed.proj.weight or blocks.0 is missing")
     width, _, tubelet_size, patch_size, _ = patches.shape
     head = weights.get("head.weight", weights.get("head.0.weight"))
     blocks = {int(name.split(".")[1]) for name in weights if name.startswith("blocks.")}
@@ -171,27 +164,27 @@ def network_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def model_name(network: Mapping[str, Any]) -> str | None:
-    """The name in MODELS of a network's size; None: a size of nobody's."""
-    sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in _known_models().items()}
+    """The name in MODELS of the model with this size; None if there is none."""
+    sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in _registered_models().items()}
     return sizes.get((network["embed_dim"], network["depth"]))
 
 
 def num_heads(name: str) -> int:
     """Attention heads of a model of MODELS."""
-    return _known_models()[name].blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
+    return _registered_models()[name].blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
 
 
-def _known_models() -> dict[str, VisionTransformer]:
-    """Every model of MODELS without memory for its weights, for one patch."""
+def _registered_models() -> dict[str, VisionTransformer]:
+    """Every model of MODELS, on the meta device and for one patch."""
     with torch.device("meta"):
         return {name: make(img_size=16, all_frames=2) for name, make in MODELS.items()}
 
 
 def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool = False) -> None:
-    """Holds weights under our names against the network that they describe.
+    """Compares weights with our names with the network that they imply.
 
     Raises:
-        ValueError: names are missing or foreign, a shape differs, or a value is not finite.
+        ValueError: weights are missing or unexpected, a shape differs, or a value is not finite.
     """
     found = dict(weights)
     if encoder_only:
@@ -206,44 +199,47 @@ def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool
         expected = VisionTransformer(**{**network, "num_heads": 1, "img_size": network["patch_size"]}).state_dict()
     if encoder_only:
         expected = {name: value for name, value in expected.items() if name not in NEW_AFTER_PRETRAINING}
-    for said, names in (
-        ("lacks", [name for name in expected if name not in found]),
-        ("holds foreign", [name for name in found if name not in expected]),
+    for adjective, names in (
+        ("missing", [name for name in expected if name not in found]),
+        ("unexpected", [name for name in found if name not in expected]),
     ):
         if names:
-            raise ValueError(f"{path}: {said} {len(names)} weights: {', '.join(names[:5])}{', ...' * (len(names) > 5)}")
+            shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+            raise ValueError(f"{path}: {counted(len(names), f'{adjective} weight')}: {shown}")
     for name, value in expected.items():
         if found[name].shape != value.shape:
             raise ValueError(f"{path}: {name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}")
     broken = non_finite(weights)
     if broken:
-        raise ValueError(f"{path}: {sum(broken.values())} values are not finite, in {', '.join(list(broken)[:5])}")
+        raise ValueError(
+            f"{path}: {counted(sum(broken.values()), 'non-finite value')} in {', '.join(list(broken)[:5])}"
+        )
 
 
 def non_finite(weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many values are not finite, by name, where there are some."""
+    """The number of non-finite values by name, for weights that have any."""
     counts = {name: int((~torch.isfinite(value)).sum()) for name, value in weights.items() if value.is_floating_point()}
     return {name: count for name, count in counts.items() if count}
 
 
 def inner(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """The dict inside dicts under these keys; empty where there is none."""
+    """The nested dict under these keys; empty if there is none."""
     found: Any = values
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return dict(found) if isinstance(found, Mapping) else {}
 
 
-def plain(value: Any) -> Any:
-    """What stands beside weights as values that JSON has; tensors and long lists by their size."""
+def to_jsonable(value: Any) -> Any:
+    """Checkpoint content as JSON values; tensors and long lists are replaced by their size."""
     if isinstance(value, argparse.Namespace):
-        return plain(vars(value))
+        return to_jsonable(vars(value))
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): to_jsonable(entry) for key, entry in value.items()}
     if isinstance(value, Tensor):
         return f"tensor {tuple(value.shape)} {dtype_name(value)}"
     if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value] if len(value) <= 100 else f"{len(value)} entries"
+        return [to_jsonable(entry) for entry in value] if len(value) <= 100 else f"{len(value)} entries"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
@@ -252,12 +248,3 @@ def plain(value: Any) -> Any:
 def dtype_name(value: Tensor) -> str:
     """float32, bfloat16, ..."""
     return str(value.dtype).removeprefix("torch.")
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

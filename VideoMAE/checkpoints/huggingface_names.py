@@ -1,7 +1,7 @@
-"""The names of VideoMAE's weights in `transformers` and in the published checkpoints, both ways, bit for bit.
+"""Renaming of VideoMAE's weights between `transformers` and the published checkpoints, bit for bit.
 
-One matrix `attn.qkv.weight` here is `query`, `key` and `value` there. The biases of query and value are written as
-`q_bias` and `v_bias`, as on the hub; `query.bias` and `value.bias`, which transformers 5 has in memory, are read too.
+The matrix `attn.qkv.weight` here is `query`, `key` and `value` there. The biases of query and value are written as
+`q_bias` and `v_bias`, as on the hub; `query.bias` and `value.bias`, the names in transformers 5, are read too.
 """
 
 import re
@@ -38,11 +38,10 @@ BLOCK = re.compile(r"((?:blocks|decoder\.blocks)\.\d+\.)(.+)")
 
 
 def to_huggingface(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A fine-tuned network's weights as `VideoMAEForVideoClassification` names them; a head without bias gets one of
-    zeros.
+    """A fine-tuned network's weights with the names of `VideoMAEForVideoClassification`; a missing head bias is zeros.
 
     Raises:
-        ValueError: a weight has no counterpart there.
+        ValueError: a weight has no counterpart.
     """
     renamed: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -70,13 +69,13 @@ def to_huggingface(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_ours(weights: Mapping[str, Tensor], *, head_bias: bool | None = None) -> dict[str, Tensor]:
-    """Weights of transformers' VideoMAE, fine-tuned or pre-training, under the published names.
+    """Weights of transformers' VideoMAE, fine-tuned or pre-training, with the published names.
 
-    A head becomes V2V's, without bias, when its bias is exactly zero and `head_bias` is False (or None, and it has one
-    output). Key biases of zeros, which some releases wrote, are left out.
+    The head becomes V2V's, without bias, if its bias is exactly zero and `head_bias` is False, or None with one output.
+    Key biases of zeros, which some releases wrote, are dropped.
 
     Raises:
-        ValueError: a weight is not VideoMAE's, or a key bias is not zero.
+        ValueError: a weight does not belong to VideoMAE, or a key bias is not zero.
     """
     pretraining = "mask_token" in weights
     prefixes = {theirs: ours for ours, theirs in PREFIXES.items()}
@@ -88,7 +87,7 @@ def to_ours(weights: Mapping[str, Tensor], *, head_bias: bool | None = None) -> 
     for name, value in weights.items():
         theirs = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
         if theirs is None:
-            raise ValueError(f"{name} is no weight of VideoMAE's")
+            raise ValueError(f"{name} is not a weight of VideoMAE")
         rest = name.removeprefix(theirs)
         if not prefixes[theirs].endswith("blocks."):
             renamed[prefixes[theirs] + rest] = value
@@ -112,11 +111,11 @@ def to_ours(weights: Mapping[str, Tensor], *, head_bias: bool | None = None) -> 
 
 
 def _from_block(inner: str, name: str) -> str:
-    """Our name of what transformers calls `inner` in a block."""
+    """Our name of transformers' `inner` in a block."""
     for ours, theirs in IN_BLOCK.items():
         if f"{inner}.".startswith(f"{theirs}."):
             return ours + inner.removeprefix(theirs)
-    raise ValueError(f"{name} is no weight of VideoMAE's")
+    raise ValueError(f"{name} is not a weight of VideoMAE")
 
 
 def _with_our_head(weights: dict[str, Tensor], *, head_bias: bool | None) -> dict[str, Tensor]:

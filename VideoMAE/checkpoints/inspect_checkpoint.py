@@ -1,12 +1,11 @@
-"""Say what a checkpoint is, without executing anything in it.
+"""Describe a checkpoint, without executing code in it.
 
     python models/inspect_checkpoint.py models/kinetics400-ViTB-1600-16x5x3-pretrain.pth
     python models/inspect_checkpoint.py output/vce --names
 
 FILE is a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face folder or a DeepSpeed
-folder. Shown are its kind, size and checksum, the network, the weights (`--names`: each of them), values that are not
-finite, and what stands beside the weights: epoch, metrics, configuration. The exit status is 0 when it is a checkpoint
-whose values are all finite.
+folder. Prints its kind, size and checksum, the network, the weights (`--names`: each one), non-finite values, and the
+other entries: epoch, metrics, configuration. The exit status is 0 if all values are finite.
 """
 
 import json
@@ -29,63 +28,61 @@ from VideoMAE.checkpoints.formats import (
     model_name,
     network_of,
     non_finite,
-    plain,
     read,
-    sha256,
+    to_jsonable,
 )
+from VideoMAE.cli import counted
+from VideoMAE.files import sha256_of
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to look at, and how closely."""
+    """What to inspect, and in how much detail."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Checkpoint: a file or a folder."""
     names: bool = False
-    """List every weight; otherwise blocks of equal shapes share a line."""
+    """List every weight; otherwise blocks with equal shapes share a line."""
     model_key: str = "model|module"
-    """Keys of a .pth file that may hold the weights; the first that is there wins."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on standard output; the readable one on error.")] = False
+    """Keys of a .pth file that may contain the weights; the first existing one is used."""
+    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
 
 
-def look_at(settings: Settings) -> Report:
-    """Reads a checkpoint and tells what it is."""
+def inspect(settings: Settings) -> Report:
+    """Reads and describes a checkpoint."""
     checkpoint = read(settings.file, model_key=settings.model_key)
     values = facts(checkpoint)
     problem = ""
     if values["not_finite"]:
         count = sum(values["not_finite"].values())
-        problem = f"{checkpoint.file}: {count} values are not finite, in {', '.join(list(values['not_finite'])[:5])}"
-    return Report(readable(checkpoint, values, every_name=settings.names), values, problem)
+        problem = (
+            f"{checkpoint.file}: {counted(count, 'non-finite value')} in {', '.join(list(values['not_finite'])[:5])}"
+        )
+    return Report(as_text(checkpoint, values, every_name=settings.names), values, problem)
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Everything there is to say, as plain values."""
+    """The complete description as JSON values."""
     weights = checkpoint.weights
+    files = [checkpoint.file] if checkpoint.file.is_file() else checkpoint.file.rglob("*")
     return {
         "file": str(checkpoint.file),
         "kind": checkpoint.kind,
         "description": DESCRIPTIONS[checkpoint.kind],
-        "size_bytes": size_in_bytes(checkpoint.file),
-        "sha256": sha256(checkpoint.file) if checkpoint.file.is_file() else None,
+        "size_bytes": sum(file.stat().st_size for file in files if file.is_file()),
+        "sha256": sha256_of(checkpoint.file) if checkpoint.file.is_file() else None,
         "network": network(checkpoint),
         "num_tensors": len(weights),
         "num_parameters": sum(value.numel() for value in weights.values()),
         "dtypes": dict(Counter(dtype_name(value) for value in weights.values())),
         "not_finite": non_finite(weights),
         "weights": {name: {"shape": list(value.shape), "dtype": dtype_name(value)} for name, value in weights.items()},
-        "beside": plain(checkpoint.beside),
+        "beside": to_jsonable(checkpoint.beside),
     }
 
 
-def size_in_bytes(path: Path) -> int:
-    """Of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
-
-
 def network(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """The ViT that the shapes describe, with its name if it has one; None: they describe no VideoMAE."""
+    """The network that the shapes imply, with its name if it is registered; None if it is not a VideoMAE ViT."""
     try:
         weights = checkpoint.our_weights()
         if any(name.startswith("encoder.") for name in weights):
@@ -98,37 +95,37 @@ def network(checkpoint: Checkpoint) -> dict[str, Any] | None:
     return {"model": model_name(found), **found}
 
 
-def readable(checkpoint: Checkpoint, values: Mapping[str, Any], *, every_name: bool) -> str:
-    """The facts for people."""
-    ofwhat = ", ".join(f"{count} {name}" for name, count in values["dtypes"].items())
-    bad = values["not_finite"]
+def as_text(checkpoint: Checkpoint, values: Mapping[str, Any], *, every_name: bool) -> str:
+    """The description as text."""
+    dtypes = ", ".join(f"{count} {name}" for name, count in values["dtypes"].items())
+    non_finite_counts = values["not_finite"]
     lines = [
         f"{values['file']}: {values['description']}",
         f"  size        {values['size_bytes']:,} bytes",
         *([f"  sha256      {values['sha256']}"] if values["sha256"] else []),
         f"  network     {describe_network(values['network'])}",
-        f"  weights     {values['num_tensors']} tensors ({ofwhat}), {values['num_parameters']:,} values",
-        f"  not finite  {', '.join(f'{name} ({count})' for name, count in bad.items()) or 'none'}",
+        f"  weights     {values['num_tensors']} tensors ({dtypes}), {values['num_parameters']:,} values",
+        f"  not finite  {', '.join(f'{name} ({count})' for name, count in non_finite_counts.items()) or 'none'}",
     ]
     for key, value in values["beside"].items():
-        lines += describe(key, checkpoint.beside[key], value)
+        lines += describe_entry(key, checkpoint.beside[key], value)
     lines += ["", *list_names(checkpoint.weights, every_name=every_name)]
     return "\n".join(lines)
 
 
 def describe_network(found: Mapping[str, Any] | None) -> str:
-    """A network in a line."""
+    """A network in one line."""
     if found is None:
-        return "no VideoMAE ViT"
-    size = f"{found['model'] or 'a ViT of no published size'}: width {found['embed_dim']}, {found['depth']} blocks"
+        return "not a VideoMAE ViT"
+    size = f"{found['model'] or 'a ViT of another size'}: width {found['embed_dim']}, {found['depth']} blocks"
     head = "no head"
     if "num_classes" in found:
-        head = f"{found['num_classes']} outputs {'with' if found['head_bias'] else 'without'} bias"
+        head = f"{counted(found['num_classes'], 'output')} {'with' if found['head_bias'] else 'without'} bias"
     return f"{size}, patches of {found['tubelet_size']}x{found['patch_size']}x{found['patch_size']}, {head}"
 
 
-def describe(key: str, value: Any, shown: Any) -> list[str]:
-    """An entry beside the weights, settings a line each; states full of tensors by their number."""
+def describe_entry(key: str, value: Any, shown: Any) -> list[str]:
+    """The lines of an entry other than the weights; tensors are only counted."""
     count = count_tensors(value)
     if count:
         return [f"  {key:<11} {count} tensors, not shown"]
@@ -138,7 +135,7 @@ def describe(key: str, value: Any, shown: Any) -> list[str]:
 
 
 def count_tensors(value: Any) -> int:
-    """How many tensors nested lists and dicts hold."""
+    """The number of tensors in nested lists and dicts."""
     if isinstance(value, Tensor):
         return 1
     if isinstance(value, Mapping):
@@ -147,7 +144,7 @@ def count_tensors(value: Any) -> int:
 
 
 def list_names(weights: Mapping[str, Tensor], *, every_name: bool) -> list[str]:
-    """Names, shapes and types, a line each; equal ones of different blocks together, as blocks.0-11.norm1.weight."""
+    """Names, shapes and types; equal weights of several blocks share a line, as blocks.0-11.norm1.weight."""
     lines: dict[tuple[str, str], list[int]] = {}
     for name, value in weights.items():
         shape = f"{str(tuple(value.shape)):<24} {dtype_name(value)}"
@@ -178,4 +175,4 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: see --help."""
-    return command_line.run(Settings, look_at, description=__doc__, argv=argv)
+    return command_line.run(Settings, inspect, description=__doc__, argv=argv)

@@ -139,14 +139,28 @@ def comparison_name(comparison: Comparison) -> str:
     return " < ".join(comparison)
 
 
-def components_of(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """The number of each video's connected component, in the graph of videos with comparisons as edges."""
-    position = {key: index for index, key in enumerate(dict.fromkeys(key for entry in comparisons for key in entry))}
-    edges = [(position[a], position[b]) for entry in comparisons for a, b in itertools.pairwise(entry)]
+def components_of(comparisons: Sequence[Comparison], *, strong: bool = False) -> dict[str, int]:
+    """The number of each video's connected component, in the graph with videos as vertices and edges from worse to
+    better.
+
+    `strong`: strongly connected components; one of several videos contains a cycle of preferences.
+    """
+    position = {key: index for index, key in enumerate(dict.fromkeys(itertools.chain.from_iterable(comparisons)))}
+    edges = [
+        (position[worse], position[better]) for entry in comparisons for worse, better in itertools.pairwise(entry)
+    ]
     rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(edges)), (rows, columns)), shape=(len(position), len(position)))
-    _, component = connected_components(graph, directed=False)
+    _, component = connected_components(graph, connection="strong" if strong else "weak")
     return dict(zip(position, component.tolist(), strict=True))
+
+
+def connected_groups(comparisons: Sequence[Comparison], *, strong: bool = False) -> list[list[str]]:
+    """The videos of each component of `components_of`; components and videos in order of first appearance."""
+    groups: dict[int, list[str]] = {}
+    for key, component in components_of(comparisons, strong=strong).items():
+        groups.setdefault(component, []).append(key)
+    return list(groups.values())
 
 
 class HeldOut(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from VideoMAE.data.v2v import Comparison, num_contradictions, pairs_in
+from VideoMAE.data.v2v import Comparison, connected_groups, num_contradictions, pairs_in
 from VideoMAE.data.vce import Annotations
-from VideoMAE.dataset_tools.read_labels import components, ids_in
+from VideoMAE.dataset_tools.read_labels import ids_in
 from VideoMAE.training.results import chance, majority_guess
 from VideoMAE.training.tasks import EmotionTask
 
@@ -125,8 +125,8 @@ def preference_numbers(splits: Mapping[str, Sequence[Comparison]]) -> dict[str, 
 def graph_numbers(entries: Sequence[Comparison]) -> dict[str, Any]:
     """Length, connectivity and consistency of one split's comparisons; distributions are {value: count}."""
     degrees = Counter(itertools.chain.from_iterable(entries))
-    sizes = [len(group) for group in components(entries)]
-    cycles = [len(group) for group in components(entries, strong=True) if len(group) > 1]
+    sizes = [len(group) for group in connected_groups(entries)]
+    cycles = [len(group) for group in connected_groups(entries, strong=True) if len(group) > 1]
     return {
         "num_comparisons": len(entries),
         "num_pairs": len(pairs_in(entries)),

@@ -1,46 +1,51 @@
-"""Bring your own videos into the layout of VCE or V2V, from a CSV file.
+"""Import your own videos and ratings from a CSV file into the layout of VCE or V2V.
 
     python data_prep/import_csv.py ratings.csv --output_dir my_dataset
 
-One line a video with a column `path` (relative to --videos_dir, by default the folder of the CSV file) or `id` (the
-file is ID.mp4, or of another ending), and one column per emotion, of any name, with an intensity from 0 to 1:
+For VCE's layout, the file has one line per video with a column `path` (relative to --videos_dir, by default the folder
+of the CSV file) or `id` (the file is ID.mp4, or has another suffix), and one column per emotion, with any name and
+intensities from 0 to 1:
 
     path,calm,joy,fear
     beach/01.mp4,0.9,0.4,0
 
-makes VCE's layout, and an `emotions.json` with the names, in alphabetical order, which the run program follows. Columns
-`better` and `worse`, each a path or an id, one line a pair, make V2V's:
+An `emotions.json` with the names in alphabetical order is written too; the training program reads it. For V2V's layout,
+the file has the columns `better` and `worse`, each with a path or an id, and one line per pair:
 
     better,worse
     beach/01.mp4,traffic.mp4
 
-Videos are linked (hard links, or symbolic ones to another file system) or, with --copy, copied. The split into
-training and test is drawn from --seed; pairs are split so that no video is on both sides. Bad lines, those of
-unreadable videos too, are all named; with any nothing is made, unless --skip_bad_lines.
+Videos are linked (hard links, or symbolic links to another file system) or, with --copy, copied. The split into
+training and test is random with --seed; pairs are split so that no video is in both. All bad lines are listed,
+including those of unreadable videos; if there are any, nothing is made unless --skip_bad_lines is given.
 """
 
 from __future__ import annotations
 
+import csv
 import logging
-import os
-import shutil
-import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
 
+from VideoMAE.cli import counted
 from VideoMAE.data.v2v import Pair, hold_out_connected
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.csv_table import Table
-from VideoMAE.dataset_tools.label_checks import top_emotions
-from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
-from VideoMAE.dataset_tools.video_checks import describe
+from VideoMAE.dataset_tools.label_checks import is_id, top_emotions
+from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, run_program
+from VideoMAE.dataset_tools.video_checks import metadata_entry
+from VideoMAE.files import new_folder, write_json
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("import_csv")
+
+VIDEO_COLUMNS = ("path", "file", "video")
+DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -48,44 +53,170 @@ class Settings:
     """What to read, and what to make of it."""
 
     csv: Annotated[Path, tyro.conf.Positional]
-    """The CSV file, with a header; comma, semicolon or tab between the columns."""
+    """CSV file with a header, delimited by comma, semicolon or tab."""
     output_dir: Path
-    """Folder to make; one that holds anything is refused."""
+    """Folder to create; must not exist or be empty."""
     videos_dir: Path | None = None
     """Folder that paths and ids are relative to. None: that of the CSV file."""
     copy: bool = False
     """Copy the videos instead of linking them."""
     test_fraction: float = 0.2
-    """Share of the videos, or at most of the pairs, that become the test split."""
+    """Fraction of the videos, or at most of the pairs, in the test split."""
     seed: int = 0
-    """Another seed gives another split."""
+    """Seed of the split."""
     skip_bad_lines: bool = False
-    """Make the dataset of the good lines; the exit status still is 1."""
+    """Make the dataset from the valid lines; the exit status is 1 nevertheless."""
     num_workers: int = field(default_factory=num_cores)
-    """Videos opened at the same time."""
+    """Number of worker processes."""
     probe_seconds: float = 30.0
-    """A video that takes longer to open is given up."""
+    """Time limit for reading a video; a video that exceeds it counts as unreadable."""
     report: Path | None = None
     """JSON file for the counts and the bad lines."""
 
 
+class Line(NamedTuple):
+    """A valid line: a video and its intensities, or the worse and the better video of a pair."""
+
+    number: int
+    ids: tuple[str, ...]
+    intensities: dict[str, float]
+
+
+class Table:
+    """A CSV file about the videos of a folder: its valid lines, and the reasons of the bad lines by number.
+
+    Raises:
+        ValueError: there are no lines, or columns are missing.
+    """
+
+    def __init__(self, file: Path, folder: Path) -> None:
+        self.folder = folder
+        self.sources: dict[str, Path] = {}
+        self.bad_lines: dict[int, str] = {}
+        self.lines: list[Line] = []
+        self._first_line: dict[str, int] = {}
+        self._by_stem: dict[str, list[Path]] | None = None
+        rows = _read_rows(file)
+        if len(rows) < 2:
+            raise ValueError(f"{file}: expected a header and at least one line")
+        self.columns = [name.strip() for name in rows[0][1]]
+        self.is_pairs = {"better", "worse"} <= set(self.columns)
+        self.emotions = [] if self.is_pairs else self._emotion_columns(file)
+        for number, cells in rows[1:]:
+            try:
+                self.lines.append(self._line(number, [cell.strip() for cell in cells]))
+            except ValueError as error:
+                self.bad_lines[number] = str(error)
+
+    def _emotion_columns(self, file: Path) -> list[str]:
+        """The names of the emotions, in alphabetical order."""
+        emotions = [name for name in self.columns if name not in ("id", *VIDEO_COLUMNS)]
+        if len(emotions) == len(self.columns):
+            raise ValueError(f"{file}: has no column 'path' or 'id' (and no columns 'better' and 'worse')")
+        if len(emotions) < 2 or "" in emotions or len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"{file}: expected two or more columns of emotions, all named and all different")
+        return sorted(emotions)
+
+    def _line(self, number: int, cells: Sequence[str]) -> Line:
+        if len(cells) != len(self.columns):
+            raise ValueError(f"{counted(len(cells), 'cell')}, the header has {len(self.columns)}")
+        row = dict(zip(self.columns, cells, strict=True))
+        if self.is_pairs:
+            worse, better = self._video(row["worse"]), self._video(row["better"])
+            if worse == better:
+                raise ValueError(f"compares {worse} with itself")
+            return Line(number, (worse, better), {})
+        path = next((row[name] for name in VIDEO_COLUMNS if row.get(name)), "")
+        intensities = {name: _intensity(name, row[name]) for name in self.emotions}
+        key = self._video(path or row.get("id", ""), key=row.get("id"))
+        if self._first_line.setdefault(key, number) != number:
+            raise ValueError(f"duplicate video {key}, see line {self._first_line[key]}")
+        return Line(number, (key,), intensities)
+
+    def _video(self, cell: str, *, key: str | None = None) -> str:
+        """The id of the video that a cell names."""
+        source = self._find(cell)
+        key = key or source.stem
+        if not is_id(key):
+            raise ValueError(f"invalid id {key!r}: expected printable characters without / and #")
+        if self.sources.setdefault(key, source) != source:
+            raise ValueError(f"{source} and {self.sources[key]} would have the same id; add a column 'id'")
+        return key
+
+    def _find(self, cell: str) -> Path:
+        if not cell:
+            raise ValueError("names no video")
+        if (self.folder / cell).is_file():
+            return (self.folder / cell).resolve()
+        if self._by_stem is None:
+            self._by_stem = defaultdict(list)
+            for path in filter(Path.is_file, sorted(self.folder.iterdir())):
+                self._by_stem[path.stem].append(path.resolve())
+        found = self._by_stem.get(cell, [])
+        if not found:
+            raise ValueError(f"no such video: {self.folder / cell}")
+        if len(found) > 1:
+            raise ValueError(f"{len(found)} files are named {cell}, with different suffixes; write the path")
+        return found[0]
+
+    def video_ids(self) -> list[str]:
+        """The videos of the valid lines."""
+        return list(dict.fromkeys(key for line in self.lines for key in line.ids))
+
+    def drop_unreadable(self, unreadable: dict[str, str]) -> None:
+        """Turns the lines with unreadable videos into bad lines."""
+        for line in self.lines:
+            for key in line.ids:
+                if key in unreadable:
+                    self.bad_lines[line.number] = f"{self.sources[key]}: {unreadable[key]}"
+        self.lines = [line for line in self.lines if line.number not in self.bad_lines]
+
+
+def _read_rows(file: Path) -> list[tuple[int, list[str]]]:
+    """The non-blank lines of a CSV file with their numbers."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            header = opened.readline()
+            opened.seek(0)
+            reader = csv.reader(opened, delimiter=max(DELIMITERS, key=header.count), strict=True)
+            return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except FileNotFoundError as error:
+        raise ValueError(f"{file}: no such file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file}: not a CSV file in UTF-8: {error}") from error
+
+
+def _intensity(name: str, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError as error:
+        raise ValueError(f"{name} is {cell!r}, not a number") from error
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {cell}, not in [0, 1]")
+    return value
+
+
 def label_files(table: Table, settings: Settings) -> dict[str, Any]:
-    """Form the files of a dataset's labels -> contents by name."""
+    """The label files of the dataset, content by name.
+
+    Raises:
+        ValueError: a split is empty.
+    """
+    empty = f"--test_fraction {settings.test_fraction:g} of {{}} leaves a split empty"
     if table.is_pairs:
         pairs = [Pair(*line.ids) for line in table.lines]
         try:
             split = hold_out_connected(pairs, fraction=settings.test_fraction, seed=settings.seed)
         except ValueError as error:
             raise ValueError(
-                f"--test_fraction {settings.test_fraction:g} of {len(pairs)} pairs leaves a split empty: pairs that "
-                "share videos stay together, and no whole group of them fits; pass another one"
+                f"{empty.format(counted(len(pairs), 'pair'))}: pairs that share videos stay together; change it"
             ) from error
         comparisons = {"train": split.train, "test": split.held_out, "listwise": []}
         return {f"{name}_labels.json": {"comparisons": entries} for name, entries in comparisons.items()}
     num_videos = len(table.lines)
     num_test = round(settings.test_fraction * num_videos)
     if not 0 < num_test < num_videos:
-        raise ValueError(f"--test_fraction {settings.test_fraction:g} of {num_videos} videos leaves a split empty")
+        raise ValueError(empty.format(counted(num_videos, "video")))
     is_test = np.random.default_rng(settings.seed).permutation(num_videos) < num_test
     labels: dict[str, Any] = {"train_labels.json": {}, "test_labels.json": {}, EMOTIONS_FILE: table.emotions}
     for line, in_test in zip(table.lines, is_test, strict=True):
@@ -97,61 +228,42 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
     return labels
 
 
-def place(source: Path, target: Path, *, copy: bool) -> None:
-    """Copy a file, or link it: hard, or by its absolute path where it lies on another file system."""
-    source = source.resolve()
-    if copy:
-        shutil.copyfile(source, target)
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        target.symlink_to(source)
-
-
 def run(settings: Settings) -> bool:
-    """Make the dataset, whole or not at all; name the bad lines -> whether there were none."""
+    """Makes the dataset, completely or not at all, and lists the bad lines -> whether there are none."""
     output_dir = settings.output_dir.expanduser().resolve()
     if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
         raise ValueError(f"--output_dir {output_dir} exists and is not empty")
     table = Table(settings.csv, settings.videos_dir or settings.csv.parent)
-    named = {key: table.sources[key] for line in table.lines for key in line.ids}
-    check = check_videos(named, num_processes=settings.num_workers, limit_seconds=settings.probe_seconds)
+    sources = {key: table.sources[key] for key in table.video_ids()}
+    check = check_videos(sources, num_processes=settings.num_workers, limit_seconds=settings.probe_seconds)
     table.drop_unreadable(check.unreadable)
     for number, reason in sorted(table.bad_lines.items()):
         logger.info("%s, line %d: %s", settings.csv, number, reason)
-    used = list(dict.fromkeys(key for line in table.lines for key in line.ids))
-    if table.bad_lines and not (settings.skip_bad_lines and used):
-        _report(settings, table, num_videos=0)
-        raise ValueError(
-            f"{settings.csv}: {len(table.bad_lines)} bad lines; {output_dir} was not made"
-            + (" (--skip_bad_lines makes it of the others)" if used else "")
-        )
+    ids, bad = table.video_ids(), counted(len(table.bad_lines), "bad line")
+    if table.bad_lines and not (settings.skip_bad_lines and ids):
+        _write_report(settings, table, num_videos=0)
+        remedy = "; pass --skip_bad_lines to use the other lines" if ids else ""
+        raise ValueError(f"{settings.csv}: {bad}; {output_dir} was not made{remedy}")
     files = label_files(table, settings)
-    files["metadata.json"] = {key: describe(check.infos[key], f"videos/{key}.mp4") for key in used}
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}.partial-") as partial:
-        root = Path(partial) / output_dir.name
-        (root / "videos").mkdir(parents=True)
-        for key in used:
-            place(table.sources[key], root / "videos" / f"{key}.mp4", copy=settings.copy)
+    files["metadata.json"] = {key: metadata_entry(check.infos[key], f"videos/{key}.mp4") for key in ids}
+    ways: tuple[Link, ...] = ("copy",) if settings.copy else ("hard", "symbolic")
+    with new_folder(output_dir) as folder:
+        for key in ids:
+            place_video(table.sources[key], folder / "videos" / f"{key}.mp4", *ways)
         for name, content in files.items():
-            write_json(root / name, content)
-        root.replace(output_dir)
-    _report(settings, table, num_videos=len(used))
+            write_json(folder / name, content, indent=4)
+    _write_report(settings, table, num_videos=len(ids))
     kind = "V2V" if table.is_pairs else f"VCE, {len(table.emotions)} emotions"
-    logger.info(
-        "%s (%s): %d lines, %d videos, %d bad lines", output_dir, kind, len(table.lines), len(used),
-        len(table.bad_lines),
-    )  # fmt: skip
+    lines, videos = counted(len(table.lines), "line"), counted(len(ids), "video")
+    logger.info("%s (%s): %s, %s, %s", output_dir, kind, lines, videos, bad)
     return not table.bad_lines
 
 
-def _report(settings: Settings, table: Table, *, num_videos: int) -> None:
+def _write_report(settings: Settings, table: Table, *, num_videos: int) -> None:
     if settings.report:
         counts = {"num_lines": len(table.lines), "num_videos": num_videos, "emotions": table.emotions}
-        write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines})
+        write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines}, indent=4)
 
 
 def main() -> int:
-    return run_program(run, Settings, __doc__)
+    return run_program(run, Settings, __doc__, if_stopped="nothing was made")

@@ -1,44 +1,148 @@
-"""The labels of a dataset of VCE's or V2V's form, checked entry by entry; nothing stops at the first fault."""
+"""Checks of the label files of a VCE or V2V dataset, entry by entry; all defects are collected."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from VideoMAE.data.v2v import Comparison, Pair, comparison_name, connected_groups, pairs_in, parse_comparison
 from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions, video_path
-from VideoMAE.dataset_tools.check_report import Report
 
 PUBLISHED_VIDEOS = {"train": 50_000, "test": 11_046}
+PUBLISHED_COMPARISONS = {"train": (11_038, 16_125), "test": (3_189, 6_223), "listwise": (1_758, 4_322)}  # and videos
 NUM_TOP = 3  # emotions in 'topK'
-LONGEST_ID = 200  # characters, so that ID.mp4 is a file name everywhere
+LONGEST_ID = 200  # characters, so that ID.mp4 is a valid file name everywhere
+MAX_SHOWN = 20  # findings per kind; the JSON report contains all
 
-Files = dict[str, str]
-"""What the labels say where each video lies: id to the file's path in the dataset folder."""
+VideoFiles = dict[str, str]
+"""The video of each id in the labels: id -> path relative to the dataset folder."""
 
 
-class Repeating(dict[str, Any]):
-    """A JSON object with keys that stand in it more than once; the last value of each is kept."""
+class Kind(NamedTuple):
+    """A kind of finding.
 
-    repeated: tuple[str, ...] = ()
+    `is_problem`: otherwise a note, which does not affect the exit status. `excluded`: excluding the ids from a run
+    solves the problem.
+    """
+
+    singular: str
+    plural: str
+    is_problem: bool = True
+    excluded: bool = True
+
+
+def _note(singular: str, plural: str) -> Kind:
+    return Kind(singular, plural, is_problem=False, excluded=False)
+
+
+KINDS = {
+    "missing_file": Kind("missing dataset file", "missing dataset files", excluded=False),
+    "malformed_file": Kind("malformed dataset file", "malformed dataset files", excluded=False),
+    "duplicate_key": Kind("duplicate key in an object", "duplicate keys in objects", excluded=False),
+    "bad_id": Kind("invalid id", "invalid ids", excluded=False),
+    "several_splits": Kind("video in several splits", "videos in several splits"),
+    "same_video": Kind("video under several ids", "videos under several ids"),
+    "bad_file_name": Kind("label with an invalid file name", "labels with an invalid file name"),
+    "bad_emotions": Kind("label with missing or unknown emotions", "labels with missing or unknown emotions"),
+    "bad_intensity": Kind("label with an intensity outside [0, 1]", "labels with an intensity outside [0, 1]"),
+    "bad_top_k": Kind("'topK' that contradicts the intensities", "'topK' that contradict the intensities"),
+    "bad_comparison": Kind("invalid comparison", "invalid comparisons"),
+    "no_metadata": Kind("video missing from metadata.json", "videos missing from metadata.json", excluded=False),
+    "bad_metadata": Kind("malformed entry in metadata.json", "malformed entries in metadata.json", excluded=False),
+    "metadata_differs": Kind(
+        "metadata.json entry that differs from its video", "metadata.json entries that differ from their videos",
+        excluded=False,
+    ),
+    "unreadable": Kind("unreadable video", "unreadable videos"),
+    "counts": _note("count that differs from the published dataset", "counts that differ from the published dataset"),
+    "contradiction": _note("pair of videos in both orders", "pairs of videos in both orders"),
+    "cycle": _note("cycle of preferences", "cycles of preferences"),
+    "repeated_comparison": _note("duplicate comparison", "duplicate comparisons"),
+    "unusual_video": _note("unusual video, which is read correctly", "unusual videos, which are read correctly"),
+    "unlabelled": _note("video without a label", "videos without a label"),
+}  # fmt: skip
+
+
+class Finding(NamedTuple):
+    """A defect or note, and the videos that it concerns."""
+
+    kind: str
+    text: str
+    ids: tuple[str, ...]
+    excluded: bool
+
+
+class Report:
+    """All findings of a check, in order."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def add(self, kind: str, text: str, *ids: str, excluded: bool | None = None) -> None:
+        """`excluded` overrides the kind's value."""
+        self.findings.append(Finding(kind, text, ids, KINDS[kind].excluded if excluded is None else excluded))
+
+    @property
+    def problems(self) -> list[Finding]:
+        return [finding for finding in self.findings if KINDS[finding.kind].is_problem]
+
+    @property
+    def notes(self) -> list[Finding]:
+        return [finding for finding in self.findings if not KINDS[finding.kind].is_problem]
+
+    def bad_ids(self) -> dict[str, str]:
+        """The ids to exclude from a run, sorted, with reasons."""
+        reasons = {key: finding.text for finding in reversed(self.problems) if finding.excluded for key in finding.ids}
+        return dict(sorted(reasons.items()))
+
+    def to_json(self) -> dict[str, Any]:
+        def entries(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+            return [{"kind": entry.kind, "text": entry.text, "ids": list(entry.ids)} for entry in findings]
+
+        return {
+            "fine": not self.problems,
+            "problems": entries(self.problems),
+            "remarks": entries(self.notes),
+            "bad_ids": list(self.bad_ids()),
+        }
+
+    def to_text(self) -> str:
+        """The findings grouped by kind, the first MAX_SHOWN of each."""
+        lines = []
+        for name, kind in KINDS.items():
+            texts = [finding.text for finding in self.findings if finding.kind == name]
+            if texts:
+                prefix, noun = "" if kind.is_problem else "note: ", kind.singular if len(texts) == 1 else kind.plural
+                lines += [f"{prefix}{len(texts)} {noun}:", *(f"  {text}" for text in texts[:MAX_SHOWN])]
+                lines += [f"  ... and {len(texts) - MAX_SHOWN} more"] if len(texts) > MAX_SHOWN else []
+        return "\n".join(lines)
+
+
+class DuplicateKeys(dict[str, Any]):
+    """A JSON object with duplicate keys; the last value of each is kept."""
+
+    duplicates: tuple[str, ...] = ()
 
 
 def read_object(file: Path, report: Report) -> dict[str, Any] | None:
-    """Read a JSON file whose content is an object; what is wrong with it is reported -> content, or None."""
+    """Reads a JSON object; returns None, with the reason in the report, where that fails."""
 
-    def keeping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def keep_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entry = dict(pairs)
         if len(entry) == len(pairs):
             return entry
-        repeating = Repeating(entry)
-        keys = [key for key, _ in pairs]
-        repeating.repeated = tuple(key for key in entry if keys.count(key) > 1)
-        return repeating
+        with_duplicates = DuplicateKeys(entry)
+        counts = Counter(key for key, _ in pairs)
+        with_duplicates.duplicates = tuple(key for key in entry if counts[key] > 1)
+        return with_duplicates
 
     try:
         text = file.read_text(encoding="utf-8")
-        content = json.loads(text, object_pairs_hook=keeping) if text.strip() else None
+        content = json.loads(text, object_pairs_hook=keep_duplicates) if text.strip() else None
     except FileNotFoundError:
         report.add("missing_file", file.name)
         return None
@@ -49,33 +153,33 @@ def read_object(file: Path, report: Report) -> dict[str, Any] | None:
         found = "the file is empty" if content is None and not text.strip() else f"found {type(content).__name__}"
         report.add("malformed_file", f"{file.name}: expected a JSON object, {found}")
         return None
-    if isinstance(content, Repeating):
-        for key in content.repeated:
-            report.add("duplicate_key", f"{file.name}: {key!r} stands twice", key)
+    if isinstance(content, DuplicateKeys):
+        for key in content.duplicates:
+            report.add("duplicate_key", f"{file.name}: duplicate key {key!r}", key)
     return content
 
 
 def is_id(key: str) -> bool:
-    """Whether a text can be an id: part of a file name, fit for a line of an --exclude file."""
+    """Whether a text can be an id: part of a file name, and a line of an --exclude file."""
     is_plain = key.isprintable() and not set(key) & set("/\\#") and key == key.strip() and not key.startswith(".")
     return is_plain and 0 < len(key) <= LONGEST_ID
 
 
 def check_id(key: str, where: str, report: Report) -> bool:
-    """Whether an id can be one; reported if not."""
+    """Whether an id is valid; an invalid one is reported."""
     if not is_id(key):
-        report.add("bad_id", f"{where}: {key!r} is no id: expected a part of a file name without / and #")
+        report.add("bad_id", f"{where}: invalid id {key!r}: expected a part of a file name without / and #")
     return is_id(key)
 
 
-def check_vce(root: Path, report: Report) -> Files:
-    """Check the labels of a VCE folder -> the files that its usable labels name."""
+def check_vce(root: Path, report: Report) -> VideoFiles:
+    """Checks the labels of a VCE folder -> the videos of its valid labels."""
     try:
         emotions = read_emotions(root)
     except ValueError as error:
         report.add("malformed_file", str(error))
         return {}
-    files: Files = {}
+    files: VideoFiles = {}
     split_of: dict[str, str] = {}
     for split in PUBLISHED_VIDEOS:
         name = f"{split}_labels.json"
@@ -92,9 +196,11 @@ def check_vce(root: Path, report: Report) -> Files:
             if key in split_of:
                 report.add("several_splits", f"{key} is in {split_of[key]} and {split}", key)
             split_of[key] = split
-            file = _check_file(root, key, entry, name, report)
-            if file:
-                files.setdefault(key, file)
+            try:
+                video_path(root, entry, where=f"{name}: {key}")
+                files.setdefault(key, str(entry["file"]))
+            except ValueError as error:
+                report.add("bad_file_name", str(error), key)
             _check_emotions(key, entry, emotions, name, report)
     by_file: dict[str, str] = {}
     for key, file in files.items():
@@ -104,35 +210,25 @@ def check_vce(root: Path, report: Report) -> Files:
     return files
 
 
-def _check_file(root: Path, key: str, entry: Any, name: str, report: Report) -> str | None:
-    """The file that a label names, in the dataset folder -> its path there, or None."""
-    try:
-        video_path(root, entry, where=f"{name}: {key}")
-    except ValueError as error:
-        report.add("bad_file_name", str(error), key)
-        return None
-    return str(entry["file"])
-
-
 def _check_emotions(key: str, entry: Any, emotions: Sequence[str], name: str, report: Report) -> None:
     intensities = entry.get("emotions") if isinstance(entry, dict) else None
     if not isinstance(intensities, dict):
         report.add("bad_emotions", f"{name}: {key}: has no 'emotions' object", key)
         return
-    if isinstance(intensities, Repeating):
-        report.add("duplicate_key", f"{name}: {key}: {', '.join(intensities.repeated)} stands twice", key)
+    if isinstance(intensities, DuplicateKeys):
+        report.add("duplicate_key", f"{name}: {key}: duplicate {', '.join(intensities.duplicates)}", key)
         return
     if intensities.keys() != set(emotions):
         missing = [emotion for emotion in emotions if emotion not in intensities]
         unknown = [repr(emotion) for emotion in intensities if emotion not in emotions]
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
-        said = f"{len(intensities)} emotions, expected {len(emotions)}: {'; '.join(parts)}"
-        report.add("bad_emotions", f"{name}: {key}: {said}", key)
+        parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
+        text = f"{len(intensities)} emotions, expected {len(emotions)}; {'; '.join(parts)}"
+        report.add("bad_emotions", f"{name}: {key}: {text}", key)
         return
     bad = [(emotion, value) for emotion, value in intensities.items() if not _is_intensity(value)]
     if bad:
-        said = ", ".join(f"{emotion} is {json.dumps(value)[:40]}" for emotion, value in bad)
-        report.add("bad_intensity", f"{name}: {key}: {said}", key)
+        text = ", ".join(f"{emotion} is {json.dumps(value)[:40]}" for emotion, value in bad)
+        report.add("bad_intensity", f"{name}: {key}: {text}", key)
         return
     wrong = top_k_fault(entry.get("topK"), intensities)
     if wrong:
@@ -144,12 +240,12 @@ def _is_intensity(value: Any) -> bool:
 
 
 def top_emotions(intensities: Mapping[str, float]) -> list[str]:
-    """The most intense emotions, most intense first, in alphabetical order among equals."""
+    """The three most intense emotions in descending order, alphabetically among equals."""
     return sorted(sorted(intensities), key=lambda name: -intensities[name])[:NUM_TOP]
 
 
 def top_k_fault(top: Any, intensities: Mapping[str, float]) -> str | None:
-    """What is wrong with a label's 'topK': any order of equal intensities is right; None: nothing."""
+    """What is wrong with a label's 'topK'; None if nothing is. Equal intensities may be in any order."""
     expected = top_emotions(intensities)
     if not isinstance(top, list) or not all(isinstance(name, str) for name in top):
         return f"'topK' is {json.dumps(top)[:80]}, expected {len(expected)} names"
@@ -157,5 +253,92 @@ def top_k_fault(top: Any, intensities: Mapping[str, float]) -> str | None:
     if unknown or len(set(top)) != len(top) or len(top) != len(expected):
         return f"'topK' is {top}, expected {len(expected)} different emotions"
     if [intensities[name] for name in top] != [intensities[name] for name in expected]:
-        return f"'topK' is {top}, the intensities say {expected}"
+        return f"'topK' is {top}, expected {expected} from the intensities"
     return None
+
+
+def check_v2v(root: Path, report: Report) -> VideoFiles:
+    """Checks the comparisons of a V2V folder -> their videos."""
+    splits = {split: _read_comparisons(root / f"{split}_labels.json", split, report) for split in PUBLISHED_COMPARISONS}
+    splits_of: dict[str, list[str]] = defaultdict(list)
+    for split, entries in splits.items():
+        for key in dict.fromkeys(itertools.chain.from_iterable(entries)):
+            splits_of[key].append(split)
+    for key, names in splits_of.items():
+        if len(names) > 1:
+            report.add("several_splits", f"{key} is in {' and '.join(names)}", key)
+    contradictory = _check_contradictions(splits, report)
+    pairs = dict.fromkeys(pairs_in(itertools.chain(*splits.values())))
+    for cycle in cycles([pair for pair in pairs if pair not in contradictory]):
+        report.add("cycle", f"{comparison_name((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
+    return {key: f"videos/{key}.mp4" for key in splits_of}
+
+
+def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison]:
+    """The valid comparisons of a file; the others are reported."""
+    content = read_object(file, report)
+    if content is None:
+        return []
+    entries = content.get("comparisons")
+    if not isinstance(entries, list) or (not entries and split != "listwise"):
+        reason = "holds no comparisons" if entries == [] else 'has no list "comparisons"'
+        report.add("malformed_file", f"{file.name}: {reason}")
+        return []
+    found = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{file.name}: comparison {number}"
+        try:
+            comparison = parse_comparison(entry, where=where, only_pairs=split != "listwise")
+        except ValueError as error:
+            keys = [key for key in entry if isinstance(key, str)] if isinstance(entry, list) else []
+            report.add("bad_comparison", str(error), *dict.fromkeys(keys))
+            continue
+        if sum(check_id(key, where, report) for key in comparison) == len(comparison):
+            found.append(comparison)
+    counts = (len(entries), len(set(itertools.chain.from_iterable(found))))
+    if counts != PUBLISHED_COMPARISONS[split]:
+        published = "{:,} over {:,}".format(*PUBLISHED_COMPARISONS[split])
+        here = "{:,} comparisons over {:,} videos".format(*counts)
+        report.add("counts", f"{file.name}: {here}, the published file has {published}")
+    for entry, times in Counter(found).items():
+        if times > 1:
+            report.add("repeated_comparison", f"{file.name}: {comparison_name(entry)}, {times} times", *entry)
+    return found
+
+
+def _check_contradictions(splits: Mapping[str, Sequence[Comparison]], report: Report) -> set[Pair]:
+    """Reports pairs of videos that occur in both orders -> these pairs, in both orders."""
+    places: dict[Pair, str] = {}
+    for split, entries in splits.items():
+        for entry in entries:
+            for pair in pairs_in([entry]):
+                places.setdefault(pair, f"{comparison_name(entry)} in {split}")
+    contradictory = set()
+    for pair, place in places.items():
+        reverse = Pair(pair.better, pair.worse)
+        if reverse in places and pair not in contradictory:
+            report.add("contradiction", f"{place}, but {places[reverse]}", *pair)
+            contradictory |= {pair, reverse}
+    return contradictory
+
+
+def cycles(pairs: Sequence[Pair]) -> list[list[str]]:
+    """A shortest cycle through the first video of every strongly connected component of two or more videos."""
+    better_than: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        better_than[pair.worse].add(pair.better)
+    found = []
+    for group in connected_groups(pairs, strong=True):
+        if len(group) > 1:
+            position = {key: index for index, key in enumerate(group)}
+            start, before, queue = group[0], dict[str, str](), deque([group[0]])
+            while start not in before:
+                video = queue.popleft()
+                for other in sorted(better_than[video] & position.keys() - before.keys(), key=position.__getitem__):
+                    before[other] = video
+                    queue.append(other)
+            cycle = [before[start]]
+            while cycle[-1] != start:
+                cycle.append(before[cycle[-1]])
+            found.append(cycle[::-1])
+    return found

@@ -1,13 +1,13 @@
-"""Make a small, learnable dataset in the exact layout of VCE and V2V, from drawn videos.
+"""Make a small synthetic dataset in the layout of VCE and V2V, on which a model can learn.
 
     python data_prep/make_sample.py --output_dir sample
 
-writes `sample/vce_dataset` and `sample/v2v_dataset`: real H.264 videos to try every command on, in under a minute on
-two cores. The same settings give the same bytes, whatever the number of processes.
+writes `sample/vce_dataset` and `sample/v2v_dataset` with H.264 videos in under a minute on two cores. The same settings
+give the same bytes, for any number of processes.
 
-What is seen and how it moves decides the labels. A video has one of four palettes (background and objects) and one of
-three motions (still, smooth, or shaking in flickering light; what moves leaves pale ghosts behind), and each of the
-twelve combinations its own most intense emotion:
+Appearance and motion determine the labels. A video has one of four palettes (background and objects) and one of three
+motions (still, smooth, or shaking with flickering light; moving objects leave pale ghosts). Each of the twelve
+combinations has its own most intense emotion:
 
               still        smooth                   shaking
     gold      Adoration    Joy                      Amusement
@@ -15,62 +15,108 @@ twelve combinations its own most intense emotion:
     grey      Boredom      Interest                 Confusion
     night     Sadness      Empathic Pain            Fear
 
-The other two emotions of the same palette come second, two companions of the combination after them, the rest close
-to zero. So colour alone earns the top-3 accuracy, and motion is needed for the top-1 accuracy. Noise on every
-intensity changes the most intense emotion of about one video in fifteen. Combinations are about as uneven as the
-commonest emotions of VCE.
+The other two emotions of the same palette rank second, then two companions of the combination; the rest are close to
+zero. Colour alone is therefore sufficient for top-3 accuracy, and top-1 accuracy requires motion. Noise on the
+intensities changes the most intense emotion of about one video in fifteen. The class imbalance is similar to that of
+VCE's most common emotions.
 
-Valence is the sum of the intensities, each times its emotion's weight in `sample_labels.py`, plus a little noise. V2V
-compares videos within small groups, so that the training pairs fall into many connected components; one pair in fifty
-is the wrong way round.
+Valence is the weighted sum of the intensities (see VALENCE_WEIGHTS) plus a little noise. V2V compares videos within
+small groups, so that the training pairs form many connected components; one pair in fifty is reversed.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-import os
-import shutil
 import signal
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
-from VideoMAE.dataset_tools.sample_labels import (
-    COMBINATIONS,
-    V2V_FRACTIONS,
-    Combination,
-    compare_in_lists,
-    compare_in_pairs,
-    draw_intensities,
-    label_video,
-    split_for_v2v,
-    valence,
-)
+from VideoMAE.dataset_tools.label_checks import top_emotions
+from VideoMAE.dataset_tools.programs import num_cores, place_video, run_program
 from VideoMAE.dataset_tools.sample_scenes import Scene, write_video
+from VideoMAE.files import new_folder, read_json, write_json
 
 logger = logging.getLogger("make_sample")
 
-# (width, height) and how many percent of the videos have it
+# (width, height) -> percentage of the videos
 SIZES = {(256, 320): 45, (320, 240): 40, (180, 320): 5, (426, 240): 5, (322, 182): 5}
 FRAME_RATES = {30: 60, 25: 25, 24: 15}
 
-FORMAT_VERSION = 1  # counts up when the same settings start to give other bytes
+FORMAT_VERSION = 1  # increased when the same settings give other bytes
 MIN_NUM_TRAIN, MIN_NUM_TEST = 8, 4
-SHORT_FRACTION = 0.02  # of the videos hold less than 16 frames at 4 fps
+SHORT_FRACTION = 0.02  # of the videos have less than 16 frames at 4 fps
 MIN_CLIP_SECONDS, MAX_SECONDS = 4.0, 12.0
 SETTINGS_FILE = "make_sample.json"
+
+# Contribution of each emotion at full intensity to the valence. The names are VCE's 27 emotions, sorted.
+VALENCE_WEIGHTS = {
+    "Admiration": 0.7,
+    "Adoration": 1.0,
+    "Aesthetic Appreciation": 0.8,
+    "Amusement": 0.9,
+    "Anger": -0.9,
+    "Anxiety": -0.8,
+    "Awe (or Wonder)": 0.7,
+    "Awkwardness": -0.4,
+    "Boredom": -0.6,
+    "Calmness": 0.6,
+    "Confusion": -0.4,
+    "Craving": 0.2,
+    "Disgust": -1.0,
+    "Empathic Pain": -0.9,
+    "Entrancement": 0.3,
+    "Excitement": 0.8,
+    "Fear": -0.9,
+    "Horror": -1.0,
+    "Interest": 0.4,
+    "Joy": 1.0,
+    "Nostalgia": 0.1,
+    "Relief": 0.5,
+    "Romance": 0.8,
+    "Sadness": -0.8,
+    "Satisfaction": 0.8,
+    "Sexual Desire": 0.3,
+    "Surprise": 0.2,
+}
+EMOTIONS = tuple(VALENCE_WEIGHTS)
+
+
+class Combination(NamedTuple):
+    """A palette and a motion, their percentage of the videos, and the emotions that they determine."""
+
+    palette: str
+    motion: str
+    percent: int
+    top: str
+    companions: tuple[str, str]
+
+
+COMBINATIONS = (
+    Combination("gold", "still", 11, "Adoration", ("Romance", "Nostalgia")),
+    Combination("gold", "smooth", 8, "Joy", ("Satisfaction", "Excitement")),
+    Combination("gold", "shaking", 11, "Amusement", ("Excitement", "Craving")),
+    Combination("sea", "still", 5, "Calmness", ("Relief", "Satisfaction")),
+    Combination("sea", "smooth", 10, "Aesthetic Appreciation", ("Admiration", "Awe (or Wonder)")),
+    Combination("sea", "shaking", 9, "Surprise", ("Awe (or Wonder)", "Sexual Desire")),
+    Combination("grey", "still", 12, "Boredom", ("Awkwardness", "Relief")),
+    Combination("grey", "smooth", 9, "Interest", ("Entrancement", "Admiration")),
+    Combination("grey", "shaking", 6, "Confusion", ("Awkwardness", "Anxiety")),
+    Combination("night", "still", 5, "Sadness", ("Nostalgia", "Anger")),
+    Combination("night", "smooth", 8, "Empathic Pain", ("Disgust", "Horror")),
+    Combination("night", "shaking", 6, "Fear", ("Horror", "Anxiety")),
+)
+
+V2V_FRACTIONS = {"train": 0.575, "test": 0.23, "listwise": 0.185}
+MIN_PAIR_GAP, MIN_LIST_GAP = 0.4, 0.2  # of valence
+FLIPPED_FRACTION = 0.02
 
 
 @dataclass(frozen=True)
@@ -78,15 +124,15 @@ class Settings:
     """What to make, and where."""
 
     output_dir: Path
-    """Folder to make; one that holds anything else is refused."""
+    """Folder to create; must not exist, be empty, or contain this sample already."""
     num_train: int = 200
-    """Training videos of VCE."""
+    """Number of VCE training videos."""
     num_test: int = 60
-    """Test videos of VCE."""
+    """Number of VCE test videos."""
     seed: int = 0
-    """Another seed gives other videos and labels."""
-    num_processes: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    """Videos drawn at the same time; never changes the result."""
+    """Seed of the videos and labels."""
+    num_processes: int = field(default_factory=num_cores)
+    """Number of worker processes; does not change the result."""
 
     def identity(self) -> dict[str, int]:
         return {
@@ -98,7 +144,7 @@ class Settings:
 
 
 def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Generator) -> list[Any]:
-    """Draw values in just their shares, in random order: {"a": 75, "b": 25}, count=4 -> ["a", "b", "a", "a"]."""
+    """Values in exactly these proportions, in random order: {"a": 75, "b": 25}, count=4 -> ["a", "b", "a", "a"]."""
     ends = np.rint(np.cumsum(list(shares.values())) / sum(shares.values()) * count).astype(int)
     values = [value for value, copies in zip(shares, np.diff(ends, prepend=0), strict=True) for _ in range(copies)]
     return [values[index] for index in rng.permutation(count)]
@@ -107,7 +153,7 @@ def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Genera
 def plan_split(
     num_videos: int, *, first_id: int, seed: int, rng: np.random.Generator
 ) -> list[tuple[Scene, Combination]]:
-    """Decide what each video of a split shows -> num_videos scenes with their combinations."""
+    """The scenes of a split with their combinations."""
     combinations = draw_by_share({combination: combination.percent for combination in COMBINATIONS}, num_videos, rng)
     sizes, rates = draw_by_share(SIZES, num_videos, rng), draw_by_share(FRAME_RATES, num_videos, rng)
     seconds = np.minimum(MIN_CLIP_SECONDS + 0.2 + rng.exponential(1.6, num_videos), MAX_SECONDS)
@@ -125,8 +171,89 @@ def plan_split(
     return plan
 
 
+def draw_intensities(combination: Combination, rng: np.random.Generator) -> dict[str, float]:
+    """Samples a video's intensities around those of its combination, in steps of 1/120 like averaged ratings."""
+    means = dict.fromkeys(EMOTIONS, 0.0)
+    for other in COMBINATIONS:
+        if other.palette == combination.palette:
+            means[other.top] = 0.36
+    means.update(zip(combination.companions, (0.24, 0.16), strict=True))
+    means[combination.top] = 0.68
+    centres = np.array(list(means.values()))
+    noisy = np.clip(centres + rng.normal(0, 0.035 + 0.17 * centres), 0, 1)
+    return {name: float(step / 120) for name, step in zip(EMOTIONS, np.rint(120 * noisy), strict=True)}
+
+
+def label_video(video_id: str, emotions: Mapping[str, float]) -> dict[str, Any]:
+    """A video's entry in a VCE label file."""
+    return {"emotions": dict(emotions), "file": f"videos/{video_id}.mp4", "topK": top_emotions(emotions)}
+
+
+def valence(emotions: Mapping[str, float]) -> float:
+    """The sum of the intensities weighted by `VALENCE_WEIGHTS`."""
+    return sum(VALENCE_WEIGHTS[name] * intensity for name, intensity in emotions.items())
+
+
+def split_for_v2v(video_ids: Sequence[str], rng: np.random.Generator) -> dict[str, list[str]]:
+    """Assigns videos to V2V's three disjoint splits; a few are left over."""
+    order = [video_ids[index] for index in rng.permutation(len(video_ids))]
+    ends = np.rint(np.cumsum(list(V2V_FRACTIONS.values())) * len(order)).astype(int)
+    return {name: order[start:end] for name, start, end in zip(V2V_FRACTIONS, (0, *ends), ends, strict=False)}
+
+
+def group_by_valence(
+    video_ids: Sequence[str], group_size: int, valences: Mapping[str, float], rng: np.random.Generator
+) -> list[list[str]]:
+    """Distributes videos over groups of about `group_size`, each sorted by valence."""
+    ranked = sorted(video_ids, key=lambda video_id: valences[video_id])
+    num_groups = max(1, round(len(ranked) / group_size))
+    groups: list[list[str]] = [[] for _ in range(num_groups)]
+    for start in range(0, len(ranked), num_groups):
+        for video_id, group in zip(ranked[start : start + num_groups], rng.permutation(num_groups), strict=False):
+            groups[group].append(video_id)
+    return groups
+
+
+def compare_in_pairs(
+    video_ids: Sequence[str], valences: Mapping[str, float], rng: np.random.Generator
+) -> list[list[str]]:
+    """Samples pairs [worse, better] that cover every video where the valence gap allows, and reverses a few."""
+    pairs = []
+    for group in group_by_valence(video_ids, 6, valences, rng):
+        every = [list(pair) for pair in itertools.combinations(group, 2)]
+        wide = [pair for pair in every if valences[pair[1]] - valences[pair[0]] >= MIN_PAIR_GAP]
+        candidates = [wide[index] for index in rng.permutation(len(wide))] or [[group[0], group[-1]]]
+        seen: set[str] = set()
+        chosen = []
+        for pair in candidates:
+            if not seen.issuperset(pair):
+                chosen.append(pair)
+                seen.update(pair)
+        rest = [pair for pair in candidates if pair not in chosen]
+        pairs += chosen + rest[: max(0, round(1.25 * len(group)) - len(chosen))]
+    pairs = [pairs[index] for index in rng.permutation(len(pairs))]
+    for index in rng.choice(len(pairs), int(FLIPPED_FRACTION * len(pairs)), replace=False):
+        pairs[index].reverse()
+    return pairs
+
+
+def compare_in_lists(
+    video_ids: Sequence[str], valences: Mapping[str, float], rng: np.random.Generator
+) -> list[list[str]]:
+    """Samples sorted lists of 2 to 4 videos: from each group the longest that the gaps allow and a shorter one."""
+    lists = []
+    for group in group_by_valence(video_ids, 4, valences, rng):
+        every = [list(chosen) for size in (2, 3, 4) for chosen in itertools.combinations(group, size)]
+        wide = [
+            ids for ids in every if min(np.diff([valences[video_id] for video_id in ids]), default=0.0) >= MIN_LIST_GAP
+        ] or [[group[0], group[-1]]]
+        longest = wide.pop()
+        lists += [longest] + ([wide[rng.integers(len(wide))]] if wide else [])
+    return [lists[index] for index in rng.permutation(len(lists))]
+
+
 def make_dataset(root: Path, settings: Settings) -> None:
-    """Write both datasets and the settings under an empty `root`."""
+    """Writes both datasets and the settings into an empty folder."""
     rng = np.random.default_rng(settings.seed)
     train = plan_split(settings.num_train, first_id=0, seed=settings.seed, rng=rng)
     test = plan_split(settings.num_test, first_id=settings.num_train, seed=settings.seed, rng=rng)
@@ -140,22 +267,21 @@ def make_dataset(root: Path, settings: Settings) -> None:
     metadata = write_videos(vce / "videos", [scene for scene, _ in train + test], settings.num_processes)
     for name, plan in (("train", train), ("test", test)):
         ids = [scene.video_id for scene, _ in plan]
-        write_json(
-            vce / f"{name}_labels.json", {video_id: label_video(video_id, emotions[video_id]) for video_id in ids}
-        )
+        labels = {video_id: label_video(video_id, emotions[video_id]) for video_id in ids}
+        write_json(vce / f"{name}_labels.json", labels, indent=4)
     for folder in (vce, v2v):
-        write_json(folder / "metadata.json", metadata)
+        write_json(folder / "metadata.json", metadata, indent=4)
     for name, compare in (("train", compare_in_pairs), ("test", compare_in_pairs), ("listwise", compare_in_lists)):
-        write_json(v2v / f"{name}_labels.json", {"comparisons": compare(sets[name], valences, rng)})
+        write_json(v2v / f"{name}_labels.json", {"comparisons": compare(sets[name], valences, rng)}, indent=4)
     for video_id in itertools.chain(*sets.values()):
-        link_or_copy(vce / "videos" / f"{video_id}.mp4", v2v / "videos" / f"{video_id}.mp4")
-    write_json(root / SETTINGS_FILE, settings.identity())
+        place_video(vce / "videos" / f"{video_id}.mp4", v2v / "videos" / f"{video_id}.mp4", "hard", "copy")
+    write_json(root / SETTINGS_FILE, settings.identity(), indent=4)
 
 
 def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> dict[str, dict[str, str | int]]:
-    """Draw and encode the videos in worker processes -> their metadata, in the order of the scenes."""
+    """Draws and encodes the videos in worker processes -> their metadata, in the order of the scenes."""
     metadata: dict[str, dict[str, str | int]] = {}
-    # spawn: OpenCV's threads must not be forked. Workers leave Ctrl-C to this process.
+    # spawn: OpenCV's threads must not be forked. Workers ignore Ctrl-C, which this process handles.
     pool = ProcessPoolExecutor(
         min(num_processes, len(scenes)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
     )
@@ -168,20 +294,12 @@ def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> d
     return {scene.video_id: metadata[scene.video_id] for scene in scenes}
 
 
-def write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+def is_complete(output_dir: Path, settings: Settings) -> bool:
+    """Whether the folder contains this sample already; False for a missing or empty folder.
 
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def is_made_already(output_dir: Path, settings: Settings) -> bool:
-    """Tell a finished dataset of the same settings from no dataset; refuse anything else."""
+    Raises:
+        ValueError: the folder contains something else, or an incomplete sample.
+    """
     if not output_dir.exists():
         return False
     if not output_dir.is_dir():
@@ -189,71 +307,53 @@ def is_made_already(output_dir: Path, settings: Settings) -> bool:
     if not any(output_dir.iterdir()):
         return False
     try:
-        made_with = json.loads((output_dir / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--output_dir {output_dir} holds files that make_sample.py did not make") from error
-    if made_with != settings.identity():
-        raise ValueError(f"--output_dir {output_dir} was made with {made_with}, not with {settings.identity()}")
-    missing = find_missing(output_dir)
+        saved = read_json(output_dir / SETTINGS_FILE)
+    except ValueError as error:
+        raise ValueError(f"--output_dir {output_dir} contains files that make_sample.py did not make") from error
+    if saved != settings.identity():
+        raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {settings.identity()}")
+    missing = missing_files(output_dir)
     if missing:
         raise ValueError(
-            f"--output_dir {output_dir} has lost {missing[0]} and {len(missing) - 1} more; delete it first"
+            f"--output_dir {output_dir} lacks {missing[0]} and {len(missing) - 1} more files; delete it first"
         )
     return True
 
 
-def find_missing(output_dir: Path) -> list[str]:
-    """List the files that a dataset should hold and does not -> relative paths."""
-    labels = [f"v2v_dataset/{name}_labels.json" for name in V2V_FRACTIONS]
+def missing_files(output_dir: Path) -> list[str]:
+    """The files that a complete sample contains and the folder lacks, relative to it."""
+    lists = [f"v2v_dataset/{name}_labels.json" for name in V2V_FRACTIONS]
     expected = ["vce_dataset/metadata.json", "vce_dataset/train_labels.json", "vce_dataset/test_labels.json"]
-    expected += ["v2v_dataset/metadata.json", *labels]
+    expected += ["v2v_dataset/metadata.json", *lists]
     missing = [path for path in expected if not (output_dir / path).is_file()]
     if missing:
         return missing
-    videos = json.loads((output_dir / "vce_dataset/metadata.json").read_text(encoding="utf-8"))
-    compared = [json.loads((output_dir / path).read_text(encoding="utf-8"))["comparisons"] for path in labels]
-    expected = [f"vce_dataset/videos/{video_id}.mp4" for video_id in videos]
+    compared = [read_json(output_dir / path)["comparisons"] for path in lists]
+    expected = [
+        f"vce_dataset/videos/{video_id}.mp4" for video_id in read_json(output_dir / "vce_dataset/metadata.json")
+    ]
     expected += [f"v2v_dataset/videos/{video_id}.mp4" for ids in itertools.chain(*compared) for video_id in ids]
     return [path for path in dict.fromkeys(expected) if not (output_dir / path).is_file()]
 
 
-def make_sample(settings: Settings) -> None:
-    """Make the dataset, whole or not at all."""
+def run(settings: Settings) -> bool:
+    """Makes the dataset, completely or not at all."""
     output_dir = settings.output_dir.expanduser().resolve()
     for name, least in (("num_train", MIN_NUM_TRAIN), ("num_test", MIN_NUM_TEST), ("num_processes", 1), ("seed", 0)):
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}")
     if settings.num_train + settings.num_test > 100_000:
         raise ValueError(
-            f"--num_train {settings.num_train} and --num_test {settings.num_test} need more ids than five digits have"
+            f"--num_train {settings.num_train} and --num_test {settings.num_test} need more than 100,000 ids"
         )
-    if is_made_already(output_dir, settings):
-        logger.info("%s is there already, with the same settings", output_dir)
-        return
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}.partial-") as partial:
-        root = Path(partial) / output_dir.name
-        root.mkdir()
-        make_dataset(root, settings)
-        root.rename(output_dir)
+    if is_complete(output_dir, settings):
+        logger.info("%s exists already, with the same settings", output_dir)
+        return True
+    with new_folder(output_dir) as folder:
+        make_dataset(folder, settings)
     logger.info("made %s: %d training and %d test videos", output_dir, settings.num_train, settings.num_test)
-
-
-def stop(signal_number: int, _: FrameType | None) -> None:
-    """Let a terminated run clean up as an interrupted one does."""
-    raise KeyboardInterrupt(signal_number)
+    return True
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    settings = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        make_sample(settings)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"error: stopped, {settings.output_dir} was not made\n")
-        return 1
-    return 0
+    return run_program(run, Settings, __doc__, if_stopped="nothing was made")

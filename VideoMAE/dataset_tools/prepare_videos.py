@@ -1,38 +1,38 @@
-"""Copy a dataset of VCE's or V2V's form, its videos encoded anew so that training reads them several times as fast.
+"""Re-encode the videos of a VCE or V2V dataset, so that training decodes them several times as fast.
 
     python data_prep/prepare_videos.py vce_dataset vce_prepared
 
-makes the same folder again, for --data_path of the run programs: labels byte by byte, metadata.json written anew,
-videos upright, without sound and edit lists, at a constant frame rate. Videos are encoded in processes that can be
-killed; a file that cannot be read or hangs is named, and makes the exit status 1. The same command goes on where one
-was stopped, by a full disk or by `kill -9`, and tries the named files again. `prepared.json` has the settings and
-totals, `prepared_videos.jsonl` a line for each video: what it was made from, its checksum, and how like it is.
+creates the same folder for --data_path of the training programs: identical labels, a new metadata.json, and videos that
+are upright, without sound and edit lists, at a constant frame rate. Videos are encoded in worker processes that can be
+killed; a file that cannot be read or hangs is listed and sets the exit status to 1. If the program is interrupted, by a
+full disk or by `kill -9`, the same command resumes it and retries the listed files. `prepared.json` has the settings
+and totals, `prepared_videos.jsonl` one line per video with its source, checksum and similarity.
 
-Time. A copy's file says which of the source's frames it holds, and the run programs go on counting the source's frames
-at the source's rate: --sampling_rate, --train_fps and --num_frames name the same moments as before. By default every
-frame is held, and so the very same ones are read. `--every 2` keeps half of them: the nearest kept one stands for
-another, at most 33 ms away at 30 frames a second (n / 2 frames with `--every n`; with 4, test views of every 4th
-frame are exact). `--evenly 16` keeps just what V2V's 16 evenly spaced frames are; other frames are refused. Of a
-video with a variable rate the frames stay the same and their times become even, as the run programs see them anyway.
+Time. Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate
+of the source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame
+is kept, and exactly the same ones are read. `--every 2` keeps half of them; the nearest one replaces the others, up to
+33 ms away at 30 fps (n / 2 frames with `--every n`; with 4, test views of every 4th frame are exact). `--evenly 16`
+keeps only V2V's 16 evenly spaced frames; reading others is an error. Videos with a variable rate keep their frames, at
+equal intervals, as the training programs assume.
 
-Why so. Of a training window 16 of 64 frames are looked at, of a video for V2V 16. Originals have a key frame every
-8 s or so (250 frames), so that most of what is decoded is not looked at. On a film of 12 s, 426 x 320 (CPU time of one
-core; tests/benchmarks/benchmark_prepared.py), opening and decoding took 0.119 s a window, a V2V item 0.200 s. Copies:
+Why. A training window uses 16 of 64 frames, and V2V 16 frames per video. Original videos have a key frame about every
+8 s (250 frames), so most decoded frames are discarded. Measured on a video of 12 s, 426 x 320 (CPU time of one core;
+tests/benchmarks/benchmark_prepared.py), where the original took 0.119 s per window and 0.200 s per V2V item:
 
     --gop               1       4       8
     window, s       0.016   0.023   0.024
     V2V item, s     0.021   0.027   0.035
-    size            3.2     2.1     1.7     x the film, at --crf 21: SSIM 0.97, PSNR 41 dB (--gop 1: 0.95, 38 dB)
+    size            3.2     2.1     1.7     x the original, at --crf 21: SSIM 0.97, PSNR 41 dB (--gop 1: 0.95, 38 dB)
 
-Key frames are dear to decode as well as large, so that 8 reads windows about as fast as 4. B-frames need later frames
-first: none. CABAC and deblocking are left out (x264's fastdecode): half the decoding time, a sixth more bytes. MJPEG
-was as quick as --gop 1 at twice the size and a lower PSNR. Preset medium took twice as long as veryfast, for the same
-likeness at the same size. x264 is set to give the same bytes from the same source and settings.
+Key frames are slow to decode and large; 8 reads windows about as fast as 4. B-frames, CABAC and deblocking are off
+(x264's fastdecode): half the decoding time for a sixth more bytes. MJPEG was as fast as --gop 1 at twice the size and a
+lower PSNR. Preset medium took twice as long as veryfast at the same quality and size. Encoding is deterministic.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sys
 from collections.abc import Mapping
@@ -45,15 +45,16 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from VideoMAE.cli import counted
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
-from VideoMAE.dataset_tools.programs import num_cores, run_program, write_json
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program
 from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_preferences
-from VideoMAE.dataset_tools.video_checks import describe
-from VideoMAE.files import read_json
+from VideoMAE.dataset_tools.video_checks import metadata_entry
+from VideoMAE.files import read_json, write_json
 from VideoMAE.runtime.folder_lock import release_folders
-from VideoMAE.video.check import answers_of_processes
+from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
 
@@ -61,7 +62,7 @@ logger = logging.getLogger("prepare_videos")
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 LABEL_FILES = ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE)
-SECONDS_BETWEEN_LINES = 60.0  # of progress, in a file
+SECONDS_BETWEEN_LINES = 60.0  # of the progress in a log file
 
 
 @dataclass(frozen=True)
@@ -69,106 +70,106 @@ class Settings:
     """What to copy, and how."""
 
     src: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]
-    """Folder in the layout of VCE or V2V; it is only read."""
+    """Dataset folder in the layout of VCE or V2V; it is only read."""
     dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
-    """Folder to make, or to go on with."""
+    """Folder to create or to resume."""
     short_side: int = 256
-    """Pixels of the shorter side; smaller videos keep their size."""
+    """Shorter side in pixels; smaller videos keep their size."""
     gop: int = 8
-    """Frames from one key frame to the next; 1 is quickest to read and largest."""
+    """Frames from one key frame to the next; 1 is the fastest to read and the largest."""
     crf: float = 21.0
-    """x264's constant quality, 1 to 51; less is better and larger."""
+    """x264's constant rate factor, 1 to 51; lower is better and larger."""
     preset: Preset = "veryfast"
-    """How long x264 searches."""
+    """x264's preset."""
     every: int = 1
-    """Keep every n-th frame and the last. The nearest kept one stands for the others."""
+    """Keep every n-th frame and the last. The nearest one replaces the others."""
     evenly: int | None = None
-    """Keep so many frames instead, evenly over the whole video: what V2V's --num_frames takes, and of no other use."""
+    """Keep this many evenly spaced frames instead: only for V2V runs with the same --num_frames."""
     encode_seconds: float = 600.0
-    """A video that takes longer is given up, and its process killed."""
+    """Time limit per video; a video that exceeds it counts as unreadable."""
     num_workers: int = field(default_factory=num_cores)
-    """Videos encoded at the same time; never changes the result."""
+    """Number of worker processes; does not change the result."""
 
     def recipe(self) -> Recipe:
         return Recipe(self.short_side, self.gop, self.crf, self.preset, self.every, self.evenly)
 
 
 def checked(settings: Settings) -> tuple[Path, Path]:
-    """The absolute source and target. Raises ValueError for settings that cannot be."""
-    for name, least in (("short_side", 16), ("gop", 1), ("crf", 1), ("every", 1), ("num_workers", 1)):
-        if getattr(settings, name) < least:
-            raise ValueError(f"--{name} {getattr(settings, name):g}: must be at least {least}")
+    """The absolute source and target. Raises ValueError for invalid settings."""
+    check_ranges(settings, at_least_1=("gop", "crf", "every", "num_workers"), above_0=("encode_seconds",))
+    if settings.short_side < 16:
+        raise ValueError(f"--short_side {settings.short_side}: must be at least 16")
     if settings.crf > 51:
         raise ValueError(f"--crf {settings.crf:g}: must be at most 51")
-    if settings.encode_seconds <= 0:
-        raise ValueError(f"--encode_seconds {settings.encode_seconds:g}: must be above 0")
     if settings.evenly is not None and (settings.evenly < 2 or settings.every > 1):
-        raise ValueError(f"--evenly {settings.evenly}: must be at least 2, and goes without --every")
+        raise ValueError(f"--evenly {settings.evenly}: must be at least 2, and excludes --every")
     src, dst = settings.src.expanduser().resolve(), settings.dst.expanduser().resolve()
     if dst.is_relative_to(src):
-        raise ValueError(f"DST {dst} {'is' if dst == src else 'lies in'} the source {src}, which is only read")
+        raise ValueError(f"DST {dst} is {'' if dst == src else 'inside '}the source {src}, which is only read")
     if src.is_relative_to(dst):
-        raise ValueError(f"the source {src} lies in DST {dst}; choose another DST")
+        raise ValueError(f"the source {src} is inside DST {dst}; choose another DST")
     if (src / SETTINGS_FILE).is_file():
-        raise ValueError(f"{src} is a prepared copy itself; copy what it was made from")
+        raise ValueError(f"{src} is a prepared copy; copy its source instead")
     if (dst / "videos").is_symlink():
-        raise ValueError(f"{dst / 'videos'} is a link, and what it leads to might be a source; delete it first")
+        raise ValueError(f"{dst / 'videos'} is a link, possibly to a source; delete it first")
     return src, dst
 
 
 def ids_and_files(src: Path, kind: Kind) -> dict[str, str]:
-    """Where the labels say that each video lies, id to file. Raises ValueError as reading the labels does."""
+    """The video of each id in the labels, as a path relative to `src`."""
     if kind == "v2v":
-        every = [videos_of(src, [entry for entries in read_preferences(src).values() for entry in entries])]
+        annotations = [videos_of(src, itertools.chain(*read_preferences(src).values()))]
     else:
-        every = list(read_emotions(src).values())
+        annotations = list(read_emotions(src).values())
     return {
         key: path.relative_to(src).as_posix()
-        for found in every
+        for found in annotations
         for key, path in zip(found.ids, found.paths, strict=True)
     }
 
 
 def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settings) -> dict[str, str]:
-    """Copy what is not done -> the reasons of the videos that could not be, by file.
+    """Makes the missing copies -> the reasons of the failures, by file.
 
-    Raises ValueError when the target cannot be written.
+    Raises:
+        ValueError: the target cannot be written.
     """
     bad: dict[str, str] = {}
     tasks = [(file, path) for file, path in files.items() if file not in folder.entries]
     copy = partial(copy_video, recipe=settings.recipe(), folder=folder.unfinished)
-    stream = answers_of_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
-    with contextlib.closing(stream), progress(len(files), len(folder.entries)) as bar:
-        for answer in stream:
-            if isinstance(answer.result, CannotWrite):
+    stream = run_in_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
+    seconds = 0.5 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
+    progress = tqdm(
+        desc="preparing", unit="video", total=len(files), initial=len(folder.entries), mininterval=seconds,
+        maxinterval=2 * seconds,
+    )  # fmt: skip
+    with contextlib.closing(stream), progress:
+        for video in stream:
+            if isinstance(video.result, CannotWrite):
                 raise ValueError(
-                    f"{folder.root}: cannot be written: {answer.result.reason}; {len(folder.entries)} of {len(files)} "
-                    "videos are done, and the same command goes on"
+                    f"{folder.root}: cannot be written: {video.result.reason}; {len(folder.entries)} of {len(files)} "
+                    "videos are done; repeat the command to resume"
                 )
-            if isinstance(answer.result, Copied):
-                folder.take(answer.video_id, answer.result)
+            if isinstance(video.result, Copied):
+                folder.add(video.video_id, video.result)
             else:
-                bad[answer.video_id] = answer.result
-            bar.update()
+                bad[video.video_id] = video.result
+            progress.update()
     return dict(sorted(bad.items()))
 
 
-def progress(total: int, done: int) -> tqdm:
-    """How many videos are done and how long the others will take; in a file a line a minute."""
-    seconds = 0.5 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
-    return tqdm(desc="preparing", unit="video", total=total, initial=done, mininterval=seconds, maxinterval=2 * seconds)
-
-
 def metadata(src: Path, files: Mapping[str, str], folder: PreparedFolder) -> dict[str, Any]:
-    """metadata.json of the copy. A video without a copy keeps its source's entry, as a run asks every video for one."""
-    known = read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
+    """metadata.json of the copy. A video without a copy keeps its entry, since runs require one for every video."""
+    existing = read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
     infos = folder.infos()
-    entries = {key: describe(infos[file], file) if file in infos else known.get(key) for key, file in files.items()}
+    entries = {
+        key: metadata_entry(infos[file], file) if file in infos else existing.get(key) for key, file in files.items()
+    }
     return {key: entry for key, entry in entries.items() if entry is not None}
 
 
 def totals(folder: PreparedFolder) -> dict[str, Any]:
-    """Sizes and qualities of all copies together."""
+    """Total sizes and mean and lowest similarity of all copies."""
     entries = list(folder.entries.values())
     measures: dict[str, Any] = {"num_videos": len(entries)}
     for name in ("bytes", "source_bytes"):
@@ -181,7 +182,7 @@ def totals(folder: PreparedFolder) -> dict[str, Any]:
 
 
 def run(settings: Settings) -> bool:
-    """Copy, say what came of it -> whether every video could be copied."""
+    """Copies the dataset and prints a summary -> whether every video was copied."""
     src, dst = checked(settings)
     kind = kind_of(src)
     file_of = ids_and_files(src, kind)
@@ -194,36 +195,32 @@ def run(settings: Settings) -> bool:
         try:
             for name in LABEL_FILES:
                 if (src / name).is_file():
-                    folder.copy_of(src / name)
-            folder.remember(files)
+                    folder.copy_file(src / name)
+            folder.load_journal(files)
             num_before = len(folder.entries)
             bad = copy_all(folder, files, settings)
             if not folder.entries:
                 raise ValueError(f"{src}: none of its {len(bad)} videos can be copied: {next(iter(bad.values()))}")
-            write_json(dst / "metadata.json", metadata(src, file_of, folder))
+            write_json(dst / "metadata.json", metadata(src, file_of, folder), indent=4)
             found = totals(folder)
             folder.write_settings(complete=not bad, **found, unreadable=bad)
         finally:
             folder.close()
     finally:
         release_folders()
-    say(dst, kind, found, bad, num_before)
-    return not bad
-
-
-def say(dst: Path, kind: Kind, found: Mapping[str, Any], bad: Mapping[str, str], num_before: int) -> None:
     for file, reason in bad.items():
         logger.info("bad: %s: %s", file, reason)
     logger.info(
-        "%s (%s): %d videos copied, %d of them before, %d bad; %.1f MB, the sources %.1f MB (x %.2f)",
-        dst, kind, found["num_videos"], num_before, len(bad), found["bytes"] / 1e6, found["source_bytes"] / 1e6,
-        found["bytes"] / found["source_bytes"],
+        "%s (%s): %s copied, %d of them before, %d bad; %.1f MB, %.2f x the sources' %.1f MB",
+        dst, kind, counted(found["num_videos"], "video"), num_before, len(bad), found["bytes"] / 1e6,
+        found["bytes"] / found["source_bytes"], found["source_bytes"] / 1e6,
     )  # fmt: skip
     logger.info(
-        "against the sources made as small: SSIM %.4f (least %.4f, %s), PSNR %.1f dB (least %.1f, %s)",
+        "compared with the scaled sources: SSIM %.4f (lowest %.4f, %s), PSNR %.1f dB (lowest %.1f, %s)",
         *found["ssim"].values(), *found["psnr_db"].values(),
     )  # fmt: skip
+    return not bad
 
 
 def main() -> int:
-    return run_program(run, Settings, __doc__, if_stopped="what is done is kept, and the same command goes on")
+    return run_program(run, Settings, __doc__, if_stopped="repeat the command to resume")

@@ -1,21 +1,18 @@
-"""The folder that prepare_videos.py makes: whose it is, what is done in it, and how a copy gets into it.
+"""The folder that prepare_videos.py creates, which one process at a time can work in and resume.
 
-`prepared.json` has the settings and, in the end, the totals; `prepared_videos.jsonl` a line for each copy, with its
-checksum. A copy gets its name before its line, so that what a killed process leaves is at most made again.
+`prepared.json` has the settings and, when finished, the totals; `prepared_videos.jsonl` has one line per copy, with its
+checksum. A copy is renamed before its line is written, so that after a crash at most one copy is made again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from VideoMAE.dataset_tools.programs import write_json
-from VideoMAE.files import clear_leftovers, is_temporary, write_atomically, write_errors_name, write_text
+from VideoMAE import files
 from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder
 from VideoMAE.video.copy_video import Copied
 from VideoMAE.video.reader import VideoInfo
@@ -28,23 +25,24 @@ Entry = dict[str, Any]
 
 
 class PreparedFolder:
-    """A folder of copies that this process alone works in, until `close`."""
+    """A folder of copies, locked by this process until `close`."""
 
     def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
-        """Make the folder, or take it up where it was left.
+        """Creates the folder, or resumes it.
 
-        Raises ValueError when it is of other settings, nothing of ours, or another process works in it.
+        Raises:
+            ValueError: it has other settings or foreign files, or another process uses it.
         """
         self.root, self.identity = root, identity
         refuse_foreign(root, identity)
         hold_folder(root, remedy="choose another DST")
-        refuse_foreign(root, identity)  # another process may have begun it in the meantime
-        clear_leftovers(root)
+        refuse_foreign(root, identity)  # another process may have created it in the meantime
+        files.clear_leftovers(root)
         if not (root / SETTINGS_FILE).is_file():
             self.write_settings(complete=False)
         shutil.rmtree(self.unfinished, ignore_errors=True)
-        with write_errors_name(self.unfinished):
-            self.unfinished.mkdir(exist_ok=True)  # a process left behind may still write in it
+        with files.write_errors_name(self.unfinished):
+            self.unfinished.mkdir(exist_ok=True)  # an orphaned worker process may still write in it
         self.entries: dict[str, Entry] = {}
 
     @property
@@ -55,89 +53,77 @@ class PreparedFolder:
         shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def write_settings(self, *, complete: bool, **totals: Any) -> None:
-        write_json(self.root / SETTINGS_FILE, {**self.identity, "complete": complete, **totals})
+        files.write_json(self.root / SETTINGS_FILE, {**self.identity, "complete": complete, **totals}, indent=4)
 
-    def remember(self, files: Mapping[str, Path]) -> None:
-        """Take over what earlier calls did: copies that are there, of sources that have not changed since."""
-        found = {entry.get("file"): entry for entry in _lines(self.root / JOURNAL)}
-        kept = [found[file] for file, path in files.items() if file in found and self._is_done(found[file], path)]
+    def load_journal(self, sources: Mapping[str, Path]) -> None:
+        """Keeps the copies of earlier runs that are complete and whose sources have not changed."""
+        found = {entry.get("file"): entry for entry in files.read_complete_json_lines(self.root / JOURNAL)}
+        kept = [found[file] for file, path in sources.items() if file in found and self._is_done(found[file], path)]
         self.entries = {entry["file"]: entry for entry in kept}
-        write_text(self.root / JOURNAL, "".join(f"{json.dumps(entry)}\n" for entry in kept))
+        files.write_json_lines(self.root / JOURNAL, kept)
 
     def _is_done(self, entry: Entry, source: Path) -> bool:
         try:
             if (self.root / entry["file"]).stat().st_size != entry["bytes"]:
                 return False
-            stamp = source.stat()
+            status = source.stat()
         except FileNotFoundError:
-            return (self.root / entry["file"]).is_file()  # the source is gone; what it left is whole
+            return (self.root / entry["file"]).is_file()  # the source is gone, its copy is complete
         except (KeyError, OSError):
             return False
-        return [stamp.st_size, stamp.st_mtime_ns] == [entry.get("source_bytes"), entry.get("source_modified_ns")]
+        return [status.st_size, status.st_mtime_ns] == [entry.get("source_bytes"), entry.get("source_modified_ns")]
 
-    def take(self, file: str, copied: Copied) -> None:
-        """Give a finished copy its name, and remember it."""
+    def add(self, file: str, copied: Copied) -> None:
+        """Renames a finished copy to its final name and appends it to the journal."""
         target = self.root / file
-        with write_errors_name(target):
+        with files.write_errors_name(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(copied.temporary, target)
         entry = {"file": file, **copied._asdict()}
         del entry["temporary"]
         entry["info"] = copied.info._asdict()
-        with write_errors_name(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(entry) + "\n")
+        with files.write_errors_name(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(files.json_line(entry))
         self.entries[file] = entry
 
-    def copy_of(self, path: Path) -> None:
-        """Copy a small file, byte by byte, unless it is there already."""
+    def copy_file(self, path: Path) -> None:
+        """Copies a small file unless an equal one exists."""
         target, content = self.root / path.name, path.read_bytes()
         if not target.is_file() or target.read_bytes() != content:
-            write_atomically(target, lambda temporary: temporary.write_bytes(content))
+            files.write_atomically(target, lambda temporary: temporary.write_bytes(content))
 
     def infos(self) -> dict[str, VideoInfo]:
-        """What each copy holds, on its source's time."""
+        """The VideoInfo of each copy."""
         return {file: VideoInfo(**entry["info"]) for file, entry in self.entries.items()}
 
 
 def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
-    """Raise ValueError unless a folder is new, empty, or of just these settings."""
+    """Raises ValueError unless a folder is new, empty, or has these settings."""
     file = root / SETTINGS_FILE
     if file.is_file():
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            theirs = {name: content.get(name) for name in identity}
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(f"{file}: cannot be read as this program's ({error}); choose another DST") from error
-        if theirs != dict(identity):
-            raise ValueError(
-                f"{root} was made {_differences(theirs, identity)}; choose another DST, or delete it first"
-            )
+            content = files.read_json(file)
+        except ValueError as error:
+            raise ValueError(f"{error}; choose another DST, or delete it first") from error
+        saved = {name: content.get(name) for name in identity}
+        if saved != dict(identity):
+            raise ValueError(f"{root} was made {_differences(saved, identity)}; choose another DST, or delete it first")
     elif root.is_dir():
-        others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not is_temporary(path)]
+        others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not files.is_temporary(path)]
         if others:
             raise ValueError(
-                f"{root} holds files that prepare_videos.py did not make ({others[0]}); choose another DST"
+                f"{root} contains files that prepare_videos.py did not make ({others[0]}); choose another DST"
             )
     elif root.exists() or root.is_symlink():
         raise ValueError(f"{root} is not a folder; choose another DST")
 
 
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Where two settings differ: with gop 4, not 8, and crf 21, not 23."""
+def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """The differences between two settings, as "with gop 4, not 8, and with crf 21, not 23"."""
 
     def flat(content: Mapping[str, Any]) -> dict[str, Any]:
         return {**content, **(content.get("settings") or {}), "settings": None}
 
-    before, now = flat(theirs), flat(ours)
+    before, now = flat(saved), flat(current)
     different = [name for name in now if before.get(name) != now[name]]
     return " and ".join(f"with {name} {before.get(name)}, not {now[name]}" for name in different)
-
-
-def _lines(file: Path) -> Iterable[Entry]:
-    """The lines of a journal that are whole."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict):
-                    yield entry

@@ -1,6 +1,6 @@
-"""What a video file holds: its frames' number and times, its size, and whether reading may begin at its key frames.
+"""Opens and indexes video files with PyAV: number and times of the frames, their size, and the random access points.
 
-PyAV opens, counts and indexes; which pixels are decoded by whom stands in decoders.py.
+decoders.py decodes the pixels.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from VideoMAE.video.prepared_copy import CopiedVideo, copied_video
 
 # Without this a playlist named .mp4 could make the demuxer open network addresses.
 DEMUXER_OPTIONS = {"protocol_whitelist": "file"}
-PROGRESSIVE = 1  # FFmpeg's number of this order of fields
+PROGRESSIVE = 1  # FFmpeg's AV_FIELD_PROGRESSIVE
 H264_SLICE, H264_IDR_SLICE = 1, 5
 MAX_HELD_BYTES = 2**28
 
 
 class UnreadableVideoError(ValueError):
-    """A file that cannot be read as a video; `path` says which, `reason` why.
+    """A file that cannot be read as a video.
 
-    The reason may be left out because a DataLoader rebuilds a worker's exception from its text alone.
+    `reason` is optional because a DataLoader rebuilds a worker's exception from its text alone.
     """
 
     def __init__(self, path: str | Path, reason: str = "") -> None:
@@ -44,10 +44,10 @@ class UnreadableVideoError(ValueError):
 
 
 class VideoInfo(NamedTuple):
-    """What a video holds as a player shows it: cut by its edit list, and upright; then what is unusual about the file.
+    """Properties of a video as a player shows it: with its edit list applied, and upright.
 
-    `rotation` is in degrees, `num_overstated` the frames that the container declares and does not hold. `size_bytes`
-    and `modified_ns` tell whether the file has changed since. `later_size` is what `find_later_size` found.
+    `rotation` is in degrees. `num_overstated` counts the frames that the container declares but does not contain.
+    `size_bytes` and `modified_ns` identify the version of the file. `later_size`: see `find_later_size`.
     """
 
     num_frames: int
@@ -63,15 +63,16 @@ class VideoInfo(NamedTuple):
     modified_ns: int = 0
     later_size: str = ""
 
-    def is_of(self, path: str | Path) -> bool:
-        """Whether the file is still the one that this was learned from, by its size and time of change."""
+    def is_current(self, path: str | Path) -> bool:
+        """Whether the file has the size and modification time that it had when it was probed."""
         return (self.size_bytes, self.modified_ns) == _stamp(path)
 
 
 class Packet(NamedTuple):
-    """One compressed frame, in the order of decoding.
+    """One compressed frame, in decoding order.
 
-    `is_entry`: no later frame needs anything before it; the container's key frames may be less than that.
+    `is_entry`: a random access point, after which no frame refers to anything before it. Not every frame that the
+    container marks as a key frame is one.
     """
 
     pts: int | None
@@ -82,8 +83,8 @@ class Packet(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OpenFile:
-    """A file that is open for decoding, and everything that was learned from it."""
+class IndexedFile:
+    """A file that is open for decoding, with its index."""
 
     path: Path
     container: InputContainer
@@ -91,13 +92,13 @@ class OpenFile:
     info: VideoInfo
     packets: list[Packet]
     compressed: list[av.Packet]
-    """The same, for decoding; none of a file larger than MAX_HELD_BYTES."""
+    """The packets' data; empty for a file larger than MAX_HELD_BYTES."""
     copied: CopiedVideo | None
-    """What a prepared copy says of the video that it was made from; `info` is on that one's time."""
+    """For a prepared copy, the video it was made from; `info` then has that video's number of frames and rate."""
 
     @property
     def num_held(self) -> int:
-        """Frames that the file itself holds."""
+        """Number of frames that the file contains."""
         return self.info.num_frames if self.copied is None else len(self.copied.held())
 
     @property
@@ -111,9 +112,9 @@ class OpenFile:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Container and video stream; every failure of demuxer and decoder becomes an UnreadableVideoError."""
+    """Opens a file -> (container, video stream). Demuxer and decoder errors become UnreadableVideoError."""
     try:
-        if Path(path).exists() and not Path(path).is_file():  # reading from a named pipe would wait for ever
+        if Path(path).exists() and not Path(path).is_file():  # reading a named pipe would block
             raise UnreadableVideoError(path, "it is a folder" if Path(path).is_dir() else "it is not a regular file")
         if Path(path).stat().st_size == 0:
             raise UnreadableVideoError(path, "the file is empty")
@@ -133,10 +134,10 @@ def opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def decoded(path: str | Path) -> Iterator[VideoFrame]:
-    """Every frame that a player shows, in order, from the first on.
+    """Decodes every frame that a player shows, in order.
 
     Raises:
-        UnreadableVideoError: says how many could be decoded.
+        UnreadableVideoError: a frame cannot be decoded.
     """
     num_decoded = 0
     with opened(path) as (container, stream):
@@ -150,23 +151,24 @@ def decoded(path: str | Path) -> Iterator[VideoFrame]:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Read a video's index and first frame, which takes milliseconds -> VideoInfo; a prepared copy's as its source.
+    """Reads a video's index and decodes its first frame, in milliseconds -> VideoInfo.
 
-    Raises UnreadableVideoError: no such file, a folder, an empty file, not a video, cut off, no video stream, no
-    frames, a first frame that cannot be decoded. Kinds without an index of their frames are decoded whole.
+    Formats without an index are decoded completely. For a prepared copy, the number of frames and the rate are those
+    of its source.
+
+    Raises:
+        UnreadableVideoError: the file is missing, empty, truncated or not a video, or its first frame is damaged.
     """
     with opened(path) as (container, stream):
         head, first_frame = _read_until_first_frame(path, container.demux(stream))
         return _info(path, stream, [_as_packet(packet, stream) for packet in head], first_frame)
 
 
-def learn(path: str | Path, container: InputContainer, stream: VideoStream, known: VideoInfo | None) -> OpenFile:
-    """What `probe` tells, or what is `known` if that is of this file as it is, and every packet -> OpenFile."""
+def index_file(path: str | Path, container: InputContainer, stream: VideoStream, info: VideoInfo | None) -> IndexedFile:
+    """Reads every packet. `info` is an earlier result of `probe`; the file is probed again if it has changed."""
     demuxed = container.demux(stream)
     head: list[av.Packet] = []
-    if known is not None and known.is_of(path):
-        info = known
-    else:
+    if info is None or not info.is_current(path):
         head, first_frame = _read_until_first_frame(path, demuxed)
         info = _info(path, stream, [_as_packet(packet, stream) for packet in head], first_frame)
     packets, compressed = [], []
@@ -174,23 +176,23 @@ def learn(path: str | Path, container: InputContainer, stream: VideoStream, know
         if packet.size:
             packets.append(_as_packet(packet, stream))
             compressed += [packet] if container.size <= MAX_HELD_BYTES else []
-    return OpenFile(Path(path), container, stream, info, packets, compressed, _copied(path, stream))
+    return IndexedFile(Path(path), container, stream, info, packets, compressed, _copied(path, stream))
 
 
 def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
-    """The first stream that is a film and not a cover picture; the others are not read."""
+    """The first video stream that is not a cover picture; the other streams are discarded."""
     if container.format.name in ("image2", "tty") or container.format.name.endswith("_pipe"):
         raise UnreadableVideoError(path, "it is a picture or a text, not a video")
-    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not films:
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
         raise UnreadableVideoError(path, "it has no video stream")
-    if films[0].codec_context is None:
+    if streams[0].codec_context is None:
         raise UnreadableVideoError(path, "there is no decoder for its video stream")
-    films[0].codec_context.thread_count = 1
+    streams[0].codec_context.thread_count = 1
     for stream in container.streams:
-        if stream.index != films[0].index:
+        if stream.index != streams[0].index:
             stream.discard = Discard.all
-    return films[0]
+    return streams[0]
 
 
 def _is_mp4(stream: VideoStream) -> bool:
@@ -198,33 +200,33 @@ def _is_mp4(stream: VideoStream) -> bool:
 
 
 def _index(stream: VideoStream) -> list:
-    """The mp4's list of samples; empty where that is not the whole: other containers, fragments, older PyAV."""
+    """The mp4's sample table; empty where it is incomplete: other containers, fragmented files, old PyAV."""
     is_whole = stream.frames > 0 and _is_mp4(stream)
     return list(getattr(stream, "index_entries", ())) if is_whole else []
 
 
 def _as_packet(packet: av.Packet, stream: VideoStream) -> Packet:
-    is_entry = packet.is_keyframe and (stream.codec_context.name != "h264" or _begins_anew(packet, stream))
+    is_entry = packet.is_keyframe and (stream.codec_context.name != "h264" or _is_idr(packet, stream))
     return Packet(packet.pts, packet.dts, packet.is_keyframe, is_entry, packet.is_discard)
 
 
-def _begins_anew(packet: av.Packet, stream: VideoStream) -> bool:
-    """Whether an H.264 frame resets the decoder (IDR). Others that a container calls key frames may be the begin of a
-    gradual refresh, or leave later frames that need earlier ones. Unknown layouts count as entries."""
+def _is_idr(packet: av.Packet, stream: VideoStream) -> bool:
+    """Whether an H.264 frame resets the decoder (IDR). Other frames that a container marks as key frames may begin a
+    gradual refresh, or precede frames that refer to earlier ones. Unknown layouts count as IDR."""
     layout = stream.codec_context.extradata
     if not layout or layout[0] != 1:  # no avcC record: start codes in place of lengths, as in MPEG-TS
         return True
-    content, length_bytes, place = memoryview(packet), (layout[4] & 3) + 1, 0
-    while place + length_bytes < len(content):
-        unit_type = content[place + length_bytes] & 31
+    content, length_bytes, offset = memoryview(packet), (layout[4] & 3) + 1, 0
+    while offset + length_bytes < len(content):
+        unit_type = content[offset + length_bytes] & 31
         if unit_type in (H264_SLICE, H264_IDR_SLICE):
             return unit_type == H264_IDR_SLICE
-        place += length_bytes + int.from_bytes(content[place : place + length_bytes], "big")
+        offset += length_bytes + int.from_bytes(content[offset : offset + length_bytes], "big")
     return False
 
 
 def _read_until_first_frame(path: str | Path, demuxed: Iterator[av.Packet]) -> tuple[list[av.Packet], VideoFrame]:
-    """The packets that the decoder takes before it gives its first frame, and that frame."""
+    """The packets up to the first frame, and that frame."""
     packets: list[av.Packet] = []
     try:
         for packet in demuxed:
@@ -239,7 +241,7 @@ def _read_until_first_frame(path: str | Path, demuxed: Iterator[av.Packet]) -> t
 def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame: VideoFrame) -> VideoInfo:
     entries = _index(stream)
     times, num_frames = [entry.timestamp for entry in entries], sum(not entry.is_discard for entry in entries)
-    # A cut before an open group leaves frames that need what was cut away: counted in the index, dropped by decoders.
+    # A cut before an open group leaves frames that refer to removed ones: the index counts them, decoders drop them.
     shown = [packet.pts for packet in head if packet.pts is not None and not packet.is_hidden]
     if not times or not head[0].is_keyframe or min(shown) < (first_frame.pts or 0):
         times = [frame.pts for frame in decoded(path) if frame.pts is not None]
@@ -250,7 +252,7 @@ def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame
     copied = _copied(path, stream)
     if copied is not None:
         if len(copied.held()) != num_frames:
-            raise UnreadableVideoError(path, f"it has {num_frames} of the {len(copied.held())} frames of its copy")
+            raise UnreadableVideoError(path, f"it contains {num_frames} of the {len(copied.held())} frames of the copy")
         num_frames, fps = copied.num_frames, copied.fps
     height, width = _upright_size(first_frame)
     return VideoInfo(
@@ -272,10 +274,10 @@ def _upright_size(frame: VideoFrame) -> tuple[int, int]:
 
 
 def find_later_size(path: str | Path, info: VideoInfo) -> str:
-    """The first size among a video's key frames that is not the first frame's, "128 x 96" (width x height); "" where
-    there is none, or the video is damaged before it."""
+    """The first size among a video's key frames that differs from the first frame's, as "128 x 96" (width x height); ""
+    if there is none before the end or the first damaged frame."""
     with suppress(UnreadableVideoError), opened(path) as (container, stream):
-        if _copied(path, stream) is not None:  # written in one size, with a key frame every few frames
+        if _copied(path, stream) is not None:  # always of one size
             return ""
         stream.codec_context.skip_frame = "NONKEY"
         for height, width in map(_upright_size, container.decode(stream)):
@@ -285,7 +287,7 @@ def find_later_size(path: str | Path, info: VideoInfo) -> str:
 
 
 def _copied(path: str | Path, stream: VideoStream) -> CopiedVideo | None:
-    """What a prepared copy says of its source; None for any other video."""
+    """The source of a prepared copy; None for other videos."""
     try:
         return copied_video(stream.container.metadata)
     except ValueError as error:
@@ -298,7 +300,7 @@ def _stamp(path: str | Path) -> tuple[int, int]:
 
 
 def _mean_fps(times: list[int], time_base: Fraction, declared_fps: Fraction | None) -> float:
-    """The declared rate, which is exact, where the time stamps agree with it to 0.5 %; else the time stamps' rate."""
+    """The declared rate, which is exact, if the time stamps agree with it within 0.5 %; otherwise their mean rate."""
     span_seconds = (max(times) - min(times)) * time_base
     fps = (len(times) - 1) / span_seconds if span_seconds else declared_fps or Fraction(1)
     return float(declared_fps if declared_fps and abs(fps / declared_fps - 1) < 0.005 else fps)

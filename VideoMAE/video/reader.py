@@ -1,9 +1,9 @@
-"""Reading video files: what a file holds (`probe`), and its frames at any indices (`Video`).
+"""Reading of video files: `probe` returns a file's properties, `Video` its frames at any indices.
 
-Frame `i` is the i-th frame that a player shows, whatever decodes it. decord (H.264), torchcodec and PyAV read the
-ordinary kind alike: an mp4 with 8-bit 4:2:0 pixels, upright, every sample shown, closed groups of pictures. On other
-kinds decord 0.6 silently returns wrong frames, so they are recognised on opening, and PyAV decodes them. A prepared
-copy (prepared_copy.py) answers as the video that it was made from.
+Frame `i` is the i-th frame that a player shows, with every decoder. decord 0.6 silently returns wrong frames for all
+but ordinary files: H.264 in mp4 with 8-bit 4:2:0 pixels, upright, every sample shown, closed groups of pictures. Other
+files are recognised on opening, and PyAV decodes them. A prepared copy (prepared_copy.py) has the frame numbers of its
+source.
 """
 
 from __future__ import annotations
@@ -15,45 +15,47 @@ from pathlib import Path
 
 import numpy as np
 
-from VideoMAE.video.container import OpenFile, Packet, UnreadableVideoError, VideoInfo, learn, opened, probe
+from VideoMAE.video.container import IndexedFile, Packet, UnreadableVideoError, VideoInfo, index_file, opened, probe
 from VideoMAE.video.decoders import (
     DecoderName,
     DecordSource,
     PyAVSource,
     SequentialSource,
     Source,
-    TorchcodecSource,
     require_decoder,
 )
 
 __all__ = ["DecoderName", "UnreadableVideoError", "Video", "VideoInfo", "VideoOpener", "probe", "require_decoder"]
 
 
-# decord keeps time stamps in 32 bits and may never return when one is larger (its issue 269, pull request 341).
+# decord stores time stamps in 32 bits and may hang when one is larger (its issue 269, pull request 341).
 MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
-# Codecs whose decoding may begin at every entry of closed groups.
+# Codecs that can be decoded from every entry if all groups of pictures are closed.
 CODECS_WITH_ENTRIES = ("h264", "hevc", "vp9", "av1", "libdav1d", "mpeg4")
 
 
 @dataclass(frozen=True)
 class VideoOpener:
-    """Opens videos with one decoder, sparing what a check of the dataset has learned: `infos`, by path."""
+    """Opens videos with one decoder; `infos` by path, from a check of the dataset, saves probing them again."""
 
     decoder: DecoderName = "decord"
     infos: Mapping[str, VideoInfo] = field(default_factory=dict)
 
     def __call__(self, path: str | Path, *, size: tuple[int, int] | None = None) -> Video:
-        return Video(path, size=size, decoder=self.decoder, known=self.infos.get(str(path)))
+        return Video(path, size=size, decoder=self.decoder, info=self.infos.get(str(path)))
 
 
 class Video:
-    """An open video; close it, or use it as a context manager.
+    """An open video; close it, or use it as a context manager. Decodes on one thread; not for sharing among processes.
 
-    `size` is (height, width): frames are squashed to it while decoding (bilinear). Without it they have the first
-    frame's size, to which later frames of another size are scaled. `decoder` decodes where it gives
-    the right frames, PyAV elsewhere. `known` is what `probe` said: if the file has not changed since, its first frame
-    is not decoded once more. Raises UnreadableVideoError as `probe` does. One decoding thread: the data
-    loader's workers are the parallelism. Not for sharing between processes.
+    Args:
+        size: (height, width) to which frames are scaled while decoding, bilinear, without keeping the aspect ratio.
+            None: the first frame's size, to which later frames of another size are scaled.
+        decoder: used for files that it decodes correctly, PyAV for others.
+        info: an earlier result of `probe`; if the file has not changed since, it is not probed again.
+
+    Raises:
+        UnreadableVideoError: as `probe`.
     """
 
     def __init__(
@@ -62,12 +64,12 @@ class Video:
         *,
         size: tuple[int, int] | None = None,
         decoder: DecoderName = "decord",
-        known: VideoInfo | None = None,
+        info: VideoInfo | None = None,
     ) -> None:
         self.path = Path(path)
         self._closing = ExitStack()
         with ExitStack() as stack:
-            file = learn(path, *stack.enter_context(opened(path)), known)
+            file = index_file(path, *stack.enter_context(opened(path)), info)
             self._source: Source | None = open_source(decoder, file, size)
             if isinstance(self._source, PyAVSource):
                 self._closing = stack.pop_all()
@@ -82,79 +84,84 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Free the decoder; closing twice is harmless."""
+        """Frees the decoder; may be called twice."""
         self._source = None
         self._closing.close()
 
     @property
     def frames_held(self) -> np.ndarray:
-        """The frames that the file holds: all of them, but in a prepared copy that has fewer. -> (M,) int64"""
+        """The indices of the frames that the file contains: all, except in a prepared copy. -> (M,) int64"""
         return np.arange(self.num_frames) if self._copied is None else self._copied.held()
 
     def frames_at(self, indices: np.ndarray) -> np.ndarray:
-        """RGB frames at (T,) integer indices, in any order and with repeats -> (T, H, W, 3) uint8.
+        """RGB frames at (T,) indices in any order, repeats allowed -> (T, H, W, 3) uint8.
 
-        Each distinct frame is decoded once. Raises ValueError for an index outside 0 to num_frames - 1, and
-        UnreadableVideoError when a frame cannot be decoded: no other frame ever stands in for it.
+        Each distinct frame is decoded once.
+
+        Raises:
+            ValueError: an index is outside 0 to num_frames - 1.
+            UnreadableVideoError: a frame cannot be decoded; it is never replaced by another one.
         """
-        source, wanted = self._wanted(indices)
-        if not len(wanted):
+        positions = self.positions_in_file(indices)
+        if not len(positions):
             return np.empty((0, *self._size, 3), np.uint8)
-        distinct, places = np.unique(wanted, return_inverse=True)
-        frames = source.read(distinct)
-        return frames if np.array_equal(distinct, wanted) else frames[places]
+        distinct, inverse = np.unique(positions, return_inverse=True)
+        frames = self._opened_source().read(distinct)
+        return frames if np.array_equal(distinct, positions) else frames[inverse]
 
     def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """RGB frames at rising indices one after the other -> (H, W, 3) uint8 each.
+        """RGB frames at sorted indices, one after the other -> (H, W, 3) uint8 each.
 
-        The video is decoded once, and few frames are held at a time. Raises as `frames_at` does.
+        The video is decoded once, with few frames in memory. Raises as `frames_at`.
         """
-        source, wanted = self._wanted(indices)
-        distinct, repeats = np.unique(wanted, return_counts=True)
-        for frame, times in zip(source.iterate(distinct), repeats, strict=True):
+        distinct, repeats = np.unique(self.positions_in_file(indices), return_counts=True)
+        for frame, times in zip(self._opened_source().iterate(distinct), repeats, strict=True):
             for _ in range(times):
                 yield frame
 
-    def _wanted(self, indices: np.ndarray) -> tuple[Source, np.ndarray]:
-        """The source, and the places in the file of the frames asked for. -> (T,) int64"""
-        if self._source is None:
-            raise ValueError(f"video {self.path} is closed")
+    def positions_in_file(self, indices: np.ndarray) -> np.ndarray:
+        """The positions of the frames at (T,) indices in the file, which differ only in a prepared copy. -> (T,) int64
+
+        Raises as `frames_at`.
+        """
         wanted = np.asarray(indices, dtype=np.int64)
         wrong = wanted[(wanted < 0) | (wanted >= self.num_frames)]
         if len(wrong):
-            raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong.min()} was asked for")
-        if self._copied is not None:
-            try:
-                wanted = self._copied.places(wanted)
-            except ValueError as error:
-                raise UnreadableVideoError(self.path, str(error)) from error
-        return self._source, wanted
+            raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong.min()} was requested")
+        if self._copied is None:
+            return wanted
+        try:
+            return self._copied.positions(wanted)
+        except ValueError as error:
+            raise UnreadableVideoError(self.path, str(error)) from error
+
+    def _opened_source(self) -> Source:
+        if self._source is None:
+            raise ValueError(f"video {self.path} is closed")
+        return self._source
 
 
-def open_source(decoder: DecoderName, file: OpenFile, wanted_size: tuple[int, int] | None) -> Source:
-    """The decoder asked for where it gives this file's frames as they are, else PyAV: from key frames on where that is
-    safe, else from the first frame on. The frames are the same to the bit whatever is asked for.
+def open_source(decoder: DecoderName, file: IndexedFile, wanted_size: tuple[int, int] | None) -> Source:
+    """The requested decoder if it decodes this file correctly, otherwise PyAV: from key frames where that is safe, else
+    from the first frame. The frames are bit-identical with every decoder.
 
     Raises:
         ValueError: the decoder is not installed.
-        UnreadableVideoError: it cannot open a file that it should be able to open.
+        UnreadableVideoError: the decoder cannot open the file.
     """
     require_decoder(decoder)
     size = wanted_size or (file.info.height, file.info.width)
-    if file.copied is not None and has_entries(file):  # the quickest by far on so short groups
+    if file.copied is not None and has_entries(file):  # by far the fastest for short groups
         return PyAVSource(file, size)
-    source: DecordSource | TorchcodecSource | None = None
-    if decoder == "decord" and is_for_decord(file):
+    if decoder == "decord" and is_supported_by_decord(file):
         source = DecordSource(file.path, size, scales=wanted_size is not None)
-    elif decoder == "torchcodec" and is_plain(file) and wanted_size is None:
-        source = TorchcodecSource(file.path, size)
-    if source is not None and source.num_frames == file.num_held:
-        return source
+        if source.num_frames == file.num_held:
+            return source
     return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
 
 
-def has_entries(file: OpenFile) -> bool:
-    """Whether frames can be decoded from the entry before them on."""
+def has_entries(file: IndexedFile) -> bool:
+    """Whether frames can be decoded from the preceding entry."""
     return (
         file.is_mp4
         and file.info.codec in CODECS_WITH_ENTRIES
@@ -164,26 +171,23 @@ def has_entries(file: OpenFile) -> bool:
     )
 
 
-def is_plain(file: OpenFile) -> bool:
-    """The kind that every decoder reads alike: an upright mp4 of one film with 8-bit 4:2:0 pixels, closed groups of
-    pictures and every sample shown."""
+def is_supported_by_decord(file: IndexedFile) -> bool:
+    """Whether decord 0.6 returns the requested frames: an upright H.264 mp4 with one video stream, 8-bit 4:2:0 pixels,
+    closed groups of pictures and every sample shown."""
+    latest = max((packet.pts or 0 for packet in file.packets), default=0)
     return (
-        file.info.pixel_format in ("yuv420p", "yuvj420p")  # decord, 10 bits: wrong colours
-        and len(file.container.streams.video) == 1  # several: decord picks one by itself
-        and not file.info.rotation  # decord, 90 degrees: a fourth channel, and batches fail
-        and has_entries(file)  # decord, edit lists: shifted frames, the last one repeated
-        and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # decord, open groups: shifted frames
+        file.info.codec == "h264"
+        and file.info.pixel_format in ("yuv420p", "yuvj420p")  # 10 bits: wrong colours
+        and len(file.container.streams.video) == 1  # otherwise decord selects one by itself
+        and not file.info.rotation  # 90 degrees: a fourth channel, which breaks batches
+        and has_entries(file)  # edit lists: shifted frames, the last one repeated
+        and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # open groups: shifted frames
+        and latest <= MAX_TIMESTAMP_OF_DECORD
     )
 
 
-def is_for_decord(file: OpenFile) -> bool:
-    """Whether decord 0.6 returns the frames asked for."""
-    latest = max((packet.pts or 0 for packet in file.packets), default=0)
-    return is_plain(file) and file.info.codec == "h264" and latest <= MAX_TIMESTAMP_OF_DECORD
-
-
 def has_closed_groups(packets: list[Packet]) -> bool:
-    """Whether every entry parts the packets: those decoded before it are shown before it, those after it after it."""
+    """Whether every entry separates the packets: those decoded before it are also shown before it."""
     group_start, latest = None, -1
     for packet in packets:
         if packet.pts is None or packet.dts is None:

@@ -1,4 +1,4 @@
-"""Video files among what a user names: files as they are, folders searched through."""
+"""Search for video files in files and folders given by a user."""
 
 import os
 from collections.abc import Iterable
@@ -12,16 +12,16 @@ VIDEO_SUFFIXES = frozenset([
 
 
 class FoundVideos(NamedTuple):
-    """Videos in the order of what was named, those of a folder sorted by path; `num_ignored` counts other files."""
+    """Videos in the order of the sources, those of a folder sorted by path; `num_ignored` counts other files."""
 
     paths: list[Path]
     num_ignored: int
 
 
 def find_videos(sources: Iterable[Path]) -> FoundVideos:
-    """The videos in folders, by suffix and at any depth, and every file that is named itself, whatever it is called.
+    """The videos in folders, by suffix and at any depth; a source that is not a folder counts as a video.
 
-    A path that does not exist counts as a video, for its reader to say so. Links to folders are not followed.
+    Missing files are included, so that reading them reports the error. Links to folders are not followed.
 
     Raises:
         ValueError: a folder cannot be read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
@@ -28,10 +29,8 @@ from VideoMAE.augment.random_erasing import erase
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
 from VideoMAE.data.vce import TrainDataset
 from VideoMAE.data.watched_loader import WatchedLoader
-from VideoMAE.dataset_tools.loader_datasets import open_subject
-from VideoMAE.dataset_tools.loader_parts import Stopwatch, Window, decode_bare, endless_batches, stored, told_apart
-from VideoMAE.dataset_tools.loader_report import growth, held_line
-from VideoMAE.dataset_tools.loader_workers import measure_soak
+from VideoMAE.dataset_tools.benchmark_loader import open_benchmark
+from VideoMAE.dataset_tools.loader_timing import Window, decode_windows, endless_keys, reading_timed
 from VideoMAE.video.reader import Video
 
 COMMON_FLAGS = ("--batch_size", "1", "--device", "cpu")
@@ -67,9 +66,9 @@ class ByTheBook(TrainTransform):
         return erase(clip.flip(-1) if draw.flip else clip, draw.erased, mode=self.random_erasing.mode)
 
 
-def loader_of(root: Path, mode: Any, *flags: str, num_workers: int = 0) -> WatchedLoader:
+def loader_of(root: Path, mode: Any, *flags: str) -> WatchedLoader:
     """The run's own loader."""
-    return open_subject(root, mode, flags, max_videos=1000).make_loader(num_workers)
+    return open_benchmark(root, mode, flags, max_videos=1000).loader(0)
 
 
 def by_the_book(exact: WatchedLoader) -> TrainDataset:
@@ -83,7 +82,7 @@ def by_the_book(exact: WatchedLoader) -> TrainDataset:
 
 def first_keys(loader: WatchedLoader, count: int) -> list[Any]:
     """The keys of the first items that the loader makes."""
-    batches = endless_batches(loader.sampler)
+    batches = endless_keys(loader.sampler)
     return [next(batches)[0] for _ in range(count)]
 
 
@@ -92,9 +91,9 @@ def windows_of(loader: WatchedLoader, keys: Sequence[Any]) -> list[list[Window]]
     found = []
     for key in keys:
         windows: list[Window] = []
-        with told_apart(Stopwatch(), windows):
+        with reading_timed(defaultdict(float), windows):
             _ = loader.dataset[key]
-        found.append([stored(window) for window in windows])
+        found.append(windows)
     return found
 
 
@@ -102,11 +101,6 @@ def frames_of(windows: Sequence[Window]) -> np.ndarray:
     (window,) = windows
     with Video(window.path) as video:
         return video.frames_at(window.indices)
-
-
-def decode_all_bare(windows: Sequence[Window]) -> None:
-    for window in windows:
-        decode_bare(window)
 
 
 def in_turn(function: Callable[[Any], Any], values: Sequence[Any]) -> Callable[[], Any]:
@@ -140,8 +134,8 @@ def training_rows(root: Path, copy: Path, *, repeats: int) -> list[Row]:
             "by the book": in_turn(by_the_book(exact).__getitem__, keys),
             "pixels, fused": in_turn(lambda drawn: transform(drawn[1], np.random.default_rng(drawn[0])), frames),
             "copy, fused": in_turn(prepared.dataset.__getitem__, keys),
-            "bare decoding": in_turn(decode_all_bare, windows),
-            "bare decoding of the copy": in_turn(decode_all_bare, windows_of(prepared, keys)),
+            "bare decoding": in_turn(decode_windows, windows),
+            "bare decoding of the copy": in_turn(decode_windows, windows_of(prepared, keys)),
         },
         repeats=repeats,
     )
@@ -168,8 +162,8 @@ def preference_rows(root: Path, copy: Path, *, repeats: int) -> list[Row]:
         {
             "originals": in_turn(originals.dataset.__getitem__, keys),
             "copy": in_turn(prepared.dataset.__getitem__, keys),
-            "bare decoding": in_turn(decode_all_bare, windows_of(originals, keys)),
-            "bare decoding of the copy": in_turn(decode_all_bare, windows_of(prepared, keys)),
+            "bare decoding": in_turn(decode_windows, windows_of(originals, keys)),
+            "bare decoding of the copy": in_turn(decode_windows, windows_of(prepared, keys)),
         },
         repeats=repeats,
     )
@@ -187,7 +181,7 @@ def test_rows(root: Path, *, repeats: int) -> list[Row]:
     seconds = time_interleaved(
         {
             "2 x 3 views": in_turn(loader.dataset.__getitem__, keys),
-            "bare decoding": in_turn(decode_all_bare, windows),
+            "bare decoding": in_turn(decode_windows, windows),
         },
         repeats=repeats,
     )
@@ -197,15 +191,6 @@ def test_rows(root: Path, *, repeats: int) -> list[Row]:
     return [
         Row("test video / one decode of its frames", ratio, 1.2, per_second(seconds, "bare decoding"), at_most=True)
     ]
-
-
-def memory_rows(folder: Path, num_items: int) -> list[Row]:
-    """A worker that reads thousands of short small films: what leaks does so at each opening and each clip."""
-    root = make_footage(folder, num_films=8, seconds=3, width=160, height=120).vce
-    loader = loader_of(root, "train", *VCE_FLAGS, "--batch_size", "4", "--input_size", "112", num_workers=1)
-    looks = measure_soak(loader, num_items=num_items, say=lambda held: say(held_line(held)))
-    what = f"memory of a worker, item {looks[-1].num_items} / item {looks[0].num_items}"
-    return [Row(what, 1 + growth(looks), 1.05, f"{looks[0].memory_mb:.0f} MB", at_most=True)]
 
 
 def prepare(source: Path, copy: Path, *flags: str) -> Path:
@@ -225,14 +210,13 @@ def some_of(sample: Path, folder: Path, num_videos: int) -> Footage:
     return Footage(folder / "vce_dataset", folder / "v2v_dataset")
 
 
-def main(*, repeats: int = 24, num_films: int = 6, sample: Path | None = None, soak: int = 5000) -> None:
-    """Time what belongs together in turn, on one thread; then run a worker.
+def main(*, repeats: int = 24, num_films: int = 6, sample: Path | None = None) -> None:
+    """Time the functions of each group in turn, on one thread.
 
     Args:
         repeats: timed calls of each.
         num_films: films of the kind that both datasets hold.
         sample: folder that data_prep/make_sample.py has made; 10 times as many of its videos take the films' place.
-        soak: items of the worker; 0 leaves that out.
     """
     use_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -242,7 +226,6 @@ def main(*, repeats: int = 24, num_films: int = 6, sample: Path | None = None, s
         rows = training_rows(films.vce, prepare(films.vce, folder / "vce_copy"), repeats=repeats)
         rows += preference_rows(films.v2v, prepare(films.v2v, folder / "v2v_copy"), repeats=repeats)
         rows += test_rows(films.vce, repeats=repeats)
-        rows += memory_rows(folder / "short", soak) if soak else []
     say("\n| what | target | measured | floor |\n|---|---|---|---|")
     for row in rows:
         say(row.line())

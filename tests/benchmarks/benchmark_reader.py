@@ -8,14 +8,12 @@ python tests/benchmarks/benchmark_reader.py --soak 5000 --decoder pyav
 from __future__ import annotations
 
 import gc
-import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 from statistics import mean, median
-from typing import Literal
 
 import av
 import decord
@@ -62,7 +60,7 @@ def windows(info: VideoInfo, kind: str) -> list[np.ndarray]:
 
 
 def read(path: Path, decoder: DecoderName, known: VideoInfo, indices: Iterator[np.ndarray]) -> np.ndarray:
-    with Video(path, decoder=decoder, known=known) as video:
+    with Video(path, decoder=decoder, info=known) as video:
         return video.frames_at(next(indices))
 
 
@@ -88,7 +86,7 @@ def compare(path: Path, decoders: list[DecoderName], repeats: int) -> None:
     }
     for name in decoders:
         opens[f"{name}, unknown file"] = lambda name=name: Video(path, decoder=name).close()
-        opens[f"{name}, checked file"] = lambda name=name: Video(path, decoder=name, known=known).close()
+        opens[f"{name}, checked file"] = lambda name=name: Video(path, decoder=name, info=known).close()
     say_table("opening", opens, repeats)
     for kind in ("stride 4", "4 fps", "evenly spaced"):
         drawn = windows(known, kind)
@@ -116,7 +114,7 @@ def watch(path: Path, num_opens: int, decoder: DecoderName) -> None:
     known, rng = probe(path), np.random.default_rng(0)
     held: list[float] = []
     for number in range(1, num_opens + 1):
-        with Video(path, decoder=decoder, known=known) as video:
+        with Video(path, decoder=decoder, info=known) as video:
             video.frames_at(random_window(video.num_frames, clip_len=4, stride=4, rng=rng))
         if number % WATCH_EVERY == 0:
             gc.collect()
@@ -126,7 +124,7 @@ def watch(path: Path, num_opens: int, decoder: DecoderName) -> None:
     say(f"{decoder}: memory at the end / at {WATCH_EVERY}: {100 * (held[-1] / held[0] - 1):+.1f} %")
 
 
-def main(*, repeats: int = 20, soak: int = 0, decoder: Literal["decord", "torchcodec", "pyav"] = "decord") -> None:
+def main(*, repeats: int = 20, soak: int = 0, decoder: DecoderName = "decord") -> None:
     """Time all in turn, on one thread.
 
     Args:
@@ -136,8 +134,6 @@ def main(*, repeats: int = 20, soak: int = 0, decoder: Literal["decord", "torchc
     """
     use_threads(1)
     decoders: list[DecoderName] = ["decord", "pyav"]
-    if importlib.util.find_spec("torchcodec"):
-        decoders.insert(1, "torchcodec")
     with tempfile.TemporaryDirectory() as folder:
         if soak:
             watch(write_film(Path(folder) / "film.mp4", seconds=SOAK_SECONDS), soak, decoder)

@@ -196,7 +196,7 @@ def test_a_v2v_head_that_got_a_bias_in_transformers_keeps_it_and_says_so(
     save_file({**weights, "classifier.bias": torch.tensor([0.25])}, tmp_path / "folder/model.safetensors")
     capsys.readouterr()
     converted(tmp_path / "folder", tmp_path / "back.pth")
-    assert "the head has got a bias since it left V2V" in capsys.readouterr().out
+    assert "the head has a non-zero bias, which V2V's network does not have" in capsys.readouterr().out
     assert weights_of(tmp_path / "back.pth")["head.bias"].tolist() == [0.25]
 
 
@@ -232,7 +232,7 @@ def test_a_run_folder_and_a_last_checkpoint_become_weights_only(
     assert equal(content["model"], best["model"])
     capsys.readouterr()
     converted(run / "checkpoint-last.pth", tmp_path / "ema.pth", "--model_key", "model_ema")
-    assert "left out: backend" in capsys.readouterr().out
+    assert "omitted: backend" in capsys.readouterr().out
     assert equal(weights_of(tmp_path / "ema.pth"), ema)
 
 
@@ -325,15 +325,15 @@ def bad(kind: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("page", "source.pth: a web page, titled 'Quota exceeded', not weights"),
+        ("page", "source.pth: a web page titled 'Quota exceeded', not weights"),
         ("cut safetensors", "model.safetensors: truncated or damaged"),
-        ("empty folder", "nothing: no checkpoint: neither"),
-        ("no bias", "source.pth: lacks 1 weights: blocks.2.attn.q_bias"),
-        ("nan", "source.pth: 1 values are not finite, in blocks.1.norm1.bias"),
+        ("empty folder", "nothing: not a checkpoint: expected"),
+        ("no bias", "source.pth: 1 missing weight: blocks.2.attn.q_bias"),
+        ("nan", "source.pth: 1 non-finite value in blocks.1.norm1.bias"),
         ("positions", "learned positions .* have no counterpart"),
         ("layer scale", "gamma_1 has no counterpart"),
-        ("size", "width 48 is of no known size; pass --num_heads"),
-        ("foreign", "holds foreign 1 weights: blocks.0.attn.relative_position"),
+        ("size", "unknown number of attention heads of a ViT of width 48; pass --num_heads"),
+        ("foreign", "1 unexpected weight: blocks.0.attn.relative_position"),
         ("suffix", "out.pth: --to huggingface writes a folder"),
     ],
 )
@@ -355,14 +355,14 @@ def test_what_is_there_already_stays_unless_overwrite(tmp_path: Path, capsys: py
     for target in (tmp_path / "folder", tmp_path / "file.pth"):
         converted(source, target)
         assert main([str(source), str(target)]) == 1
-        assert "is there already" in capsys.readouterr().err
+        assert "exists already" in capsys.readouterr().err
         converted(source, target, "--overwrite")
     run = tmp_path / "run"  # a run's output has a config.json too
     run.mkdir()
     (run / "config.json").write_text("{}")
     (run / "log.txt").write_text("dear")
     assert main([str(source), str(run), "--overwrite"]) == 1
-    assert "is left alone" in capsys.readouterr().err
+    assert "was not replaced" in capsys.readouterr().err
     assert (run / "log.txt").read_text() == "dear"
 
 
@@ -391,4 +391,4 @@ def test_it_runs_from_any_folder_beside_our_own_inspect_and_reports_json(tmp_pat
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["ok"], report["source_kind"], report["target_form"]) == (True, "ours", "huggingface")
-    assert "equal bit for bit" in done.stderr
+    assert "verified bit for bit" in done.stderr

@@ -174,7 +174,7 @@ def test_what_is_served_arrives_under_the_published_names_and_is_recorded_and_le
     assert {key: recorded[key] for key in known} == known
     asked = len(site.asked)
     status, report, _ = download(name)
-    assert (status, report["status"]) == (0, "is there already, and whole")
+    assert (status, report["status"]) == (0, "exists already, verified")
     assert len(site.asked) == asked
 
 
@@ -209,7 +209,7 @@ def test_a_killed_download_leaves_no_weights_and_the_next_call_goes_on_where_it_
     _, said = process.communicate()
     if name == "hub":
         assert process.returncode == 1
-        assert b"error: stopped; the same command goes on" in said
+        assert b"error: stopped; repeat the command to resume" in said
     assert files(tmp_path / "out") == {f".download-{name}"}
     site.asked.clear()
     status, _, err = download(name)
@@ -237,7 +237,7 @@ def test_a_page_under_the_hub_s_own_headers_is_recognised(
     site.content["/group/tiny/resolve/main/model.safetensors"] = PAGE
     status, report, _ = download("hub")
     assert (status, files(tmp_path / "out")) == (1, set())
-    assert ".safetensors: a web page, titled 'Too many users', not weights" in report["problem"]
+    assert ".safetensors: a web page titled 'Too many users', not weights" in report["problem"]
 
 
 @pytest.mark.parametrize("name", ["drive", "hub"])
@@ -250,8 +250,8 @@ def test_weights_that_are_not_what_the_catalogue_promises_never_get_the_name(
     model = pretraining_network()
     expected = {
         "cut": "truncated or damaged",
-        "nan": "1 values are not finite, in encoder.blocks.0.norm1.weight",
-        "other": "depth is 1, the catalogue says 2: another network",
+        "nan": "1 non-finite value in encoder.blocks.0.norm1.weight",
+        "other": "depth is 1, expected 2: another network",
         "malicious": "refused: the pickle holds posix.system" if name == "drive" else "truncated or damaged",
     }[kind]
     if kind == "cut":
@@ -311,10 +311,10 @@ def test_drive_s_own_way_gives_weights_or_says_that_a_page_came(
             monkeypatch.setenv(key, value)
         status, report, _ = download("drive")
     if kind == "weights":
-        assert (status, report["status"]) == (0, "downloaded and whole")
+        assert (status, report["status"]) == (0, "downloaded, verified")
     else:
         assert status == 1
-        assert f"Google Drive answers with a web page in place of the file (quota, login): {said}" in report["problem"]
+        assert f"Google Drive returned a web page instead of the file (quota, login): {said}" in report["problem"]
         assert f"open https://drive.google.com/file/d/{'1' * 33}/view in a browser" in report["problem"]
 
 
@@ -323,8 +323,8 @@ def test_another_size_or_checksum_than_the_recorded_one_is_refused(
 ) -> None:
     size = len(site.content["/drive"])
     for changes, said in (
-        ({"size_bytes": size + 1}, f"size_bytes is {size}, the catalogue says {size + 1}"),
-        ({"size_bytes": size, "sha256": "0" * 64}, f"the catalogue says {'0' * 64}"),
+        ({"size_bytes": size + 1}, f"size_bytes is {size}, expected {size + 1}"),
+        ({"size_bytes": size, "sha256": "0" * 64}, f"expected {'0' * 64}"),
     ):
         (tmp_path / "other").mkdir(exist_ok=True)
         status, report, _ = download("drive", catalogue=catalogue(tmp_path / "other", site, weights, **changes))
@@ -337,7 +337,7 @@ def test_a_damaged_file_that_is_there_already_is_named_and_kept(tmp_path: Path, 
     (tmp_path / "out/drive.pth").write_bytes(b"my own notes")
     status, report, _ = download("drive")
     assert status == 1
-    assert "It was there already: move it away to download it again" in report["problem"]
+    assert "The file existed already: move it away to download it again" in report["problem"]
     assert (tmp_path / "out/drive.pth").read_bytes() == b"my own notes"
 
 
@@ -354,13 +354,13 @@ def test_without_a_way_to_the_server_the_reason_and_the_steps_by_hand_are_said(
     path = catalogue(tmp_path, site, weights)
     status, report, _ = download("drive", catalogue=path)
     assert status == 1
-    assert f"{nobody}/drive: cannot be reached: Connection refused. By hand: open {nobody}" in report["problem"]
+    assert f"{nobody}/drive: cannot be reached: Connection refused. Manual download: open {nobody}" in report["problem"]
     assert f"save the file as {tmp_path}/out/drive.pth and run" in report["problem"]
     monkeypatch.setenv("HF_ENDPOINT", nobody)
     status, report, _ = download("hub")
     assert status == 1
     assert f"{nobody}/group/tiny/resolve/main/model.safetensors: cannot be reached: Conn" in report["problem"]
-    assert "By hand: get https://huggingface.co/group/tiny/resolve/main/model.safetensors" in report["problem"]
+    assert "Manual download: get https://huggingface.co/group/tiny/resolve/main/model.safetensors" in report["problem"]
 
 
 def test_the_shipped_catalogue_lists_the_published_sources_from_any_folder(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_readable_report_has_a_line_for_all_blocks_alike_and_one_each_with_n
     assert main([str(tmp_path / "file.pth")]) == 0
     text = capsys.readouterr().out
     assert "a fine-tuned checkpoint in the published form" in text
-    assert "vit_micro_patch16_224: width 128, 4 blocks, patches of 2x16x16, 1 outputs without bias" in text
+    assert "vit_micro_patch16_224: width 128, 4 blocks, patches of 2x16x16, 1 output without bias" in text
     lines = {tuple(line.split(maxsplit=1)) for line in text.splitlines() if line}
     assert ("optimizer", "4 tensors, not shown") in lines
     assert ("blocks.0-3.attn.qkv.weight", "(384, 128)               float32") in lines
@@ -106,7 +106,7 @@ def test_values_that_are_not_finite_are_named_and_make_the_status_1(
     torch.save({"model": state}, tmp_path / "broken.pth")
     found = report(tmp_path / "broken.pth", capsys, status=1)
     assert found["not_finite"] == {"blocks.1.norm2.bias": 3}
-    assert found["problem"].endswith("broken.pth: 3 values are not finite, in blocks.1.norm2.bias")
+    assert found["problem"].endswith("broken.pth: 3 non-finite values in blocks.1.norm2.bias")
 
 
 def test_weights_of_another_network_are_shown_as_no_videomae(
@@ -133,7 +133,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("page.pth", b"\n<html><head><title>Sign in</title></head>", "page.pth: a web page, titled 'Sign in', not"),
+        ("page.pth", b"\n<html><head><title>Sign in</title></head>", "page.pth: a web page titled 'Sign in', not"),
         ("page.safetensors", b"<!doctype html>", "page.safetensors: a web page, not weights"),
         ("empty.pth", b"", "empty.pth: truncated or damaged"),
         ("short.safetensors", b"\x10\0\0\0\0\0\0\0{}", "short.safetensors: truncated or damaged"),

@@ -48,7 +48,7 @@ def test_an_entry_has_the_published_form_and_the_container_agrees(tmp_path: Path
 
 def test_ntsc_rates_are_exact_fractions() -> None:
     info = VideoInfo(300, 30000 / 1001, 48, 64, "h264", 10.01)
-    assert build_metadata.describe(info, "videos/a.mp4")["frame_rate"] == "30000/1001"
+    assert build_metadata.metadata_entry(info, "videos/a.mp4")["frame_rate"] == "30000/1001"
 
 
 def test_bad_files_are_named_and_the_rest_is_written(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_bad_files_are_named_and_the_rest_is_written(tmp_path: Path) -> None:
     assert not report["fine"]
     for file, reason in report["unreadable"].items():
         assert f"unreadable: {file}: {reason}\n" in done.stdout
-    assert f"2 videos, {len(video_files.BAD_VIDEOS)} unreadable ones left out" in done.stdout
+    assert f"2 videos, {len(video_files.BAD_VIDEOS)} unreadable and left out" in done.stdout
 
 
 def test_another_metadata_json_is_kept_unless_told_otherwise(tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ from vce_files import make_vce_folder
 from VideoMAE.data.exclusion import read_excluded
 from VideoMAE.data.v2v import Pair
 from VideoMAE.dataset_tools import build_metadata as build_metadata_module
-from VideoMAE.dataset_tools.check_dataset import Settings, check_dataset, find_kind
-from VideoMAE.dataset_tools.check_report import KINDS
-from VideoMAE.dataset_tools.comparison_checks import circles
-from VideoMAE.dataset_tools.label_checks import top_k_fault
+from VideoMAE.dataset_tools.check_dataset import Settings, check_dataset
+from VideoMAE.dataset_tools.label_checks import KINDS, cycles, top_k_fault
+from VideoMAE.dataset_tools.read_labels import kind_of
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
 Found = Counter[tuple[str, tuple[str, ...]]]
@@ -196,9 +195,9 @@ def test_a_sound_dataset_is_fine_and_its_oddities_are_said(sound_vce: Path) -> N
         "one frame",
         "181 x 99",
         "rotated by 90",
-        "declares 20 frames more than the 26",
+        "declares 20 more frames than its 26",
         "yuv420p10le",
-        "changes its size to 128 x 96, which is read as 64 x 48",
+        "changes its size to 128 x 96, read as 64 x 48",
     ):
         assert text in said
     assert "train_labels.json: 30 videos, the published file has 50,000" in said
@@ -256,7 +255,7 @@ def test_a_second_check_reads_only_what_has_changed(sound_vce: Path, tmp_path: P
         (lambda file: write(file, []), "malformed_file", "expected a JSON object, found list"),
         (lambda file: os.truncate(file, 0), "malformed_file", "expected a JSON object, the file is empty"),
         (lambda file: os.truncate(file, 99), "malformed_file", "not valid JSON (truncated?)"),
-        (lambda file: file.write_text('{"1": 1, "1": 2}'), "duplicate_key", "'1' stands twice"),
+        (lambda file: file.write_text('{"1": 1, "1": 2}'), "duplicate_key", "duplicate key '1'"),
     ],
     ids=["missing", "empty object", "list", "empty", "truncated", "id twice"],
 )
@@ -277,9 +276,9 @@ def test_a_label_file_that_cannot_be_used_is_named(
 def test_what_is_no_dataset_is_one_sentence(tmp_path: Path) -> None:
     done = start("check_dataset", tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith(f"error: {tmp_path}: holds no train_labels.json and no test_labels.json")
+    assert done.stderr.startswith(f"error: {tmp_path}: has no train_labels.json and no test_labels.json")
     with pytest.raises(ValueError, match="absent: no such folder"):
-        find_kind(tmp_path / "absent")
+        kind_of(tmp_path / "absent")
 
 
 # V2V
@@ -301,7 +300,7 @@ V2V_DEFECTS: list[tuple[str, str, str, list[Any]]] = [
     ("train", "an id without metadata", "no_metadata", ["unlisted", "00000"]),
     ("train", "an id that is no file name", "bad_id", ["00000", ".hidden"]),
     ("train", "a contradiction", "contradiction", ["00011", "00010"]),
-    ("test", "a circle", "cycle", ["00025", "00027"]),
+    ("test", "a cycle", "cycle", ["00025", "00027"]),
     ("test", "a pair twice", "repeated_comparison", ["00028", "00029"]),
     ("test", "a video of training in the test", "several_splits", ["00020", "00014"]),
 ]
@@ -313,7 +312,7 @@ CONCERNED = {
     "an id without metadata": ("unlisted",),
     "an id that is no file name": (),
     "a contradiction": ("00010", "00011"),
-    "a circle": ("00024", "00025", "00027"),
+    "a cycle": ("00024", "00025", "00027"),
     "a video of training in the test": ("00014",),
 }
 
@@ -339,7 +338,7 @@ def test_all_defects_of_a_v2v_dataset_are_reported_and_nothing_else(sound_v2v: P
     for split, name, kind, entry in V2V_DEFECTS:
         comparisons[split].append(entry)
         expected[kind, CONCERNED.get(name, tuple(entry))] += 1
-    comparisons["test"].append(["00027", "00024"])  # closes the circle that 00024 < 00025 < 00027 begins
+    comparisons["test"].append(["00027", "00024"])  # closes the cycle that 00024 < 00025 < 00027 begins
     os.link(root / "videos/00000.mp4", root / "videos/unlisted.mp4")
     for split, entries in comparisons.items():
         write(root / f"{split}_labels.json", {"comparisons": entries})
@@ -348,17 +347,17 @@ def test_all_defects_of_a_v2v_dataset_are_reported_and_nothing_else(sound_v2v: P
     exclude = tmp_path / "exclude.txt"
     found, said = check_by_command(root, "--write_exclude", exclude, fine=False)
     assert found == expected
-    assert "00024 < 00025 < 00027 < 00024: a circle through 3 videos" in said
+    assert "00024 < 00025 < 00027 < 00024: a cycle of 3 videos" in said
     assert "00010 < 00011 in train, but 00011 < 00010 in train" in said
     assert "00014 is in train and test" in said
     assert {"absent", "unlisted", "00008", "00014"} <= read_excluded(exclude).keys()
     assert not {"00010", "00011", "00024"} & read_excluded(exclude).keys()
 
 
-def test_a_circle_is_named_once_per_group_and_none_where_preferences_agree() -> None:
+def test_a_cycle_is_named_once_per_group_and_none_where_preferences_agree() -> None:
     pairs = [Pair(*text) for text in ("ab", "bc", "cd", "da", "ca", "xy", "yz", "zx", "dx", "mn", "an")]
-    assert sorted(map("".join, circles(pairs))) == ["abc", "xyz"]
-    assert circles([Pair("a", "b"), Pair("b", "c"), Pair("a", "c")]) == circles([]) == []
+    assert sorted(map("".join, cycles(pairs))) == ["abc", "xyz"]
+    assert cycles([Pair("a", "b"), Pair("b", "c"), Pair("a", "c")]) == cycles([]) == []
 
 
 def test_top_k_may_name_equal_intensities_in_any_order() -> None:

@@ -132,16 +132,16 @@ def test_the_seed_decides_the_split(videos: Path, tmp_path: Path) -> None:
 
 
 BAD_LINES = {
-    "film 2.mp4,1,0,0,0,0": "video film 2 stands on line 4 too",
+    "film 2.mp4,1,0,0,0,0": "duplicate video film 2, see line 4",
     "absent.mp4,1,0,0,0,0": "no such video: ",
     ",1,0,0,0,0": "names no video",
-    "other/film 4.mp4,1,0,0,0,0": "would have the same id; name them in a column 'id'",
+    "other/film 4.mp4,1,0,0,0,0": "would have the same id; add a column 'id'",
     "film 8.mp4,1,0": "3 cells, the header has 6",
     "one.mp4,1.5,0,0,0,0": "calm is 1.5, not in [0, 1]",
     "one.mp4,nan,0,0,0,0": "calm is nan, not in [0, 1]",
     "one.mp4,0,much,0,0,0": "fear is 'much', not a number",
     "empty.mp4,0,0,0,0,0": "the file is empty",
-    "a#b.mp4,0,0,0,0,0": "'a#b' is no id",
+    "a#b.mp4,0,0,0,0,0": "invalid id 'a#b'",
 }
 
 
@@ -198,7 +198,7 @@ def test_what_leaves_a_split_empty_or_a_folder_overwritten_is_refused(videos: Pa
     with pytest.raises(ValueError, match="exists and is not empty"):
         import_csv.run(Settings(ratings, tmp_path, videos_dir=videos))
     bad = write_pairs(tmp_path, "film 0.mp4,film 0.mp4,me")
-    with pytest.raises(ValueError, match="1 bad lines"):
+    with pytest.raises(ValueError, match="1 bad line;"):
         import_csv.run(Settings(bad, tmp_path / "data", videos_dir=videos))
 
 

@@ -19,7 +19,7 @@ import pytest
 from gates import Gate
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
-labels = importlib.import_module("VideoMAE.dataset_tools.sample_labels")
+labels = importlib.import_module("VideoMAE.dataset_tools.make_sample")
 NUM_TRAIN, NUM_TEST = 14, 6
 
 

@@ -81,7 +81,7 @@ def lines(root: Path) -> list[dict[str, Any]]:
 def is_fine(root: Path, *, kind: str = "vce") -> None:
     report = check_dataset(CheckSettings(root, decode="all", num_workers=1), kind=kind)
     assert not report.problems, report.to_text()
-    assert not {"unlabelled", "unusual_video"} & {finding.kind for finding in report.remarks}, report.to_text()
+    assert not {"unlabelled", "unusual_video"} & {finding.kind for finding in report.notes}, report.to_text()
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_killed_or_interrupted_nothing_is_half_named_and_the_next_call_does_only
     target, before = tmp_path / "copy", contents(larger)
     journal = target / "prepared_videos.jsonl"
     for num_done, number in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGINT), start=1):
-        gate = Gate(tmp_path / f"gate{num_done}", "VideoMAE.dataset_tools.prepared_folder:PreparedFolder.take", calls=2)
+        gate = Gate(tmp_path / f"gate{num_done}", "VideoMAE.dataset_tools.prepared_folder:PreparedFolder.add", calls=2)
         process = start(larger, target, gate=gate)
         gate.wait(process)
         process.send_signal(number)
@@ -264,7 +264,7 @@ def test_killed_or_interrupted_nothing_is_half_named_and_the_next_call_does_only
         assert all_whole(target) == len(lines(target)) == num_done
         if number != signal.SIGKILL:
             assert process.returncode == 1 and "Traceback" not in said and not (target / ".unfinished").exists()
-            assert said.endswith("error: stopped; what is done is kept, and the same command goes on\n")
+            assert said.endswith("error: stopped; repeat the command to resume\n")
     kept = {line["file"]: copies(target)[line["file"]] for line in lines(target)}
     with journal.open("a") as torn:
         torn.write('{"file": "videos/00')
@@ -437,10 +437,10 @@ def leading_into_the_source(folder: Path) -> Path:
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "the source": (lambda folder: folder / "source", "is the source"),
     "the source by another name": (lambda folder: folder / "x/../source", "is the source"),
-    "in the source": (lambda folder: folder / "source/copy", "lies in the source"),
-    "around the source": (lambda folder: folder, "lies in DST"),
-    "of somebody else": (foreign, "holds files that prepare_videos.py did not make (thesis.tex)"),
-    "with a damaged manifest": (damaged_manifest, "cannot be read as this program's"),
+    "in the source": (lambda folder: folder / "source/copy", "inside the source"),
+    "around the source": (lambda folder: folder, "is inside DST"),
+    "of somebody else": (foreign, "contains files that prepare_videos.py did not make (thesis.tex)"),
+    "with a damaged manifest": (damaged_manifest, "not valid JSON"),
     "a file": (a_file, "is not a folder"),
     "with a link for videos": (leading_into_the_source, "is a link"),
 }
@@ -462,7 +462,7 @@ def test_targets_that_could_do_harm_are_refused_and_nothing_is_written(
 
 def test_a_copy_of_a_copy_is_refused(prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert prepare(prepared, tmp_path / "again") == 1
-    assert "is a prepared copy itself" in capfd.readouterr().err and not (tmp_path / "again").exists()
+    assert "is a prepared copy;" in capfd.readouterr().err and not (tmp_path / "again").exists()
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_a_copy_of_a_copy_is_refused(prepared: Path, tmp_path: Path, capfd: pyte
         (["--crf", 60], "--crf 60: must be at most 51"),
         (["--short_side", 8], "--short_side 8: must be at least 16"),
         (["--encode_seconds", 0], "--encode_seconds 0: must be above 0"),
-        (["--evenly", 16, "--every", 2], "goes without --every"),
+        (["--evenly", 16, "--every", 2], "excludes --every"),
     ],
     ids=str,
 )

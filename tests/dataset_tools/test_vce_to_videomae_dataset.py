@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from VideoMAE.data.vce import EMOTIONS
+
 TOOL = Path(__file__).resolve().parents[2] / "data_prep" / "vce_to_videomae_dataset.py"
-EMOTIONS = [f"Emotion {letter}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"] + ["Fear"]
 
 
 def run_tool(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -36,9 +37,14 @@ def write_labels(folder: Path, split: str, tops: dict[str, list[str]]) -> None:
 @pytest.fixture
 def vce(tmp_path: Path) -> Path:
     folder = tmp_path / "vce_dataset"
-    tops = {"00002": ["Emotion A"], "00000": ["Emotion C", "Emotion B"], "00001": ["Fear"], "00003": ["Emotion Z"]}
+    tops = {
+        "00002": ["Admiration"],
+        "00000": ["Aesthetic Appreciation", "Adoration"],
+        "00001": ["Surprise"],
+        "00003": ["Sexual Desire"],
+    }
     write_labels(folder, "train", tops)
-    write_labels(folder, "test", {"00004": ["Emotion D"]})
+    write_labels(folder, "test", {"00004": ["Amusement"]})
     return folder
 
 

@@ -133,9 +133,9 @@ def test_unusable_checkpoints_are_refused_in_one_line(tiny_runs: TinyRuns, tmp_p
     cases: dict[str, tuple[Any, str]] = {
         "headless": ({"model": headless}, "weights without a head; fine-tune them on VCE or V2V first"),
         "pretrained": ({"model": encoder}, "pre-trained weights without a head"),
-        "lacking": ({"model": {k: v for k, v in whole.items() if k != "blocks.2.norm1.bias"}}, "lacks 1 weights"),
-        "nan": ({"model": {**whole, "fc_norm.bias": torch.full((128,), torch.nan)}}, "128 values are not finite"),
-        "other": ({"model": {"conv.weight": torch.zeros(3), "head.weight": torch.zeros(27, 3)}}, "holds no VideoMAE"),
+        "lacking": ({"model": {k: v for k, v in whole.items() if k != "blocks.2.norm1.bias"}}, "1 missing weight:"),
+        "nan": ({"model": {**whole, "fc_norm.bias": torch.full((128,), torch.nan)}}, "128 non-finite values"),
+        "other": ({"model": {"conv.weight": torch.zeros(3), "head.weight": torch.zeros(27, 3)}}, "not a VideoMAE ViT"),
         "kinetics": ({"module": {**whole, "head.weight": torch.zeros(400, 128), "head.bias": torch.zeros(400)}},
                      "the head has 400 outputs, expected 27 "),
         "code": (RunsCode(tmp_path / "ran"), "refused: the pickle holds"),
@@ -147,7 +147,7 @@ def test_unusable_checkpoints_are_refused_in_one_line(tiny_runs: TinyRuns, tmp_p
         assert str(file) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
     (tmp_path / "text.pth").write_text("<html>quota</html>")
-    for path, message in (("text.pth", "a web page"), ("missing.pth", "no such checkpoint"), (".", "no checkpoint")):
+    for path, message in (("text.pth", "a web page"), ("missing.pth", "no such checkpoint"), (".", "not a checkpoint")):
         with pytest.raises(ValueError, match=message):
             load_for_inference(tmp_path / path)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 
 import av
 import cv2
@@ -24,7 +23,7 @@ from VideoMAE.augment.video_transforms import SquashTransform, TrainTransform, V
 from VideoMAE.data.clips import EvenClips, IgnoreRng, TestClips, TrainClips, ValidationClips
 from VideoMAE.video import decoders as video_decoders
 from VideoMAE.video import reader as video_reader
-from VideoMAE.video.container import OpenFile, find_later_size, learn, opened
+from VideoMAE.video.container import IndexedFile, find_later_size, index_file, opened
 from VideoMAE.video.decoders import DecoderName, RGBConverter, require_decoder
 from VideoMAE.video.reader import UnreadableVideoError, Video, VideoOpener, probe
 
@@ -68,7 +67,6 @@ READ_BY_DECORD = {
     *("b_frames", "b_pyramid", "variable_rate_b_frames", "short_groups", "interlaced", "tagged_bt709", "full_range"),
     *("changes_size", "shrinks"),
 }
-READ_BY_TORCHCODEC = READ_BY_DECORD | {"other_codec", "hevc", "vp9", "av1", "changes_size_vp9"}
 READ_FROM_THE_FIRST_FRAME_ON = {
     *("cut_by_edit_list", "transport_stream", "hevc_open_groups", "changes_size_webm", "changes_size_ts"),
 }
@@ -113,22 +111,15 @@ def frames_as_they_are(path: Path) -> Iterator[tuple[av.VideoFrame, np.ndarray]]
             yield frame, np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
-@pytest.fixture(params=["decord", "torchcodec", "pyav"])
+@pytest.fixture(params=["decord", "pyav"])
 def decoder(request: pytest.FixtureRequest) -> DecoderName:
-    if request.param == "torchcodec":
-        try:
-            require_decoder("torchcodec")
-        except ValueError as error:
-            if os.environ.get("CI") == "true":
-                raise
-            pytest.skip(str(error))
     return request.param
 
 
 @contextmanager
-def learned(path: Path) -> Iterator[OpenFile]:
+def indexed(path: Path) -> Iterator[IndexedFile]:
     with opened(path) as (container, stream):
-        yield learn(path, container, stream, None)
+        yield index_file(path, container, stream, None)
 
 
 def draws(num_frames: int) -> list[np.ndarray]:
@@ -148,9 +139,8 @@ def test_every_decoder_gives_the_bits_of_decoding_everything(folder: Path, name:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_decoder_reads_what_it_reads_rightly_and_nothing_else(folder: Path, name: str) -> None:
-    with learned(made(folder, name)) as file:
-        assert video_reader.is_for_decord(file) == (name in READ_BY_DECORD)
-        assert video_reader.is_plain(file) == (name in READ_BY_TORCHCODEC)
+    with indexed(made(folder, name)) as file:
+        assert video_reader.is_supported_by_decord(file) == (name in READ_BY_DECORD)
         assert video_reader.has_entries(file) == (name not in READ_FROM_THE_FIRST_FRAME_ON)
 
 
@@ -237,7 +227,7 @@ def test_pyav_needs_nothing_of_other_groups(folder: Path, tmp_path: Path) -> Non
 
 def test_pyav_does_not_decode_frames_that_nobody_wants_or_refers_to(folder: Path, tmp_path: Path) -> None:
     path = whole = made(folder, "b_frames")
-    with learned(whole) as file:
+    with indexed(whole) as file:
         unreferred = [place for place, packet in enumerate(file.compressed) if not bytes(packet)[4] & 0x60]
         times = [packet.pts for packet in file.packets]
     damaged = [place for place in unreferred if place > 5]  # opening decodes the first frames
@@ -254,10 +244,10 @@ def test_what_is_known_of_a_file_is_used_until_the_file_changes(folder: Path, tm
     path.write_bytes(made(folder, "b_frames").read_bytes())
     known = probe(path)
     told = known._replace(height=1)
-    with Video(path, known=told) as video:
+    with Video(path, info=told) as video:
         assert video.info == told
     path.write_bytes(made(folder, "rotated").read_bytes())
-    with Video(path, known=told) as video:
+    with Video(path, info=told) as video:
         assert video.info == probe(path) != known
         np.testing.assert_array_equal(video.frames_at(np.array([7])), every_frame(made(folder, "rotated"))[[7]])
 
@@ -292,21 +282,8 @@ def test_encoding_leaves_the_priority_of_the_tests_alone(tmp_path: Path) -> None
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
-def test_a_decoder_that_is_not_installed_is_one_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("decord", "torchcodec"):
-        monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(ValueError, match=f"--decoder {name}: not installed; pip install {name}, or take .*pyav$"):
-            require_decoder(name)  # type: ignore[arg-type]
+def test_a_missing_decoder_is_one_sentence_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(ValueError, match="--decoder decord: not installed; pip install decord, or use .*pyav$"):
+        require_decoder("decord")
     require_decoder("pyav")
-
-
-def test_torchcodec_without_ffmpeg_is_one_sentence_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    package, decoders = ModuleType("torchcodec"), ModuleType("torchcodec.decoders")
-    package.__dict__.update(decoders=decoders, ffmpeg_major_version=None)  # what it is without the libraries
-    monkeypatch.setitem(sys.modules, "torchcodec", package)
-    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
-    with pytest.raises(
-        ValueError, match=r"--decoder torchcodec: .*no FFmpeg libraries.*apt-get install ffmpeg"
-    ) as told:
-        require_decoder("torchcodec")
-    assert "\n" not in str(told.value)

@@ -14,7 +14,7 @@ import video_files
 from VideoMAE.data import clip_sampling
 from VideoMAE.data.clips import EvenClips, TestClips, TrainClips
 from VideoMAE.video.copy_video import Copied, Recipe, copy_video
-from VideoMAE.video.prepared_copy import COMMENT, CopiedVideo, copied_video
+from VideoMAE.video.prepared_copy import CopiedVideo, copied_video
 from VideoMAE.video.reader import UnreadableVideoError, Video, probe
 
 NUM_FRAMES, FPS = 150, 30
@@ -63,7 +63,7 @@ def test_the_nearest_held_frame_stands_for_another_and_is_at_most_half_a_step_aw
     copied = CopiedVideo(num_frames, 30.0, every)
     held = copied.held().tolist()
     assert held[0] == 0 and held[-1] == num_frames - 1 and set(range(0, num_frames, every)) <= set(held)
-    for index, place in enumerate(copied.places(np.arange(num_frames)).tolist()):
+    for index, place in enumerate(copied.positions(np.arange(num_frames)).tolist()):
         distances = [abs(index - frame) for frame in held]
         assert place == distances.index(min(distances))
         assert distances[place] <= every // 2
@@ -72,16 +72,16 @@ def test_the_nearest_held_frame_stands_for_another_and_is_at_most_half_a_step_aw
 def test_frames_of_evenly_spaced_copies_are_those_that_v2v_asks_for_and_others_are_refused() -> None:
     copied = CopiedVideo(360, 30.0, evenly=16)
     asked = clip_sampling.evenly_spaced(360, clip_len=16)
-    assert copied.held()[copied.places(asked)].tolist() == asked.tolist()
+    assert copied.held()[copied.positions(asked)].tolist() == asked.tolist()
     with pytest.raises(ValueError, match="holds 16 evenly spaced frames of 360 .--evenly 16. and not frame 7"):
-        copied.places(np.array([0, 7]))
+        copied.positions(np.array([0, 7]))
     assert CopiedVideo(3, 30.0, evenly=16).held().tolist() == [0, 1, 2]
 
 
 def test_the_comment_of_a_file_brings_back_what_was_written_and_others_mean_nothing() -> None:
     copied = CopiedVideo(361, 30000 / 1001, 2)
-    assert copied_video({COMMENT: copied.to_comment()}) == copied
-    assert copied_video({}) is copied_video({COMMENT: "my holiday"}) is copied_video({"title": "x"}) is None
+    assert copied_video({"comment": copied.to_comment()}) == copied
+    assert copied_video({}) is copied_video({"comment": "my holiday"}) is copied_video({"title": "x"}) is None
 
 
 @pytest.mark.parametrize(
@@ -89,22 +89,22 @@ def test_the_comment_of_a_file_brings_back_what_was_written_and_others_mean_noth
     [
         (lambda text: text[:-1], "damaged"),
         (lambda text: text.replace("num_frames", "frames"), "damaged"),
-        (lambda text: text.replace("361", "0"), "form unknown here"),
-        (lambda text: text.replace("361", '"many"'), "form unknown here"),
-        (lambda text: text.replace('_copy": 1', '_copy": 99'), "form unknown here"),
+        (lambda text: text.replace("361", "0"), "unknown format"),
+        (lambda text: text.replace("361", '"many"'), "unknown format"),
+        (lambda text: text.replace('_copy": 1', '_copy": 99'), "unknown format"),
     ],
     ids=["cut", "a name", "no frames", "a text", "a later version"],
 )
 def test_a_comment_that_is_not_ours_any_more_is_an_error(change: Callable[[str], str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        copied_video({COMMENT: change(CopiedVideo(361, 30.0).to_comment())})
+        copied_video({"comment": change(CopiedVideo(361, 30.0).to_comment())})
 
 
 @pytest.mark.parametrize("name", ["all", "intra", "fourth", "even"])
 def test_a_copy_has_its_sources_length_and_rate(source: Path, copies: dict[str, Path], name: str) -> None:
     ours, theirs = probe(copies[name]), probe(source)
     assert (ours.num_frames, ours.fps, ours.duration_seconds) == (NUM_FRAMES, FPS, theirs.duration_seconds)
-    with Video(copies[name]) as video, Video(copies[name], known=ours) as known:
+    with Video(copies[name]) as video, Video(copies[name], info=ours) as known:
         assert (video.num_frames, video.fps, video.info) == (NUM_FRAMES, FPS, ours)
         held = video.frames_held
         assert np.array_equal(video.frames_at(held), known.frames_at(held)) and held[-1] == NUM_FRAMES - 1
@@ -159,20 +159,20 @@ def test_every_way_to_choose_frames_sees_the_same_moments_in_source_and_copy(
     even = EvenClips(16, as_levels)
     ours, theirs = (even(path, np.random.default_rng(0)) for path in (copies["even"], source))
     assert np.abs(np.asarray(ours) - np.asarray(theirs)).max() < 1.5
-    with pytest.raises(UnreadableVideoError, match="it serves runs that take just those"):
+    with pytest.raises(UnreadableVideoError, match="use it only for runs with --num_frames 16"):
         views(copies["even"], np.random.default_rng(0))
 
 
 def test_a_copy_that_lost_frames_is_unreadable(copies: dict[str, Path], tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
     with av.open(str(copies["all"])) as whole, av.open(str(cut), "w") as container:
-        container.metadata[COMMENT] = whole.metadata[COMMENT]
+        container.metadata["comment"] = whole.metadata["comment"]
         stream = container.add_stream_from_template(whole.streams.video[0])
         for packet in list(whole.demux(video=0))[:40]:
             packet.stream = stream
             container.mux(packet)
     for read in (probe, Video):
-        with pytest.raises(UnreadableVideoError, match="it has 40 of the 150 frames of its copy"):
+        with pytest.raises(UnreadableVideoError, match="it contains 40 of the 150 frames of the copy"):
             read(cut)
 
 
@@ -182,7 +182,7 @@ def test_a_copy_that_somebody_encoded_anew_with_b_frames_still_gives_the_right_f
     again = tmp_path / "again.mp4"
     with av.open(str(copies["fourth"])) as whole:
         frames = [frame.to_ndarray(format="rgb24") for frame in whole.decode(video=0)]
-        comment = whole.metadata[COMMENT]
+        comment = whole.metadata["comment"]
     video_files.write_video(again, iter(frames), bframes=3, gop=30, comment=comment)
     asked = np.array([0, 8, 100, 149])
     assert frames_shown(again, asked) == asked.tolist()
