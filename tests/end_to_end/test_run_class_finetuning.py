@@ -258,10 +258,11 @@ def test_every_other_switch_works_at_once(dataset: Path, tmp_path: Path) -> None
         "--device_augment",
     ]  # fmt: skip
     main(flags(dataset, tmp_path / "run", *switches))
-    content = torch.load(tmp_path / "run/checkpoint-last.pth", weights_only=True)
     best = torch.load(tmp_path / "run/checkpoint-best.pth", weights_only=True)
+    content = torch.load(tmp_path / f"run/checkpoint-{best['epoch']}.pth", weights_only=True)
     assert any(not torch.equal(content["model"][name], content["model_ema"][name]) for name in content["model"])
-    assert best["epoch"] == 0 or all(torch.equal(best["model"][n], v) for n, v in content["model_ema"].items())
+    assert best["model"].keys() == content["model_ema"].keys()
+    assert all(torch.equal(best["model"][name], value) for name, value in content["model_ema"].items())
     main(flags(dataset, tmp_path / "run", *switches))
 
 
@@ -270,8 +271,13 @@ def test_the_classes_recipe_trains_on_csv_lists(dataset: Path, tmp_path: Path) -
     subprocess.run([*adapter, "--val_samples", "4"], cwd=REPOSITORY, check=True, capture_output=True)
     recipe = ["--label_path", str(tmp_path / "csv"), "--loss", "ce", "--train_fps", "None", "--epochs", "1"]
     main(flags(dataset, tmp_path / "run", *recipe))
+    classes = [line.rpartition(" ") for line in (tmp_path / "csv/test.csv").read_text().splitlines()]
+    expected = {Path(path).stem: EMOTIONS[int(label)] for path, _, label in classes}
+    guesses = {line["id"]: line["predicted_top3"] for line in lines(tmp_path / "run/predictions.jsonl")}
+    assert guesses.keys() == expected.keys()
     measured = results(tmp_path / "run")
-    assert measured["acc1"] >= 0
+    assert measured["acc1"] == pytest.approx(100 * np.mean([guesses[key][0] == expected[key] for key in expected]))
+    assert measured["acc3"] == pytest.approx(100 * np.mean([expected[key] in guesses[key] for key in expected]))
     assert measured["bce"] is measured["predicted_in_true_top3"] is None
 
 
