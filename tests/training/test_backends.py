@@ -19,9 +19,13 @@ WAYS = [
 ]
 
 
+Steps = list[tuple[float, float]]
+"""Loss and gradient norm of each step."""
+
+
 @pytest.fixture(scope="module", params=[1, 2])
-def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    output = tmp_path_factory.mktemp("backends") / "losses.json"
+def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Steps]:
+    output = tmp_path_factory.mktemp("backends") / "steps.json"
     launch = ["-m", "VideoMAE.runtime.launch", "--standalone", f"--nproc_per_node={request.param}"]
     command = [sys.executable, *launch, "tests/helpers/backend_worker.py", str(output)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -30,7 +34,7 @@ def losses(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, list[float]]:
+def alone() -> dict[str, Steps]:
     """Plain torch without any backend, written out, as the yardstick."""
     from VideoMAE.modeling_finetune import VisionTransformer
     from VideoMAE.optim_factory import parameter_groups
@@ -50,25 +54,24 @@ def alone() -> dict[str, list[float]]:
                 group["lr"] = 1e-3 * (1 + step % 3) * group["lr_scale"]
             loss = torch.nn.functional.binary_cross_entropy_with_logits(model(clips), targets)
             loss.backward()
-            if clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip or float("inf"))
             optimizer.step()
             optimizer.zero_grad()
-            values.append(loss.item())
+            values.append((loss.item(), norm.item()))
         yardstick[name] = values
     return yardstick
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_has_the_losses_of_plain_torch(
-    losses: dict[str, list[float]], alone: dict[str, list[float]], way: str
+def test_every_way_has_the_losses_and_gradient_norms_of_plain_torch(
+    measured: dict[str, Steps], alone: dict[str, Steps], way: str
 ) -> None:
     expected = alone["clipped" if way.endswith("clipped") else ""]
-    np.testing.assert_allclose(losses[way], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(measured[way], expected, rtol=0, atol=1e-5)
 
 
-def test_clipping_changes_the_losses(alone: dict[str, list[float]]) -> None:
-    assert np.abs(np.subtract(alone["clipped"], alone[""])).max() > 1e-3
+def test_clipping_changes_the_losses(alone: dict[str, Steps]) -> None:
+    assert np.abs(np.subtract(alone["clipped"], alone[""]))[:, 0].max() > 1e-3
 
 
 def test_auto_precision_is_fp32_on_a_cpu_and_fp16_is_refused_there() -> None:
