@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-from VideoMAE.modeling_finetune import MODELS, Attention, VisionTransformer, sine_cosine_position_table
+from VideoMAE.modeling_finetune import MODELS, Attention, DropPath, VisionTransformer, sine_cosine_position_table
 
 GOLDEN_MODELS: dict[str, dict[str, Any]] = {
     "mean_pool": {"img_size": 32, "embed_dim": 48, "depth": 3, "num_heads": 4, "all_frames": 8},
@@ -213,6 +213,18 @@ def test_dropout_flags_act_in_training_only() -> None:
         model = VisionTransformer(**SMALL, init_scale=1.0, **{flag: 0.5})
         assert not torch.equal(model.train()(clip), model(clip)), flag
         assert torch.equal(model.eval()(clip), model(clip)), flag
+
+
+@pytest.mark.parametrize("drop", [0.25, 0.9])
+def test_stochastic_depth_drops_whole_samples_and_scales_the_others_by_the_keep_probability(drop: float) -> None:
+    torch.manual_seed(0)
+    branch = torch.rand(4000, 2, 3) + 1
+    factors = DropPath(drop).train()(branch) / branch
+    torch.testing.assert_close(factors, factors[:, :1, :1].expand_as(factors))
+    kept = factors[:, 0, 0] > 0
+    assert kept.float().mean().item() == pytest.approx(1 - drop, abs=0.03)
+    torch.testing.assert_close(factors[kept], torch.full_like(factors[kept], 1 / (1 - drop)))
+    assert torch.equal(DropPath(drop).eval()(branch), branch)
 
 
 @pytest.mark.parametrize(
