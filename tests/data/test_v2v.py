@@ -199,7 +199,7 @@ def test_an_unreadable_video_costs_its_comparison_and_is_named(dataset: Comparis
     torch.testing.assert_close(batch.clips[0], batch.clips[5])
 
 
-def test_augmented_clips_depend_on_epoch_and_place_alone(dataset: ComparisonDataset) -> None:
+def test_augmented_clips_depend_on_seed_epoch_and_place_alone(dataset: ComparisonDataset) -> None:
     def noisy(path: Path, rng: np.random.Generator) -> torch.Tensor:
         if path.stem == "bad":
             raise UnreadableVideoError(path, "no")
@@ -210,3 +210,5 @@ def test_augmented_clips_depend_on_epoch_and_place_alone(dataset: ComparisonData
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
     assert first[0, 0] != first[1, 0]
+    dataset.seed = 1
+    assert not torch.equal(first, dataset[SampleKey(0, 3)].clips)
