@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from VideoMAE.training.backends import choose_precision
+from VideoMAE.runtime.distributed import World
+from VideoMAE.training.backends import BackendSettings, DDPBackend, choose_precision
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WAYS = [
@@ -78,3 +79,34 @@ def test_auto_precision_is_fp32_on_a_cpu_and_fp16_is_refused_there() -> None:
     assert choose_precision("auto", torch.device("cpu")) == "fp32"
     with pytest.raises(ValueError, match="--precision fp16 needs a GPU"):
         choose_precision("fp16", torch.device("cpu"))
+
+
+def fp16_backend(clip_grad: float | None = None) -> DDPBackend:
+    """One linear layer in fp16 on a CPU, with plain SGD."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    world = World(rank=0, local_rank=0, size=1, device=torch.device("cpu"))
+    return DDPBackend(model, optimizer, BackendSettings(world, "fp16", 1, clip_grad))
+
+
+@pytest.mark.parametrize("clip_grad", [None, 0.01])
+def test_fp16_measures_and_clips_the_gradient_without_the_loss_scale(clip_grad: float | None) -> None:
+    backend, clips = fp16_backend(clip_grad), torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    before = [parameter.detach().clone() for parameter in backend.model.parameters()]
+    backend.model(clips).square().mean().backward()
+    expected = torch.nn.utils.get_total_norm([parameter.grad for parameter in backend.model.parameters()]).item()
+    backend.optimizer.zero_grad()
+    norm = backend.backward(backend.forward(clips, update=True).square().mean(), update=True)
+    assert norm == pytest.approx(expected, rel=0.01)
+    moved = [now - then for now, then in zip(backend.model.parameters(), before, strict=True)]
+    assert torch.nn.utils.get_total_norm(moved).item() == pytest.approx(clip_grad or expected, rel=0.01)
+
+
+def test_the_loss_scale_is_halved_by_an_overflow_and_survives_a_resume() -> None:
+    first, second = fp16_backend(), fp16_backend()
+    loss = first.forward(torch.ones(2, 4), update=True).sum()
+    assert first.backward(loss * torch.inf, update=True) == torch.inf
+    assert first.state_dict()["scaler"]["scale"] == 2.0**6
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict()["scaler"] == first.state_dict()["scaler"]
