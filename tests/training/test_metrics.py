@@ -167,6 +167,16 @@ def test_intensity_metrics_compare_sigmoids_with_intensities() -> None:
     assert measured["mean_correlation"] == pytest.approx(mean_correlation(predicted, intensities))
 
 
+def test_intensities_come_from_the_mean_logits_whatever_average_ranks_the_emotions() -> None:
+    views = np.random.default_rng(1).standard_normal((40, 6, 27)).astype(np.float32) * 4
+    intensities = make_logits_and_intensities(40)[1]
+    task = EmotionTask(loss="bce", smoothing=0.1, mixup=None, classes_only=False)
+    expected = intensity_metrics(views.mean(axis=1, dtype=np.float64), intensities)
+    for average in ("logits", "softmax"):
+        measured = task.metrics(views, intensities, average=average)
+        assert {name: measured[name] for name in expected} == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("loss", "classes_only", "has_errors", "has_top3"),
     [("bce", False, True, True), ("mse", False, True, True), ("ce", False, False, True), ("bce", True, False, False)],

@@ -95,6 +95,11 @@ def test_chance_is_the_expectation_of_a_random_ranking() -> None:
     assert guess["mean_correlation"] is None
 
 
+def test_chance_among_fewer_emotions_than_guesses_is_certainty() -> None:
+    guess = chance(make_task(), TARGETS[:, :4])
+    assert (guess["acc1"], guess["acc3"], guess["acc5"]) == (25, 75, 100)
+
+
 def test_labels_without_intensities_give_guesses_without_intensity_metrics() -> None:
     task = make_task("ce", classes_only=True)
     for guess in (majority_guess(task, TRAINING, TARGETS), chance(task, TARGETS)):
