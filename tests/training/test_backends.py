@@ -1,18 +1,15 @@
 """DDP and DeepSpeed are the same training: on one process or two, in one batch or accumulated, in one go or resumed."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked_runs import forked
 
 from VideoMAE.runtime.distributed import World
 from VideoMAE.training.backends import BackendSettings, DDPBackend, choose_precision
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 WAYS = [
     f"{kind}{how}"
     for kind in ("ddp", "deepspeed0", "deepspeed1", "deepspeed2")
@@ -26,11 +23,10 @@ Steps = list[tuple[float, float]]
 
 @pytest.fixture(scope="module", params=[1, 2])
 def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Steps]:
-    output = tmp_path_factory.mktemp("backends") / "steps.json"
-    launch = ["-m", "VideoMAE.runtime.launch", "--standalone", f"--nproc_per_node={request.param}"]
-    command = [sys.executable, *launch, "tests/helpers/backend_worker.py", str(output)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path_factory.mktemp("backends")
+    output = folder / "steps.json"
+    with forked([str(output)], said=folder / "said", processes=request.param, program="backend_worker") as worker:
+        assert worker.wait() == 0, worker.said[-3000:]
     return json.loads(output.read_text())
 
 
@@ -47,7 +43,7 @@ def alone() -> dict[str, Steps]:
         groups = parameter_groups(model, num_layers=3, weight_decay=0.05, layer_decay=0.75)
         optimizer = torch.optim.AdamW([{k: g[k] for k in ("params", "weight_decay", "lr_scale")} for g in groups])
         values = []
-        for step in range(20):
+        for step in range(10):
             generator = torch.Generator().manual_seed(step)
             clips = torch.randn(4, 3, 8, 32, 32, generator=generator)
             targets = torch.rand(4, 27, generator=generator)
