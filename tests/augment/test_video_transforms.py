@@ -189,6 +189,14 @@ def test_the_fallback_box_equals_that_of_torchvision(size):
     assert tuple(box) == tuple(RandomResizedCrop.get_params(torch.empty(1, *size), [0.9, 1.0], list(ASPECT)))
 
 
+@pytest.mark.parametrize("side", ["top", "left"])
+def test_a_crop_box_as_high_or_as_wide_as_the_frame_is_placed_at_random(side):
+    rng, frame = np.random.default_rng(0), {"top": (64, 32), "left": (32, 64)}[side]
+    boxes = [draw_crop(*frame, rng, scale=(0.5, 0.5), aspect=(1.0, 1.0)) for _ in range(50)]
+    assert {box[2:] for box in boxes} == {(32, 32)}
+    assert len({getattr(box, side) for box in boxes}) > 15
+
+
 @pytest.mark.parametrize(("probability", "flips"), [(0.0, 0), (1.0, 400), (0.5, 200)])
 def test_clips_are_flipped_with_the_given_probability(probability, flips):
     rng = np.random.default_rng(1)

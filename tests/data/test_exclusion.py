@@ -46,6 +46,15 @@ def test_a_file_of_ids_may_have_reasons_comments_and_blank_lines(tmp_path: Path)
     assert read_excluded(file) == expected
 
 
+def test_a_comparison_of_two_excluded_videos_is_lost_once(tmp_path: Path) -> None:
+    file = tmp_path / "exclude.txt"
+    file.write_text("a\nb\nc\n")
+    exclusion = Exclusion(file)
+    kept = [exclusion.keeps(entry, split="train") for entry in (["a", "b"], ["b", "d"], ["d", "e"])]
+    assert kept == [False, False, True]
+    assert exclusion.results() == {"excluded": {"train": 2, "unknown_ids": ["c"]}}
+
+
 def test_the_fingerprint_depends_on_the_ids_only(tmp_path: Path) -> None:
     files = [tmp_path / name for name in "abc"]
     for file, text in zip(files, ("1\n2 # bad\n", "# why\n2\n1\n", "1\n3\n"), strict=True):

@@ -66,6 +66,21 @@ def test_order_depends_on_epoch_and_seed_and_keys_have_the_epoch() -> None:
     assert total_batches(40, 4, 1, 1, epoch=2) == total_batches(40, 4, 1, 1, epoch=2)
 
 
+@pytest.mark.parametrize("factors", FACTORS)
+def test_an_epoch_resumed_at_a_step_has_the_batches_from_that_step_on(factors: tuple[int, int, int]) -> None:
+    batch_size, update_freq, world_size = factors
+    for rank in range(world_size):
+        sampler = TrainSampler(
+            43, batch_size=batch_size, update_freq=update_freq, rank=rank, world_size=world_size, seed=0
+        )
+        sampler.set_position(2)
+        whole = list(sampler)
+        for step in range(6):
+            sampler.set_position(2, step)
+            assert list(sampler) == whole[step * update_freq :]
+            assert len(sampler) == len(whole) - step * update_freq
+
+
 def test_different_videos_are_left_out_in_different_epochs() -> None:
     left_out = [
         set(range(11)) - {key.position for step in total_batches(11, 4, 2, 1, epoch=epoch) for key in step}

@@ -199,6 +199,12 @@ def test_a_class_list_becomes_one_hot_rows_and_paths_may_have_spaces(tmp_path: P
     assert annotations.select([0]).classes_only
 
 
+def test_videos_of_a_class_list_with_equal_file_names_are_called_by_their_paths(tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("/a/1.mp4 3\n/b/1.mp4 4\n/b/2.mp4 5\n", encoding="utf-8")
+    assert read_class_list(file).ids == ["/a/1.mp4", "/b/1.mp4", "/b/2.mp4"]
+
+
 @pytest.mark.parametrize(
     "line", ["/a/b.mp4", "/a/b.mp4 27", "/a/b.mp4 -1", "/a/b.mp4 x", "/a/b.mp4 1.0", "5", "/a.mp4,5"]
 )
@@ -282,13 +288,15 @@ def test_evaluation_reports_an_unreadable_video_without_replacing_it() -> None:
         np.testing.assert_array_equal(dataset[index].targets.numpy(), annotations.intensities[index])
 
 
-def test_an_evaluation_clip_is_the_same_at_every_call_and_differs_between_videos() -> None:
+def test_an_evaluation_clip_is_the_same_at_every_call_and_differs_between_videos_and_seeds() -> None:
     first, again = (EvaluationDataset(make_annotations(3), make_clips=DrawnClips(), seed=0) for _ in range(2))
     drawn = [first[index].clips for index in range(3)]
     for index in (2, 0, 1):
         assert torch.equal(again[index].clips, drawn[index])
         assert torch.equal(first[index].clips, drawn[index])
     assert not torch.equal(drawn[0][:3], drawn[1][:3])
+    other_seed = EvaluationDataset(make_annotations(3), make_clips=DrawnClips(), seed=1)
+    assert not torch.equal(other_seed[0].clips, drawn[0])
 
 
 def test_clips_of_real_videos_are_read_reproducibly_and_show_their_videos(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from VideoMAE.runtime import distributed
@@ -26,29 +28,52 @@ def tasks(count: int, *, job: int) -> list[dict[str, str]]:
 
 JOIN = """
 import json, os
+import numpy as np, torch
 from VideoMAE.runtime import distributed
 from VideoMAE.runtime.launch_environment import NAMES
 world = distributed.start("cpu")
 names = {name: os.environ[name] for name in NAMES}
-gathered = distributed.gather([world.rank, world.size])
+said = distributed.gather([world.rank, world.size])
+mean = distributed.mean_over_processes(torch.tensor([world.rank, 7.0]))
+mine = [[3, 0], [2]][world.rank]  # shares of different size
+indices, rows = distributed.gather_by_index(mine, np.array([[10 * index, 1] for index in mine]))
 distributed.stop()
 left = [name for name in NAMES if name in os.environ]
-print(json.dumps([gathered, names, left]))
+print(json.dumps([said, names, left, mean, indices.tolist(), rows.tolist()]))
 """
 
 
-def test_tasks_of_srun_join_and_have_torchruns_variables() -> None:
+@pytest.fixture(scope="module")
+def said_by_two_tasks() -> list[Any]:
+    """What each of two tasks of an srun prints; see MEET."""
     job = os.getpid()
     running = [
         subprocess.Popen([sys.executable, "-c", JOIN], cwd=REPOSITORY, env=task, stdout=subprocess.PIPE, text=True)
         for task in tasks(2, job=job)
     ]
-    outputs = [json.loads(process.communicate()[0]) for process in running]
-    port = str(port_of_step(job, 2, restarts=0))
-    for rank, (gathered, names, left) in enumerate(outputs):
+    return [json.loads(process.communicate()[0]) for process in running]
+
+
+def test_tasks_of_srun_meet_and_find_torchruns_variables_set_for_deepspeed(said_by_two_tasks: list[Any]) -> None:
+    port = str(port_of_step(os.getpid(), 2, restarts=0))
+    for rank, (gathered, names, left, *_) in enumerate(said_by_two_tasks):
         assert gathered == [[0, 2], [1, 2]]
         assert list(names.values()) == [str(rank), str(rank), "2", "localhost", port]
         assert left == []
+
+
+def test_means_and_rows_of_all_processes_are_known_to_each_and_rows_are_sorted(said_by_two_tasks: list[Any]) -> None:
+    for *_, mean, indices, rows in said_by_two_tasks:
+        assert mean == [0.5, 7.0]
+        assert indices == [0, 2, 3]
+        assert rows == [[0, 1], [20, 1], [30, 1]]
+
+
+def test_rows_of_one_process_are_sorted_and_an_index_given_twice_is_an_error() -> None:
+    indices, rows = distributed.gather_by_index([4, 1, 3], np.array([[0.4], [0.1], [0.3]]))
+    assert (indices.tolist(), rows.tolist()) == ([1, 3, 4], [[0.1], [0.3], [0.4]])
+    with pytest.raises(AssertionError, match="twice"):
+        distributed.gather_by_index([4, 4], np.zeros((2, 1)))
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
