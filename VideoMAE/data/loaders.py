@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from VideoMAE.data.clips import concatenate
-from VideoMAE.data.vce import Sample, SampleKey
+from VideoMAE.data.datasets import Sample, SampleKey
 from VideoMAE.data.watched_loader import WatchedLoader
 
 

@@ -1,6 +1,6 @@
-"""V2V: labels that order videos by pleasantness, and the dataset of their clips.
+"""V2V: labels that order videos by pleasantness.
 
-A comparison is a tuple of video ids from least to most preferred. P comparisons, T frames, H W pixels.
+A comparison is a tuple of video ids from least to most preferred. P comparisons.
 """
 
 import itertools
@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from VideoMAE.cli import counted
-from VideoMAE.data.clips import concatenate
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.vce import MISSING_LABELS, Annotations, MakeClips, SampleKey, video_path
+from VideoMAE.data.vce import MISSING_LABELS, Annotations, video_path
 from VideoMAE.files import read_json
-from VideoMAE.video.reader import UnreadableVideoError
 
 
 class Pair(NamedTuple):
@@ -70,7 +65,7 @@ def parse_comparison(entry: Any, *, where: str, only_pairs: bool) -> Comparison:
     for key in entry:
         if not isinstance(key, str) or not key:
             raise ValueError(f"{where}: {json.dumps(key)[:80]} is not a video id, which is a non-empty string")
-        video_path(Path(), {"file": _file_of(key)}, where=where)
+        video_path(Path(), {"file": video_file_of(key)}, where=where)
     if len(entry) < 2 or (only_pairs and len(entry) != 2):
         raise ValueError(
             f"{where}: has {counted(len(entry), 'video id')} ({', '.join(entry) or 'none'}), expected "
@@ -82,7 +77,8 @@ def parse_comparison(entry: Any, *, where: str, only_pairs: bool) -> Comparison:
     return Pair(*entry) if len(entry) == 2 else tuple(entry)
 
 
-def _file_of(key: str) -> str:
+def video_file_of(key: str) -> str:
+    """The path of a video inside the dataset folder."""
     return f"videos/{key}.mp4"
 
 
@@ -109,7 +105,9 @@ def check_metadata(root: Path, comparisons: Sequence[Comparison], *, file: Path)
 def videos_of(root: Path, comparisons: Iterable[Comparison]) -> Annotations:
     """The distinct videos of comparisons in order of appearance, without emotions (K = 0)."""
     ids = list(dict.fromkeys(key for entry in comparisons for key in entry))
-    return Annotations(ids, [root / _file_of(key) for key in ids], np.zeros((len(ids), 0), np.float32), emotions=())
+    return Annotations(
+        ids, [root / video_file_of(key) for key in ids], np.zeros((len(ids), 0), np.float32), emotions=()
+    )
 
 
 def pairs_in(comparisons: Iterable[Comparison]) -> list[Pair]:
@@ -204,74 +202,3 @@ def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, se
         num_components=num_components,
         largest=int(sizes.max()),
     )
-
-
-class ComparisonSample(NamedTuple):
-    """The clips of one comparison, from least to most preferred.
-
-    A comparison with an unreadable video has weight 0 and a blank clip for that video.
-    """
-
-    position: int
-    clips: Tensor  # (videos, 3, T, H, W) float32
-    weight: float
-    skipped: dict[str, str]  # unreadable videos: id -> reason
-
-
-class ComparisonBatch(NamedTuple):
-    """The clips of P comparisons, concatenated. B = all their videos."""
-
-    clips: Tensor  # (B, 3, T, H, W), see loaders.Batch
-    lengths: tuple[int, ...]  # (P,): videos in each comparison
-    weights: Tensor  # (P,) float32: 0 for a comparison with an unreadable video, else 1
-    indices: Tensor  # (P,) int64, positions in the dataset
-    skipped: dict[str, str]
-
-
-def collate_comparisons(samples: Sequence[ComparisonSample]) -> ComparisonBatch:
-    """Batches comparisons."""
-    return ComparisonBatch(
-        clips=concatenate([sample.clips for sample in samples]),
-        lengths=tuple(len(sample.clips) for sample in samples),
-        weights=torch.tensor([sample.weight for sample in samples]),
-        indices=torch.tensor([sample.position for sample in samples]),
-        skipped={key: reason for sample in samples for key, reason in sample.skipped.items()},
-    )
-
-
-class ComparisonDataset(Dataset[ComparisonSample]):
-    """The clips of each comparison's videos; `dataset[SampleKey(index, epoch)]` depends on the key and the seed only.
-
-    Args:
-        blank: the clip of an unreadable video, (1, 3, T, H, W).
-    """
-
-    def __init__(
-        self,
-        comparisons: Sequence[Comparison],
-        root: Path,
-        *,
-        make_clips: MakeClips,
-        blank: Tensor,
-        seed: int,
-    ) -> None:
-        self.comparisons = comparisons
-        self.root = root
-        self.make_clips = make_clips
-        self.blank = blank
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.comparisons)
-
-    def __getitem__(self, key: SampleKey) -> ComparisonSample:
-        clips: list[Tensor] = []
-        skipped: dict[str, str] = {}
-        for rank, video in enumerate(self.comparisons[key.position]):
-            rng = np.random.default_rng((self.seed, key.epoch, key.position, rank))
-            try:
-                clips.append(self.make_clips(self.root / _file_of(video), rng))
-            except UnreadableVideoError as error:
-                skipped[video] = error.reason
-                clips.append(self.blank)
-        return ComparisonSample(key.position, concatenate(clips), 0.0 if skipped else 1.0, skipped)

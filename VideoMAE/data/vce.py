@@ -1,20 +1,13 @@
-"""VCE: labels with the intensity of each emotion, and the datasets of clips.
+"""VCE: labels with the intensity of each emotion. N videos, K emotions."""
 
-N videos, K emotions, T frames, H W pixels.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.files import read_json, read_text
-from VideoMAE.video.reader import UnreadableVideoError
 
 EMOTIONS: tuple[str, ...] = (
     "Admiration", "Adoration", "Aesthetic Appreciation", "Amusement", "Anger", "Anxiety", "Awe (or Wonder)",
@@ -170,66 +163,3 @@ def read_class_list(
     if exclusion is None:
         return annotations
     return annotations.select([row for row, key in enumerate(ids) if exclusion.keeps([key], split=file.stem)])
-
-
-class Sample(NamedTuple):
-    """The clips and targets of one video."""
-
-    position: int
-    clips: Tensor | None  # (views, 3, T, H, W) float32; None in evaluation if the video is unreadable
-    targets: Tensor  # intensities (K,) float32
-    skipped: dict[str, str]  # unreadable videos: id -> reason
-
-
-class SampleKey(NamedTuple):
-    """The key of a training sample. Random draws depend on it and the seed only."""
-
-    position: int
-    epoch: int
-
-
-MakeClips = Callable[[Path, np.random.Generator], Tensor]
-
-
-class _ClipDataset(Dataset[Sample]):
-    """Clips of annotated videos."""
-
-    def __init__(self, annotations: Annotations, *, make_clips: MakeClips, seed: int) -> None:
-        self.annotations = annotations
-        self.make_clips = make_clips
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.annotations.ids)
-
-
-class TrainDataset(_ClipDataset):
-    """Random clips; `dataset[SampleKey(index, epoch)]` depends on the key and the seed only.
-
-    An unreadable video is replaced by the next readable one and reported in `skipped`.
-    """
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        skipped: dict[str, str] = {}
-        for offset in range(len(self)):
-            index = (key.position + offset) % len(self)
-            rng = np.random.default_rng((self.seed, key.epoch, index))
-            try:
-                clips = self.make_clips(self.annotations.paths[index], rng)
-            except UnreadableVideoError as error:
-                skipped[self.annotations.ids[index]] = error.reason
-                continue
-            return Sample(index, clips, torch.from_numpy(self.annotations.intensities[index]), skipped)
-        raise ValueError(f"none of the {len(self)} training videos can be read: {next(iter(skipped.values()))}")
-
-
-class EvaluationDataset(_ClipDataset):
-    """The same clips of each video at every call. An unreadable video is not replaced."""
-
-    def __getitem__(self, index: int) -> Sample:
-        targets = torch.from_numpy(self.annotations.intensities[index])
-        try:
-            clips = self.make_clips(self.annotations.paths[index], np.random.default_rng((self.seed, index)))
-        except UnreadableVideoError as error:
-            return Sample(index, None, targets, {self.annotations.ids[index]: error.reason})
-        return Sample(index, clips, targets, {})

@@ -1,6 +1,6 @@
 """A DataLoader that survives hanging decoders and dying workers: it kills or replaces the worker and names the video.
 
-Samples depend on their key alone (see vce.SampleKey), so that batches are the same when they are loaded again.
+Samples depend on their key alone (see datasets.SampleKey), so that batches are the same when they are loaded again.
 """
 
 import ctypes

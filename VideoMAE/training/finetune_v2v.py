@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from VideoMAE.cli import counted
 from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, preference_clips
+from VideoMAE.data.datasets import ComparisonDataset, EvaluationDataset, collate_comparisons
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import readable, remaining_unreadable, unreadable
 from VideoMAE.data.v2v import (
     Comparison,
-    ComparisonDataset,
     check_metadata,
-    collate_comparisons,
     comparison_name,
     hold_out_connected,
     num_contradictions,
@@ -29,7 +28,7 @@ from VideoMAE.data.v2v import (
     videos_of,
     without_videos,
 )
-from VideoMAE.data.vce import Annotations, EvaluationDataset
+from VideoMAE.data.vce import Annotations
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.optim_factory import keep_base
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks

@@ -9,17 +9,11 @@ from torch import nn
 from VideoMAE.augment.video_transforms import ValidationTransform
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
+from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import hold_out, long_enough, readable, remaining_unreadable, unreadable
-from VideoMAE.data.vce import (
-    Annotations,
-    EvaluationDataset,
-    TrainDataset,
-    read_annotations,
-    read_class_list,
-    read_emotions,
-)
+from VideoMAE.data.vce import Annotations, read_annotations, read_class_list, read_emotions
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.optim_factory import scale_to_batch

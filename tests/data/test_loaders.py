@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from VideoMAE.data.datasets import EvaluationDataset, Sample, SampleKey, TrainDataset
 from VideoMAE.data.loaders import Batch, ShareSampler, TrainSampler, collate, make_loader
-from VideoMAE.data.vce import Annotations, EvaluationDataset, Sample, SampleKey, TrainDataset
+from VideoMAE.data.vce import Annotations
 from VideoMAE.video.reader import UnreadableVideoError
 
 FACTORS = [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2), (1, 8, 1), (1, 1, 8), (2, 1, 4), (1, 2, 4)]

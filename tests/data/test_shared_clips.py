@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from VideoMAE.data.clips import empty_clips
+from VideoMAE.data.datasets import EvaluationDataset, Sample
 from VideoMAE.data.loaders import Batch, ShareSampler, collate, make_loader
-from VideoMAE.data.vce import Annotations, EvaluationDataset, Sample
+from VideoMAE.data.vce import Annotations
 
 
 class Clips:

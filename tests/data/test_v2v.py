@@ -12,18 +12,16 @@ from video_files import grey_level, write_grey_video
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, SquashTransform
 from VideoMAE.data.clip_sampling import evenly_spaced
 from VideoMAE.data.clips import EvenClips, IgnoreRng
+from VideoMAE.data.datasets import ComparisonDataset, SampleKey, collate_comparisons
 from VideoMAE.data.v2v import (
-    ComparisonDataset,
     Pair,
     check_metadata,
-    collate_comparisons,
     hold_out_connected,
     num_contradictions,
     read_comparisons,
     videos_of,
     without_videos,
 )
-from VideoMAE.data.vce import SampleKey
 from VideoMAE.video.reader import UnreadableVideoError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -17,16 +17,8 @@ from vce_files import make_entry, make_vce_folder, top_emotion
 
 from VideoMAE.augment.video_transforms import TrainTransform, ValidationTransform
 from VideoMAE.data.clips import TrainClips, ValidationClips
-from VideoMAE.data.vce import (
-    EMOTIONS,
-    Annotations,
-    EvaluationDataset,
-    SampleKey,
-    TrainDataset,
-    read_annotations,
-    read_class_list,
-    read_emotions,
-)
+from VideoMAE.data.datasets import EvaluationDataset, SampleKey, TrainDataset
+from VideoMAE.data.vce import EMOTIONS, Annotations, read_annotations, read_class_list, read_emotions
 from VideoMAE.video.reader import UnreadableVideoError
 
 ID = "00002"

@@ -17,8 +17,9 @@ import torch
 import video_files
 from torch import Tensor
 
+from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
 from VideoMAE.data.loaders import ShareSampler, TrainSampler, make_loader
-from VideoMAE.data.vce import Annotations, EvaluationDataset, TrainDataset
+from VideoMAE.data.vce import Annotations
 from VideoMAE.video.reader import DecoderName, UnreadableVideoError, Video, require_decoder
 
 NUM_VIDEOS = 12

@@ -180,7 +180,7 @@ def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path: Path, kind: str)
 @pytest.mark.parametrize("content", [[1, 2], {"model": {}}, {"epoch": 3}])
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     path = save(tmp_path / "none.pth", content)
-    with pytest.raises(ValueError, match="none.pth: (holds no weights|expected a dict)"):
+    with pytest.raises(ValueError, match="none.pth: (contains no weights|expected a dict)"):
         load_pretrained(VisionTransformer(**SMALL), path)
 
 
