@@ -16,12 +16,7 @@ def extract(config: FeaturesConfig) -> bool:
     """Writes the missing features -> whether every video could be read"""
     if not config.videos and config.list is None:
         raise UsageError("no video, folder or --list is given")
-    for name in ("batch_size", "num_segments", "num_crops", "decode_seconds"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name} {value:g}: must be above 0")
-    if config.num_workers < 0:
-        raise UsageError(f"--num_workers {config.num_workers}: must be at least 0")
+    config.inference.check()
     from VideoMAE.inference.features import extract_to_folder  # deferred: importing torch takes seconds
 
     return extract_to_folder(config)

@@ -1,5 +1,6 @@
 """Predict how videos make their viewers feel: `emodiversity predict VIDEO_OR_FOLDER ... --checkpoint RUN [RUN]`."""
 
+import dataclasses
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
 from tqdm import tqdm
 
 from VideoMAE.cli import UsageError, counted, run
-from VideoMAE.inference.config import PredictConfig
+from VideoMAE.inference.config import PredictConfig, check_positive
 
 if TYPE_CHECKING:
     from VideoMAE.inference.predictor import Predictor
@@ -39,15 +40,9 @@ def predict(config: PredictConfig) -> bool:
     check_writable(config.output)
     predictor = load_predictor(
         config.checkpoint,
-        device=config.device,
-        precision=config.precision,
         compile=config.compile,
-        num_segments=config.num_segments,
-        num_crops=config.num_crops,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        decode_seconds=config.decode_seconds,
         network_flags=config.network,
+        **dataclasses.asdict(config.inference),
     )
     write = write_all_curves if config.over_time else write_predictions
     unreadable = write(predictor, videos, config)
@@ -95,11 +90,11 @@ def write_all_curves(predictor: "Predictor", videos: Sequence[Path], config: Pre
     assert config.output_dir is not None
     unreadable: list[Path] = []
     reasons: dict[str, str] = {}
-    if config.num_workers:  # in separate processes with a time limit, because a video may hang its decoder
+    if config.inference.num_workers:  # in separate processes with a time limit, because a video may hang its decoder
         reasons = check_videos(
             {str(path): path for path in videos},
-            num_processes=config.num_workers,
-            limit_seconds=config.decode_seconds,
+            num_processes=config.inference.num_workers,
+            limit_seconds=config.inference.decode_seconds,
         ).unreadable
     suffix = ".jsonl" if config.format == "jsonl" else ".csv"
     with _progress(len(videos)) as progress:
@@ -171,12 +166,8 @@ def check_flags(config: PredictConfig) -> None:
         raise UsageError("--over_time writes one file per video to --output_dir; remove --output")
     if config.over_time != (config.output_dir is not None):
         raise UsageError("--over_time and --output_dir need each other")
-    for name in ("top", "batch_size", "hop_seconds", "window_seconds", "decode_seconds", "num_segments", "num_crops"):
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name} {value:g}: must be above 0")
-    if config.num_workers < 0:
-        raise UsageError(f"--num_workers {config.num_workers}: must be at least 0")
+    check_positive(config, "top", "hop_seconds", "window_seconds")
+    config.inference.check()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 
 from VideoMAE.augment.rand_augment import FILL, AppliedOperation, image_function
-from VideoMAE.augment.random_erasing import erase_in_place
+from VideoMAE.augment.random_erasing import erase
 from VideoMAE.augment.video_transforms import NORMALIZED_BYTE, CropBox, TrainDraw, TrainTransform
 
 # A table with a larger difference between neighboring bytes creates edges, and is applied before resampling, as in the
@@ -89,7 +89,7 @@ class FusedTransform(TrainTransform):
     def apply(self, frames: np.ndarray, draw: TrainDraw) -> torch.Tensor:
         """Applies a draw, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32; does not write to `frames`."""
         clip = render(frames, plan_clip(frames, draw, self.crop_size), self.crop_size)
-        erase_in_place(clip, draw.erased, mode=self.random_erasing.mode)
+        erase(clip, draw.erased, mode=self.random_erasing.mode)
         return clip
 
 

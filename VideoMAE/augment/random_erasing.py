@@ -64,10 +64,6 @@ class RandomErasing:
         boxes = [_draw_box(height, width, count, rng) for _ in range(count)]
         return [box for box in boxes if box is not None]
 
-    def __call__(self, clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Draws and erases, (C, T, H, W) -> (C, T, H, W) float32."""
-        return erase(clip, self.draw(clip.shape[-2], clip.shape[-1], rng), mode=self.mode)
-
 
 def _draw_box(height: int, width: int, count: int, rng: np.random.Generator) -> ErasedBox | None:
     log_aspect = (math.log(ASPECT[0]), math.log(ASPECT[1]))
@@ -87,20 +83,8 @@ def _draw_box(height: int, width: int, count: int, rng: np.random.Generator) -> 
     return None
 
 
-def erase(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> torch.Tensor:
-    """Fills the boxes in every frame, (C, T, H, W) float32 -> (C, T, H, W) float32.
-
-    Returns a copy, or `clip` itself if there are no boxes.
-    """
-    if not boxes:
-        return clip
-    erased = clip.clone()
-    erase_in_place(erased, boxes, mode=mode)
-    return erased
-
-
-def erase_in_place(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> None:
-    """Fills the boxes in every frame of `clip`, (C, T, H, W) float32."""
+def erase(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> None:
+    """Fills the boxes in every frame of `clip`, (C, T, H, W) float32, in place."""
     for box in boxes:
         region = clip[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
         if mode == "const":

@@ -1,7 +1,7 @@
 """Transforms of frames (T, H, W, 3) uint8 to normalized clips (3, T, h, w).
 
 `TrainTransform` augments, `ValidationTransform` crops the center, `SquashTransform` (V2V) resizes the whole frame. Test
-views use `resize_short_side` and `crop_views`. Frames may have any size.
+views use `resize_short_side` and `crop_views`. Frames may have any size. Transforms without randomness ignore `rng`.
 """
 
 import math
@@ -134,7 +134,7 @@ class ValidationTransform:
         self.short_side_size = short_side_size
         self.crop_size = crop_size
 
-    def __call__(self, frames: np.ndarray) -> torch.Tensor:
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator | None = None) -> torch.Tensor:
         resized = resize_short_side(frames, self.short_side_size)
         start = center_start(resized.shape[2], self.crop_size)
         return crop_views(resized, self.crop_size, [start], axis="width")[0]
@@ -146,7 +146,7 @@ class SquashTransform:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, frames: np.ndarray) -> torch.Tensor:
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator | None = None) -> torch.Tensor:
         return normalize(resize_frames(frames, self.size, self.size))
 
 
@@ -222,7 +222,8 @@ class TrainTransform:
         clip = F.interpolate(clip, size=(self.crop_size, self.crop_size), mode="bilinear", align_corners=False)
         if draw.flip:
             clip = clip.flip(-1)
-        return erase(clip, draw.erased, mode=self.random_erasing.mode)
+        erase(clip, draw.erased, mode=self.random_erasing.mode)
+        return clip
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         height, width = frames.shape[1:3]

@@ -107,16 +107,6 @@ class EvenClips:
         return self.transform(frames, rng).unsqueeze(0)
 
 
-@dataclass(frozen=True)
-class IgnoreRng:
-    """Adapts a deterministic transform to the interface of a random one."""
-
-    transform: Callable[[np.ndarray], Tensor]
-
-    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> Tensor:
-        return self.transform(frames)
-
-
 def preference_clips(
     num_frames: int,
     input_size: int,
@@ -126,10 +116,8 @@ def preference_clips(
 ) -> EvenClips:
     """V2V's evaluation clips: the whole frame squashed to a square, or the central square."""
     if crop == "center":
-        transform = IgnoreRng(ValidationTransform(input_size, input_size))
-        return EvenClips(num_frames, transform, open_video=open_video)
-    size = (input_size, input_size)
-    return EvenClips(num_frames, IgnoreRng(SquashTransform(input_size)), size, open_video)
+        return EvenClips(num_frames, ValidationTransform(input_size, input_size), open_video=open_video)
+    return EvenClips(num_frames, SquashTransform(input_size), (input_size, input_size), open_video)
 
 
 @dataclass(frozen=True)

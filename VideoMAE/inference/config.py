@@ -2,10 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from VideoMAE.cli import UsageError
 from VideoMAE.config import ModelName, Precision
 
 Device = Literal["auto", "cuda", "cpu"]
@@ -42,6 +43,40 @@ class NetworkFlags(ClipFlags):
 
 
 @dataclasses.dataclass(frozen=True)
+class InferenceFlags:
+    """Views of a video, reading and hardware."""
+
+    num_segments: int | None = None
+    """Views along time (VCE). None: those of the run's test."""
+    num_crops: int | None = None
+    """Views along the long side (VCE). None: those of the run's test; with predict --over_time, the central one."""
+    batch_size: int = 8
+    """Clips in a forward pass; views of several videos may share one."""
+    num_workers: int = 1
+    """Processes that read videos in advance. 0: none, and no time limit for a video that hangs its decoder."""
+    decode_seconds: float = 120.0
+    """Time limit for decoding one video; a video that takes longer counts as unreadable."""
+    device: Device = "auto"
+    """auto: a GPU if there is one."""
+    precision: Precision = "auto"
+    """Precision of the network. auto: that of its run."""
+
+    def check(self) -> None:
+        """Raises UsageError for a value out of range."""
+        check_positive(self, "batch_size", "num_segments", "num_crops", "decode_seconds")
+        if self.num_workers < 0:
+            raise UsageError(f"--num_workers {self.num_workers}: must be at least 0")
+
+
+def check_positive(flags: Any, *names: str) -> None:
+    """Raises UsageError if the value of a flag is neither None nor above 0."""
+    for name in names:
+        value = getattr(flags, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name} {value:g}: must be above 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class PredictConfig:
     """Predict how videos make their viewers feel: emotions (VCE), pleasantness (V2V), or both."""
 
@@ -49,6 +84,7 @@ class PredictConfig:
     """Video files, and folders to search for them."""
     checkpoint: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN_OR_FILE [RUN_OR_FILE]")]
     """Output folder of a run or checkpoint file, of VCE or V2V, or one of each."""
+    inference: InferenceFlags
     network: NetworkFlags
     format: Literal["table", "jsonl", "csv"] = "table"
     """table: the strongest emotions, for people; jsonl and csv: all values, one video per line."""
@@ -64,20 +100,6 @@ class PredictConfig:
     """Length of the window. None: that of a VCE test clip (16 frames, every 4th); 4 s with V2V only."""
     hop_seconds: float = 0.5
     """Distance between windows."""
-    num_segments: int | None = None
-    """Views along time (VCE). None: those of the run's test."""
-    num_crops: int | None = None
-    """Views along the long side (VCE). None: those of the run's test; the central one with --over_time."""
-    batch_size: int = 8
-    """Clips in a forward pass; views of several videos may share one."""
-    num_workers: int = 1
-    """Processes that read videos in advance. 0: none, and no time limit for a video that hangs its decoder."""
-    decode_seconds: float = 120.0
-    """Time limit for decoding one video; a video that takes longer counts as unreadable."""
-    device: Device = "auto"
-    """auto: a GPU if there is one."""
-    precision: Precision = "auto"
-    """Precision of the network. auto: that of its run."""
     compile: bool = False
     """Compile the network at its first use, which takes a minute and needs a C++ compiler."""
 
@@ -92,6 +114,7 @@ class FeaturesConfig:
     """Output folder of a run or checkpoint file; also a pre-trained one."""
     output_dir: Path
     """Folder for the features. A later call computes the missing ones."""
+    inference: InferenceFlags
     network: ClipFlags
     list: Path | None = None
     """File of further videos, one path per line."""
@@ -106,21 +129,7 @@ class FeaturesConfig:
     sampling: Literal["vce", "v2v"] | None = None
     """Clips of VCE's test (segments x crops) or of V2V's (frames evenly over the video). None: those of the task of the
     checkpoint; VCE's for a pre-trained one."""
-    num_segments: int | None = None
-    """Views along time (VCE). None: those of the run's test."""
-    num_crops: int | None = None
-    """Views along the long side (VCE). None: those of the run's test."""
     format: Literal["npz", "safetensors", "matrix"] = "npz"
     """npz and safetensors: one file per video, ID.npz; matrix: features.npy for all, with index.jsonl for its rows."""
     dtype: Literal["float32", "float16"] = "float32"
     """Data type of the files."""
-    batch_size: int = 8
-    """Clips in a forward pass; views of several videos may share one."""
-    num_workers: int = 1
-    """Processes that read videos in advance. 0: none, and no time limit for a video that hangs its decoder."""
-    decode_seconds: float = 120.0
-    """Time limit for decoding one video; a video that takes longer counts as unreadable."""
-    device: Device = "auto"
-    """auto: a GPU if there is one."""
-    precision: Precision = "auto"
-    """Precision of the network. auto: that of its run."""

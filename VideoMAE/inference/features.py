@@ -91,8 +91,8 @@ def extract_to_folder(config: FeaturesConfig) -> bool:
     loaded = load_for_inference(
         config.checkpoint,
         NetworkFlags(**dataclasses.asdict(config.network)),
-        num_segments=config.num_segments,
-        num_crops=config.num_crops,
+        num_segments=config.inference.num_segments,
+        num_crops=config.inference.num_crops,
         allow_pretrained=True,
     )
     loaded = loaded._replace(task=config.sampling or loaded.task)
@@ -100,8 +100,8 @@ def extract_to_folder(config: FeaturesConfig) -> bool:
         loaded,
         num_blocks=num_blocks_of(config.layer, loaded.model.get_num_layers()),
         pool=config.pool,
-        device=config.device,
-        precision=config.precision,
+        device=config.inference.device,
+        precision=config.inference.precision,
     )
     reader, num_views = _clip_reader(loaded, config)
     axes = {"views": num_views} if config.views == "keep" else {}
@@ -141,7 +141,7 @@ def _clip_reader(loaded: LoadedNetwork, config: FeaturesConfig) -> tuple[ClipRea
         num_views = loaded.recipe.test_num_segment * loaded.recipe.test_num_crop
         return ClipReader(loaded.emotion_clips(), None), num_views
     for name in ("num_segments", "num_crops"):
-        value = getattr(config, name)
+        value = getattr(config.inference, name)
         if value not in (None, 1):
             raise ValueError(
                 f"--{name} {value}: V2V samples one clip of frames evenly over the video; pass --sampling vce"
@@ -186,9 +186,9 @@ def _fill(
         [video.path for video in missing],
         reader,
         {network.loaded.task: network},
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        decode_seconds=config.decode_seconds,
+        batch_size=config.inference.batch_size,
+        num_workers=config.inference.num_workers,
+        decode_seconds=config.inference.decode_seconds,
     )
     try:
         with _progress(len(videos), num_stored) as progress:

@@ -296,18 +296,12 @@ def load_predictor(
 ) -> Predictor:
     """Loads a predictor with a VCE network, a V2V network, or one of each.
 
+    The settings are the flags of `emodiversity predict`, see PredictConfig.
+
     Args:
         checkpoints: output folders of runs, checkpoint files, or Hugging Face folders.
         device: auto, cpu, cuda or cuda:N.
-        precision: fp32, bf16, fp16, or auto: that of the run.
-        compile: compile the networks at their first use, which takes minutes and needs a C++ compiler.
-        num_segments: views along time (VCE). None: those of the run's test.
-        num_crops: views along the long side (VCE). None: those of the run's test.
-        batch_size: clips in a forward pass; a video has num_segments x num_crops for VCE, one for V2V.
-        num_workers: processes that read videos in advance; only in the main thread. 0: this process reads the videos,
-            without a time limit.
-        decode_seconds: time limit for decoding one video; a video that takes longer counts as unreadable.
-        network_flags: settings that the checkpoints lack.
+        num_workers: above 0 only in the main thread.
 
     Raises:
         ValueError: a checkpoint cannot be used, two are of the same task, or a setting is out of range.

@@ -45,14 +45,14 @@ def test_clips_of_one_frame_are_mixed_as_timm_mixes_images(kind: str, mode: str)
     changed = 0
     for seed in range(12):
         np.random.seed(seed)
-        theirs, their_targets = Mixup(**KINDS[kind], mode=mode, label_smoothing=0.0, num_classes=K)(
+        expected, expected_targets = Mixup(**KINDS[kind], mode=mode, label_smoothing=0.0, num_classes=K)(
             clips[:, :, 0].clone(), classes
         )
         np.random.seed(seed)
-        ours, our_targets = make_mixup(kind, mode)(clips, F.one_hot(classes, K).float())
-        torch.testing.assert_close(ours[:, :, 0], theirs)
-        torch.testing.assert_close(our_targets, their_targets)
-        changed += not torch.equal(ours, clips)
+        mixed, targets = make_mixup(kind, mode)(clips, F.one_hot(classes, K).float())
+        torch.testing.assert_close(mixed[:, :, 0], expected)
+        torch.testing.assert_close(targets, expected_targets)
+        changed += not torch.equal(mixed, clips)
     assert changed >= 4
 
 
@@ -149,12 +149,12 @@ def test_ce_with_mixup_is_timms_smoothed_soft_cross_entropy() -> None:
     task = EmotionTask(loss="ce", smoothing=0.1, mixup=make_mixup("both", "batch"))
     for seed in range(6):
         np.random.seed(seed)
-        ours = task.training_loss(forward, Batch(clips, intensities, torch.arange(6), {}))
+        loss = task.training_loss(forward, Batch(clips, intensities, torch.arange(6), {}))
         np.random.seed(seed)
         images, targets = Mixup(**KINDS["both"], label_smoothing=0.1, num_classes=K)(
             clips[:, :, 0].clone(), intensities.argmax(dim=1)
         )
-        torch.testing.assert_close(ours, SoftTargetCrossEntropy()(forward(images), targets))
+        torch.testing.assert_close(loss, SoftTargetCrossEntropy()(forward(images), targets))
 
 
 def test_flags_decide_whether_and_how_batches_are_mixed() -> None:

@@ -46,7 +46,8 @@ class WholeFrames(TrainTransform):
         clip = clip.permute(3, 0, 1, 2)[:, :, top : top + height, left : left + width]
         clip = F.interpolate(clip, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
         clip = clip.flip(-1) if draw.flip else clip
-        return erase(clip, draw.erased, mode=self.random_erasing.mode)
+        erase(clip, draw.erased, mode=self.random_erasing.mode)
+        return clip
 
 
 def difference(frames: np.ndarray, draw: TrainDraw) -> float:

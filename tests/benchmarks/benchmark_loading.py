@@ -63,7 +63,9 @@ class ByTheBook(TrainTransform):
         clip = torch.stack([normalize(to_tensor(frame), IMAGENET_MEAN, IMAGENET_STD) for frame in augmented], dim=1)
         clip = clip[:, :, top : top + height, left : left + width]
         clip = F.interpolate(clip, size=(self.crop_size, self.crop_size), mode="bilinear", align_corners=False)
-        return erase(clip.flip(-1) if draw.flip else clip, draw.erased, mode=self.random_erasing.mode)
+        clip = clip.flip(-1) if draw.flip else clip
+        erase(clip, draw.erased, mode=self.random_erasing.mode)
+        return clip
 
 
 def loader_of(root: Path, mode: Any, *flags: str) -> WatchedLoader:

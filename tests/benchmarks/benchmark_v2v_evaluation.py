@@ -19,7 +19,7 @@ import tyro
 from benchmarking import memory_mb, say, say_ratio, say_times, time_interleaved, use_threads, write_film
 
 from VideoMAE.augment.video_transforms import SquashTransform
-from VideoMAE.data.clips import EvenClips, IgnoreRng
+from VideoMAE.data.clips import EvenClips
 from VideoMAE.data.datasets import EvaluationDataset
 from VideoMAE.data.loaders import ShareSampler, make_loader
 from VideoMAE.data.v2v import Comparison, Pair, pairs_in, videos_of
@@ -30,7 +30,7 @@ from VideoMAE.training.results import preference_results
 from VideoMAE.training.tasks import scores_by_id
 
 BATCH_SIZE, SIZE = 8, 112
-CLIPS = EvenClips(16, IgnoreRng(SquashTransform(SIZE)), decode_size=(SIZE, SIZE))
+CLIPS = EvenClips(16, SquashTransform(SIZE), decode_size=(SIZE, SIZE))
 
 
 def evaluate(root: Path, pairs: list[Comparison], lists: list[Comparison], model: VisionTransformer) -> dict[str, Any]:

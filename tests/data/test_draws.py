@@ -80,9 +80,9 @@ def drawn(loaders: Loaders, *, epochs: tuple[int, ...] = EPOCHS, step: int = 0) 
     return clips
 
 
-def assert_same(ours: Clips, theirs: Clips) -> None:
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(clip, theirs[key]) for key, clip in ours.items())
+def assert_same(clips: Clips, expected: Clips) -> None:
+    assert clips.keys() == expected.keys()
+    assert all(torch.equal(clip, expected[key]) for key, clip in clips.items())
 
 
 def flags_of(batch_size: int, update_freq: int, *, num_workers: int) -> list[str]:

@@ -11,7 +11,7 @@ from video_files import grey_level, write_grey_video
 
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, SquashTransform
 from VideoMAE.data.clip_sampling import evenly_spaced
-from VideoMAE.data.clips import EvenClips, IgnoreRng
+from VideoMAE.data.clips import EvenClips
 from VideoMAE.data.datasets import ComparisonDataset, SampleKey, collate_comparisons
 from VideoMAE.data.v2v import (
     Pair,
@@ -157,7 +157,7 @@ def test_frames_are_evenly_spaced_as_in_the_reference() -> None:
 
 
 def even_clips(clip_len: int = 4, size: int = 32) -> EvenClips:
-    return EvenClips(clip_len, IgnoreRng(SquashTransform(size)), decode_size=(size, size))
+    return EvenClips(clip_len, SquashTransform(size), decode_size=(size, size))
 
 
 def test_a_clip_shows_the_whole_video_and_the_whole_frame(tmp_path: Path) -> None:
