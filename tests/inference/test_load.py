@@ -139,7 +139,7 @@ def test_what_cannot_answer_is_refused_in_one_sentence(tiny_runs: TinyRuns, tmp_
         "other": ({"model": {"conv.weight": torch.zeros(3), "head.weight": torch.zeros(27, 3)}}, "not a VideoMAE ViT"),
         "kinetics": ({"module": {**whole, "head.weight": torch.zeros(400, 128), "head.bias": torch.zeros(400)}},
                      "a head of 400 outputs, which are neither"),
-        "code": (RunsCode(tmp_path / "ran"), "refused: the pickle holds"),
+        "code": (RunsCode(tmp_path / "ran"), "refused: the pickle contains"),
     }  # fmt: skip
     for name, (content, said) in cases.items():
         file = saved(tmp_path / f"{name}.pth", content)
