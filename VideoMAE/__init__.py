@@ -15,6 +15,7 @@ REQUIRED = (
     "cv2",
     "gdown",
     "huggingface_hub",
+    "jinja2",
     "matplotlib",
     "numpy",
     "safetensors",

@@ -1,63 +1,62 @@
-"""A page to try a trained model on: `python -m VideoMAE.demo --checkpoint RUN_OR_FILE [RUN_OR_FILE]`."""
+"""A web page for trying a trained model: `python -m VideoMAE.demo --checkpoint RUN_OR_FILE [RUN_OR_FILE]`."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import VideoMAE  # noqa: F401  # first of all: it names missing packages
+    import VideoMAE  # noqa: F401  # imported first: it names missing packages
 
-from VideoMAE.cli import parse_flags, show_messages
+from VideoMAE.cli import run
 from VideoMAE.inference.config import NetworkFlags
 
 logger = logging.getLogger("demo")
 
-# No news of a newer version is asked for, nothing is reported.
-QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+# No version checks, no telemetry.
+OFFLINE_ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Show a web page that tells how the viewers of a video would feel. Nothing leaves this machine."""
+    """Serve a web page that predicts how the viewers of a video would feel. No data leaves this machine."""
 
     checkpoint: tuple[Path, ...]
-    """Run's output folder or checkpoint file, of VCE or of V2V; or one of each."""
+    """Output folder or checkpoint file of a VCE or a V2V run, or one of each."""
     network: NetworkFlags
     examples: Path | None = None
-    """Folder of videos to pick from; otherwise test videos of the runs."""
+    """Folder of example videos. None: test videos of the runs."""
     host: str = "127.0.0.1"
-    """Address to serve at; with 0.0.0.0 everybody on the network may use the page."""
+    """Address of the server; 0.0.0.0 makes the page available to the whole network."""
     port: int = 7860
-    """Port to serve at; 0 takes a free one."""
+    """Port of the server; 0: a free one."""
     max_upload_mb: float = 100
-    """Largest upload, in MiB."""
+    """Maximum size of an upload, in MiB."""
     max_seconds: float = 60
-    """Longest video."""
+    """Maximum duration of a video."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the forward pass."""
+    """Precision of the forward pass."""
     compile: bool = False
-    """Compile the network: a slower start, quicker answers."""
+    """Compile the network: a slower start, faster predictions."""
     num_segments: int | None = None
-    """Segments along time that are averaged; otherwise the run's own."""
+    """Temporal segments to average. None: as in the run's test."""
     num_crops: int | None = None
-    """Crops along the long side that are averaged; otherwise the run's own."""
+    """Spatial crops to average. None: as in the run's test."""
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError for what cannot be, before anything is loaded."""
+    """Raises ValueError for settings out of range."""
     if not 1 <= len(settings.checkpoint) <= 2:
         raise ValueError(f"--checkpoint takes one or two, not {len(settings.checkpoint)}")
     for name in ("max_upload_mb", "max_seconds"):
@@ -68,25 +67,26 @@ def check(settings: Settings) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises ValueError: the address is not this machine's, or the port is taken."""
+    """Opens the server's socket. Raises ValueError if the address is not local or the port is in use."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        hint = "; --port 0 takes a free one" if port else ""
+        hint = "; --port 0 selects a free port" if port else ""
         raise ValueError(f"cannot serve at --host {host} --port {port}: {error.strerror or error}{hint}") from error
 
 
-def run(settings: Settings) -> None:
-    """Serve the page until Ctrl-C or SIGTERM. Raises ValueError for a user's mistakes."""
+def serve(settings: Settings) -> None:
+    """Serves the page until Ctrl-C or SIGTERM. Raises ValueError for wrong flags or files."""
     check(settings)
     if find_spec("gradio") is None:
-        constraints = Path(__file__).resolve().parents[1] / "constraints.txt"
-        raise ValueError(f"the demo needs Gradio: {sys.executable} -m pip install gradio -c {constraints}")
-    os.environ.update(QUIET)
+        constraints = Path(__file__).resolve().parents[1] / "constraints.txt"  # absent in an installed package
+        tested = f" -c {constraints}" if constraints.is_file() else ""
+        raise ValueError(f"the demo needs Gradio: {sys.executable} -m pip install 'gradio>=6.31,<7'{tested}")
+    os.environ.update(OFFLINE_ENVIRONMENT)
     with listen(settings.host, settings.port) as listener, tempfile.TemporaryDirectory(prefix="emodiversity-") as temp:
         os.environ["GRADIO_TEMP_DIR"] = temp
-        tempfile.tempdir = temp  # forms that are being received, too
+        tempfile.tempdir = temp  # also for forms that are being received
         serve_page(settings, listener, Path(temp))
 
 
@@ -94,7 +94,7 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
     from VideoMAE.demo_app.reference import find_examples, read_reference
     from VideoMAE.inference.predictor import load_predictor
 
-    # what may be wrong with the flags comes before Gradio, which takes seconds to import
+    # flags are checked before the import of Gradio, which takes seconds
     predictor = load_predictor(
         settings.checkpoint,
         device=settings.device,
@@ -109,41 +109,36 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
 
     from VideoMAE.demo_app.answers import Answers
     from VideoMAE.demo_app.page import Page
-    from VideoMAE.demo_app.server import make_app, serve
-    from VideoMAE.demo_app.videos import Uploads, look_at_examples
+    from VideoMAE.demo_app.server import make_app, serve_app
+    from VideoMAE.demo_app.videos import Uploads, link_examples
 
     answers = Answers(predictor, reference, max_seconds=settings.max_seconds)
-    examples = look_at_examples(files, temp / "examples", max_seconds=settings.max_seconds)
+    examples = link_examples(files, temp / "examples", max_seconds=settings.max_seconds)
     uploads = Uploads(temp / "uploads")
     page = Page(answers, uploads, examples, max_upload_mb=settings.max_upload_mb)
-    app = make_app(page.build(), uploads, max_upload_mb=settings.max_upload_mb, endpoints=page.described_endpoints())
+    app = make_app(page.build(), uploads, max_upload_mb=settings.max_upload_mb, endpoints=page.endpoint_descriptions())
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
 
-    def say_ready() -> None:
-        logger.info("the page is at http://%s:%d/, its endpoints at /api; Ctrl-C ends it", shown, port)
+    def log_ready() -> None:
+        logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)
 
-    serve(app, listener, when_ready=say_ready)
-
-
-def _stop(signal_number: int, _: FrameType | None) -> None:
-    """Let a terminated server clean up as an interrupted one does."""
-    raise KeyboardInterrupt(signal_number)
+    serve_app(app, listener, when_ready=log_ready)
 
 
-def main() -> None:
-    """Command line: see --help."""
-    settings = parse_flags(Settings, sys.argv[1:])
-    show_messages(sys.stdout)
+def serve_until_stopped(settings: Settings) -> None:
+    """Serves the page; Ctrl-C and SIGTERM are its normal end."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _stop)
     try:
-        run(settings)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        serve(settings)
     except KeyboardInterrupt:
-        logger.info("the page is closed; uploads are removed")
+        logger.info("stopped; the uploads are removed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return run(serve_until_stopped, Settings, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -22,7 +22,7 @@ def extract(config: FeaturesConfig) -> bool:
             raise UsageError(f"--{name} {value:g}: must be above 0")
     if config.num_workers < 0:
         raise UsageError(f"--num_workers {config.num_workers}: must be at least 0")
-    from VideoMAE.inference.feature_run import extract_to_folder  # deferred: importing torch takes seconds
+    from VideoMAE.inference.features import extract_to_folder  # deferred: importing torch takes seconds
 
     return extract_to_folder(config)
 

@@ -8,12 +8,15 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def write_atomically(file: Path, write: Callable[[Path], object], *, keep_old_as: Path | None = None) -> None:
@@ -184,6 +187,19 @@ def read_complete_json_lines(file: Path) -> list[dict[str, Any]]:
             break
         entries.append(entry)
     return entries
+
+
+def to_jsonable(value: Any) -> Any:
+    """The value with arrays as lists, numpy scalars as numbers, paths as strings, and NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_jsonable(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return to_jsonable(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 @contextlib.contextmanager

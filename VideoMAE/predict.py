@@ -59,9 +59,9 @@ def predict(config: PredictConfig) -> bool:
 def write_predictions(predictor: "Predictor", videos: Sequence[Path], config: PredictConfig) -> list[Path]:
     """Writes one entry per video to --output, or immediately to standard output -> the unreadable videos"""
     from VideoMAE.files import write_text
-    from VideoMAE.inference.output import Lines
+    from VideoMAE.inference.output import PredictionFormatter
 
-    lines = Lines(predictor, format=config.format, top=config.top, bar=_bar(config))
+    formatter = PredictionFormatter(predictor, format=config.format, top=config.top, bar=_bar(config))
     texts: list[str] = []
     unreadable: list[Path] = []
     with _progress(len(videos)) as progress:
@@ -73,13 +73,13 @@ def write_predictions(predictor: "Predictor", videos: Sequence[Path], config: Pr
                 progress.write(text, file=sys.stdout, end="")
                 sys.stdout.flush()
 
-        put(lines.header())
+        put(formatter.header())
         for prediction in predictor.stream(videos):
             progress.update()
             if prediction.error is not None:
                 unreadable.append(prediction.path)
                 progress.write(f"unreadable: {prediction.path}: {prediction.error}", file=sys.stderr)
-            put(lines.of(prediction))
+            put(formatter.text_of(prediction))
     if config.output is not None:
         write_text(config.output, "".join(texts))
         logger.info("%s: %s", config.output, counted(len(videos), "video"))

@@ -147,7 +147,8 @@ def test_a_wheel_contains_the_package_its_data_and_its_dependencies(tmp_path: Pa
     modules = {
         path.relative_to(REPOSITORY).as_posix()
         for path in (REPOSITORY / "VideoMAE").rglob("*")
-        if path.suffix in (".py", ".html") and not {"scripts", "models"} & set(path.relative_to(REPOSITORY).parts)
+        if path.suffix in (".py", ".html", ".css")
+        and not {"scripts", "models"} & set(path.relative_to(REPOSITORY).parts)
     }
     packed = {name for name in names if name.startswith("VideoMAE/")}
     assert packed == modules | {"VideoMAE/models/catalogue.json"}

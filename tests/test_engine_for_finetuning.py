@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from VideoMAE.engine_for_finetuning import NonFiniteStepError, StepResult, train_one_epoch
+from VideoMAE.engine_for_finetuning import NonFiniteStepError, StepResult, seed_step, train_one_epoch
 from VideoMAE.optim_factory import Schedule
 from VideoMAE.runtime.distributed import World
 from VideoMAE.training.backends import BackendSettings, DDPBackend
@@ -94,3 +94,14 @@ def test_in_fp16_a_step_that_is_not_finite_is_reported_as_skipped() -> None:
     trained.settings = trained.settings._replace(precision="fp16")
     results = train(trained, num=1, size=2, loss=lambda forward, batch: squares(forward, batch) * float("inf"))
     assert [result.is_skipped for result in results] == [True]
+
+
+def test_draws_within_a_step_depend_on_seed_position_and_rank_alone() -> None:
+    def drawn(*key: int) -> tuple[float, float]:
+        seed_step(*key)
+        return torch.rand(()).item(), np.random.rand()
+
+    keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    values = [drawn(*key) for key in keys]
+    assert len({by_torch for by_torch, _ in values}) == len({by_numpy for _, by_numpy in values}) == 4
+    assert [drawn(*key) for key in reversed(keys)] == values[::-1]

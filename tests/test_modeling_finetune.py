@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-from VideoMAE.modeling_finetune import MODELS, Attention, VisionTransformer, sine_cosine_position_table
+from VideoMAE.modeling_finetune import MODELS, Attention, DropPath, VisionTransformer, sine_cosine_position_table
 
 GOLDEN_MODELS: dict[str, dict[str, Any]] = {
     "mean_pool": {"img_size": 32, "embed_dim": 48, "depth": 3, "num_heads": 4, "all_frames": 8},
@@ -80,11 +80,15 @@ def test_activation_checkpointing_changes_no_loss_and_no_gradient(
     golden_models: dict[str, dict[str, Tensor]],
 ) -> None:
     values = golden_models["mean_pool"]
-    gradients = []
+    gradients, num_forwards = [], []
     for use_checkpoint in (False, True):
         model = loaded("mean_pool", values, use_checkpoint=use_checkpoint).train()
+        calls: list[nn.Module] = []
+        model.blocks[1].attn.register_forward_hook(lambda module, *_, calls=calls: calls.append(module))
         F.binary_cross_entropy_with_logits(model(values["input"]), values["target"]).backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+        num_forwards.append(len(calls))
+    assert num_forwards == [1, 2]  # with checkpointing, once more in the backward pass
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-7)
 
@@ -188,6 +192,14 @@ def test_tokens_run_over_width_then_height_then_time() -> None:
     assert model.patch_embed(clip)[0, :, 0].nonzero().flatten().tolist() == [4 + 1]
 
 
+def test_linear_layers_start_at_a_deviation_of_0_02_without_bias() -> None:
+    torch.manual_seed(3)
+    for name, module in VisionTransformer(**SMALL).named_modules():
+        if isinstance(module, nn.Linear):
+            assert module.weight.std().item() == pytest.approx(0.02, abs=0.004), name
+            assert module.bias is None or not module.bias.any(), name
+
+
 def test_init_scale_scales_the_head_only() -> None:
     states = []
     for init_scale in (1.0, 0.001):
@@ -213,6 +225,28 @@ def test_dropout_flags_act_in_training_only() -> None:
         model = VisionTransformer(**SMALL, init_scale=1.0, **{flag: 0.5})
         assert not torch.equal(model.train()(clip), model(clip)), flag
         assert torch.equal(model.eval()(clip), model(clip)), flag
+
+
+def test_every_dropout_flag_reaches_its_layers_and_stochastic_depth_rises_linearly() -> None:
+    rates = {"drop_rate": 0.1, "attn_drop_rate": 0.2, "drop_path_rate": 0.3, "fc_drop_rate": 0.4}
+    model = VisionTransformer(**{**SMALL, "depth": 4}, **rates)
+    layers = {name: module.p for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+    of_blocks = {f"blocks.{i}.{part}": 0.1 for i in range(4) for part in ("attn.proj_drop", "mlp.drop")}
+    assert layers == {"pos_drop": 0.1, "fc_dropout": 0.4, **of_blocks}
+    assert [block.attn.attn_drop for block in model.blocks] == [0.2] * 4
+    assert [getattr(block.drop_path, "drop", 0.0) for block in model.blocks] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("drop", [0.25, 0.9])
+def test_stochastic_depth_drops_whole_samples_and_scales_the_others_by_the_keep_probability(drop: float) -> None:
+    torch.manual_seed(0)
+    branch = torch.rand(4000, 2, 3) + 1
+    factors = DropPath(drop).train()(branch) / branch
+    torch.testing.assert_close(factors, factors[:, :1, :1].expand_as(factors))
+    kept = factors[:, 0, 0] > 0
+    assert kept.float().mean().item() == pytest.approx(1 - drop, abs=0.03)
+    torch.testing.assert_close(factors[kept], torch.full_like(factors[kept], 1 / (1 - drop)))
+    assert torch.equal(DropPath(drop).eval()(branch), branch)
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,7 @@ def test_weight_decay_is_constant_or_follows_its_own_cosine_without_warm_up() ->
     expected = cosine_schedule(0.05, 0.5, epochs=3, steps_per_epoch=10)
     np.testing.assert_allclose(make_schedule(optim, make_sampler()).weight_decay, expected)
     assert expected[0] == pytest.approx(0.05) and expected[-1] > 0.4
+    to_zero = make_schedule(
+        OptimConfig(epochs=3, weight_decay=0.05, weight_decay_end=0.0, warmup_epochs=1), make_sampler()
+    )
+    assert 0 < to_zero.weight_decay[-1] < 0.001

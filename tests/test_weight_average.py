@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from tiny_runs import make_vce_run
+from torch import Tensor, nn
 
 from VideoMAE.optim_factory import WeightAverage
+from VideoMAE.training.backends import BackendSettings, DDPBackend
+from VideoMAE.training.checkpoint import LAST, PREVIOUS
 
 CPU = torch.device("cpu")
 
@@ -85,3 +91,27 @@ def test_on_another_device_a_copy_is_tested() -> None:
     assert copy is not average.module
     assert copy.weight.device.type == "meta"
     assert average.module.weight.device == CPU
+
+
+def test_a_step_that_the_loss_scaler_skips_moves_neither_the_weights_nor_their_average(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fp16 on a CPU, which the run programs refuse because it is slow; the last of three steps overflows."""
+    initialize, backward, steps = DDPBackend.__init__, DDPBackend.backward, []
+
+    def initialize_in_fp16(self: DDPBackend, model: Any, optimizer: Any, settings: BackendSettings) -> None:
+        initialize(self, model, optimizer, settings._replace(precision="fp16"))
+
+    def backward_with_overflow(self: DDPBackend, loss: Tensor, *, update: bool) -> float | None:
+        steps.append(loss)
+        return backward(self, loss * torch.inf if len(steps) == 3 else loss, update=update)
+
+    monkeypatch.setattr(DDPBackend, "__init__", initialize_in_fp16)
+    monkeypatch.setattr(DDPBackend, "backward", backward_with_overflow)
+    flags = ["--batch_size", "3", "--model_ema", "--model_ema_decay", "0.5", "--save_ckpt_steps", "2"]
+    run = make_vce_run(tmp_path, *flags)
+    first, second = (torch.load(run / name, weights_only=True) for name in (PREVIOUS, LAST))
+    assert (first["state"]["steps"], len(steps)) == (2, 3)
+    assert not torch.equal(first["model"]["head.weight"], first["model_ema"]["head.weight"])
+    for part in ("model", "model_ema"):
+        assert all(torch.equal(second[part][name], value) for name, value in first[part].items()), part

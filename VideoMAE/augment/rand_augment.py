@@ -1,8 +1,7 @@
-"""RandAugment for clips: one draw, applied alike to every frame.
+"""RandAugment for clips: the same operations on every frame.
 
-Drawing and applying are two steps. `RandAugment.draw` turns random numbers into a list of `AppliedOperation`, which
-says all there is to know; `apply_operations` turns frames into frames and draws nothing. The pictures themselves come
-from timm's per-image functions, so that a frame looks exactly as it would in timm.
+`RandAugment.draw` draws the operations with all their parameters, and `apply_operations` applies them without random
+numbers. The image functions are timm's, so that a frame equals timm's result for the image.
 """
 
 import re
@@ -16,11 +15,11 @@ from PIL import Image
 
 FILL = (128, 128, 128)
 MAX_LEVEL = 10.0
-UNIFORM_MAGNITUDE_STD = 100.0  # a deviation above this asks timm for a uniform magnitude
+UNIFORM_MAGNITUDE_STD = 100.0  # a larger value means a uniform magnitude, as in timm
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# The operations whose level timm gives a random sign, with the unsigned argument at level 10. timm's own level
-# functions would take that sign from the global generator.
+# The operations whose level has a random sign in timm, and their largest argument, at level 10. timm's own level
+# functions draw the sign from the global generator.
 _SIGNED_LIMIT = {
     "Rotate": 30.0,
     "ShearX": 0.3,
@@ -35,23 +34,23 @@ _SIGNED_LIMIT = {
 
 
 class AppliedOperation(NamedTuple):
-    """One operation as it is done to every frame of a clip."""
+    """An operation with its parameters."""
 
     name: str  # as in timm's NAME_TO_OP
-    args: tuple[float, ...]  # degrees, share of the frame's side, factor, bits or threshold; () where it has no level
-    interpolation: str  # "bilinear" or "bicubic"; read by rotation, shear and translation only
+    args: tuple[float, ...]  # degrees, fraction of the frame's side, factor, bits or threshold; () without a level
+    interpolation: str  # "bilinear" or "bicubic"; used by rotation, shear and translation
 
 
 @dataclass(frozen=True)
 class RandAugmentSettings:
-    """What a `--aa` string says."""
+    """The settings of an --aa string."""
 
     magnitude: float = MAX_LEVEL
     num_operations: int = 2
     magnitude_std: float = 0.0  # inf: uniform in [0, magnitude]
     max_magnitude: float = MAX_LEVEL
-    probability: float = 0.5  # of each drawn operation to be applied
-    increasing: bool = False  # levels that always mean "more distortion"
+    probability: float = 0.5  # of applying a drawn operation
+    increasing: bool = False  # a higher level is always a stronger distortion
 
 
 _PARTS: dict[str, tuple[str, Callable[[str], Any]]] = {
@@ -65,17 +64,19 @@ _PARTS: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def _timm() -> Any:
-    """timm's augmentation, imported when it is wanted: it takes as long as torch."""
+    """timm's augmentation. Deferred: importing it takes as long as importing torch."""
     from timm.data import auto_augment
 
     return auto_augment
 
 
 def parse_rand_augment(config: str) -> RandAugmentSettings:
-    """Read a `--aa` string, `"rand-m7-n4-mstd0.5-inc1"` -> RandAugmentSettings(7, 4, 0.5, 10, 0.5, True).
+    """Parses an --aa string: "rand-m7-n4-mstd0.5-inc1" -> RandAugmentSettings(7, 4, 0.5, 10, 0.5, True).
 
-    "none" and "" mean no operation. Raises ValueError, naming the flag and the part, for anything not understood;
-    timm's sets (`t`) and its former weights (`w`) are among that. Source: the strings of timm.data.auto_augment.
+    "none" and "" mean no operations. Source: the strings of timm.data.auto_augment.
+
+    Raises:
+        ValueError: an unknown part; timm's sets (`t`) and weights (`w`) are not supported.
     """
     if config in ("", "none"):
         return RandAugmentSettings(num_operations=0)
@@ -91,30 +92,33 @@ def parse_rand_augment(config: str) -> RandAugmentSettings:
         try:
             values[field] = convert(match[2])
         except ValueError as error:
-            raise ValueError(f"--aa {config!r}: part {part!r} does not hold a number of the right kind") from error
+            raise ValueError(f"--aa {config!r}: part {part!r} is not a valid number") from error
     if values.get("probability", 0) > 1:
         raise ValueError(f"--aa {config!r}: probability {values['probability']} is above 1")
     if values.get("magnitude_std", 0) > UNIFORM_MAGNITUDE_STD:
         values["magnitude_std"] = float("inf")
     if values.get("max_magnitude") == 0:
-        values["max_magnitude"] = MAX_LEVEL  # as timm reads mmax0
+        values["max_magnitude"] = MAX_LEVEL  # as in timm
     return RandAugmentSettings(**values)
 
 
 class RandAugment:
-    """Draws the operations of a clip, (rng) -> list of AppliedOperation.
+    """Draws and applies the operations of a clip.
 
-    Translations are shares of the frame's own width or height, up to 0.45 at level 10, whatever is cropped afterwards.
-    `interpolation` is "bilinear", "bicubic", or "random" for one of the two per operation. Raises ValueError naming
-    `--aa` or `--train_interpolation`.
+    Translations are fractions of the whole frame's width or height, up to 0.45 at level 10.
     Source: RandAugment (Cubuk et al., 2019, arXiv:1909.13719, section 3) with timm's noise on the magnitude.
+
+    Args:
+        config: an --aa string.
+        interpolation: bilinear, bicubic, or random: one of the two per operation.
+
+    Raises:
+        ValueError: names --aa or --train_interpolation.
     """
 
-    def __init__(self, config: str, *, interpolation: str = "bicubic") -> None:
+    def __init__(self, config: str, *, interpolation: str) -> None:
         if interpolation not in (*_RESAMPLING, "random"):
-            raise ValueError(
-                f"--train_interpolation {interpolation!r} is unknown, expected one of {[*_RESAMPLING, 'random']}"
-            )
+            raise ValueError(f"--train_interpolation {interpolation!r}: must be one of {[*_RESAMPLING, 'random']}")
         self.settings = parse_rand_augment(config)
         self.interpolations = list(_RESAMPLING) if interpolation == "random" else [interpolation]
         self.names: tuple[str, ...] = ()
@@ -122,10 +126,7 @@ class RandAugment:
             self.names = tuple(_timm().rand_augment_choices("", increasing=self.settings.increasing))
 
     def draw(self, rng: np.random.Generator) -> list[AppliedOperation]:
-        """Draw the operations of one clip, (rng) -> list of at most `num_operations` AppliedOperation.
-
-        Names are drawn uniformly, with replacement; each is then applied with the probability of the settings.
-        """
+        """Draws `num_operations` operations uniformly, with replacement, and drops each with 1 - `probability`."""
         settings = self.settings
         num = settings.num_operations
         if not num:
@@ -150,21 +151,21 @@ class RandAugment:
         ]
 
     def level_args(self, name: str, magnitude: float, sign: float) -> tuple[float, ...]:
-        """The arguments of an operation at a magnitude, `sign` -1 or 1 for those that have one -> tuple of numbers."""
+        """The arguments of an operation at a magnitude; `sign` is -1 or 1, for operations with a sign."""
         if name in _SIGNED_LIMIT:
             level = sign * magnitude / MAX_LEVEL * _SIGNED_LIMIT[name]
-            # An enhancement's argument is a factor around 1, where 1 changes nothing.
+            # The argument of an enhancement is a factor; 1 has no effect.
             return (max(0.1, 1.0 + level) if name.endswith("Increasing") else level,)
         level_function = _timm().LEVEL_TO_ARG[name]
         return () if level_function is None else tuple(level_function(magnitude, {}))
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw and apply, (T, H, W, 3) uint8 -> (T, H, W, 3) uint8."""
+        """Draws and applies, (T, H, W, 3) uint8 -> (T, H, W, 3) uint8."""
         return apply_operations(frames, self.draw(rng))
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """timm's, except that no bits leave black, as in former Pillows: recent ones refuse what level 10 asks for."""
+    """timm's function, but 0 bits (level 10) give black, as in older versions of Pillow; newer ones raise an error."""
     return _timm().posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
 
 
@@ -174,15 +175,14 @@ def _image_functions() -> dict[str, Any]:
 
 
 def image_function(name: str) -> Callable[..., Image.Image]:
-    """What an operation does to one picture: (image, *args, fillcolor=, resample=) -> image."""
+    """The function of an operation: (image, *args, fillcolor=, resample=) -> image."""
     return _image_functions()[name]
 
 
 def apply_operations(frames: np.ndarray, operations: Sequence[AppliedOperation]) -> np.ndarray:
-    """Do the operations in their order to every frame, (T, H, W, 3) uint8 -> (T, H, W, 3) uint8.
+    """Applies operations to every frame, (T, H, W, 3) uint8 -> (T, H, W, 3) uint8.
 
-    Pixels that come from outside a frame are grey (128). Returns `frames` itself when there is nothing to do, and never
-    writes to it. Source: the image functions of timm.data.auto_augment.
+    Pixels from outside the frame are gray (128). Returns a copy, or `frames` itself if there are no operations.
     """
     if not operations:
         return frames

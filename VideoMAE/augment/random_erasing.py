@@ -1,7 +1,7 @@
 """Random erasing for clips: the same boxes in every frame.
 
-Drawing and applying are two steps: `RandomErasing.draw` chooses boxes, `erase` fills them. A box carries the seed of
-its noise, so that a draw says all there is to know about the result.
+`RandomErasing.draw` chooses the boxes and `erase` fills them. A box contains the seed of its noise, so that the draw
+determines the result.
 """
 
 import math
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 MODES = ("pixel", "rand", "const")
+AREA = (0.02, 1 / 3)  # of the frame
+ASPECT = (0.3, 1 / 0.3)  # height / width
 NUM_TRIES = 10
 
 
@@ -26,73 +28,69 @@ class ErasedBox(NamedTuple):
 
 
 class RandomErasing:
-    """Draws the boxes to erase from a normalised clip, (height, width, rng) -> list of ErasedBox.
+    """Erases boxes of a normalized clip with a probability.
 
-    A clip is erased with `probability`; then it gets 1 to `max_count` boxes (uniformly drawn), which share the area:
-    each covers `area` / count of a frame, with height / width drawn log-uniformly from `aspect`. `mode` is "pixel"
-    (normal noise, drawn anew for every value of every frame), "rand" (one normal colour per box) or "const" (zeros, the
-    mean colour). Raises ValueError naming `--reprob`, `--remode` or `--recount`.
     Source: Random Erasing (Zhong et al., 2017, arXiv:1708.04896, algorithm 1), counts as in timm.data.random_erasing.
+
+    Args:
+        mode: pixel: normal noise for every value of every frame; rand: one normal color per box; const: zeros, which is
+            the mean color.
+        max_count: the number of boxes is uniform from 1 to `max_count`; each box has AREA / count of the frame, and a
+            log-uniform ASPECT.
+
+    Raises:
+        ValueError: names --reprob, --remode or --recount.
     """
 
-    def __init__(
-        self,
-        probability: float = 0.25,
-        *,
-        mode: str = "pixel",
-        max_count: int = 1,
-        area: tuple[float, float] = (0.02, 1 / 3),
-        aspect: tuple[float, float] = (0.3, 1 / 0.3),
-    ) -> None:
+    def __init__(self, probability: float, *, mode: str, max_count: int) -> None:
         if not 0 <= probability <= 1:
-            raise ValueError(f"--reprob {probability} is not a probability")
+            raise ValueError(f"--reprob {probability}: must be in [0, 1]")
         if mode not in MODES:
-            raise ValueError(f"--remode {mode!r} is unknown, expected one of {MODES}")
+            raise ValueError(f"--remode {mode!r}: must be one of {', '.join(MODES)}")
         if max_count < 1:
-            raise ValueError(f"--recount {max_count} is below 1")
+            raise ValueError(f"--recount {max_count}: must be at least 1")
         self.probability = probability
         self.mode = mode
         self.max_count = max_count
-        self.area = area
-        self.aspect = aspect
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> list[ErasedBox]:
-        """Draw the boxes of one clip of `height` x `width` pixels, (rng) -> list of 0 to `max_count` ErasedBox.
+        """Draws the boxes for a clip of height x width pixels.
 
-        A box that does not fit inside the frame is drawn again, up to ten times, and then left out.
+        A box that does not fit into the frame is drawn again, up to ten times, and then omitted.
         """
         if rng.random() >= self.probability:
             return []
         count = int(rng.integers(1, self.max_count + 1))
-        boxes = [self._draw_box(height, width, count, rng) for _ in range(count)]
+        boxes = [_draw_box(height, width, count, rng) for _ in range(count)]
         return [box for box in boxes if box is not None]
 
-    def _draw_box(self, height: int, width: int, count: int, rng: np.random.Generator) -> ErasedBox | None:
-        log_aspect = (math.log(self.aspect[0]), math.log(self.aspect[1]))
-        for _ in range(NUM_TRIES):
-            box_area = rng.uniform(*self.area) * height * width / count
-            box_aspect = math.exp(rng.uniform(*log_aspect))
-            box_height = round(math.sqrt(box_area * box_aspect))
-            box_width = round(math.sqrt(box_area / box_aspect))
-            if 0 < box_height < height and 0 < box_width < width:
-                return ErasedBox(
-                    top=int(rng.integers(height - box_height + 1)),
-                    left=int(rng.integers(width - box_width + 1)),
-                    height=box_height,
-                    width=box_width,
-                    noise_seed=int(rng.integers(2**32)),
-                )
-        return None
-
     def __call__(self, clip: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Draw and erase, (C, T, H, W) -> (C, T, H, W) float32."""
+        """Draws and erases, (C, T, H, W) -> (C, T, H, W) float32."""
         return erase(clip, self.draw(clip.shape[-2], clip.shape[-1], rng), mode=self.mode)
 
 
-def erase(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> torch.Tensor:
-    """Fill the boxes in every frame, (C, T, H, W) float32 -> (C, T, H, W) float32.
+def _draw_box(height: int, width: int, count: int, rng: np.random.Generator) -> ErasedBox | None:
+    log_aspect = (math.log(ASPECT[0]), math.log(ASPECT[1]))
+    for _ in range(NUM_TRIES):
+        box_area = rng.uniform(*AREA) * height * width / count
+        box_aspect = math.exp(rng.uniform(*log_aspect))
+        box_height = round(math.sqrt(box_area * box_aspect))
+        box_width = round(math.sqrt(box_area / box_aspect))
+        if 0 < box_height < height and 0 < box_width < width:
+            return ErasedBox(
+                top=int(rng.integers(height - box_height + 1)),
+                left=int(rng.integers(width - box_width + 1)),
+                height=box_height,
+                width=box_width,
+                noise_seed=int(rng.integers(2**32)),
+            )
+    return None
 
-    Returns `clip` itself when there is no box, and never writes to it.
+
+def erase(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> torch.Tensor:
+    """Fills the boxes in every frame, (C, T, H, W) float32 -> (C, T, H, W) float32.
+
+    Returns a copy, or `clip` itself if there are no boxes.
     """
     if not boxes:
         return clip
@@ -102,7 +100,7 @@ def erase(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> torch
 
 
 def erase_in_place(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> None:
-    """Fill the boxes in every frame of `clip` itself, (C, T, H, W) float32."""
+    """Fills the boxes in every frame of `clip`, (C, T, H, W) float32."""
     for box in boxes:
         region = clip[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
         if mode == "const":

@@ -1,7 +1,7 @@
-"""Which pixels of the chosen frames the network sees: frames (T, H, W, 3) uint8 in, normalised clips (3, T, h, w) out.
+"""Transforms of frames (T, H, W, 3) uint8 to normalized clips (3, T, h, w).
 
-Three transforms: `TrainTransform` augments, `ValidationTransform` takes the centre, `SquashTransform` (V2V) takes the
-whole frame. Test views are made of `resize_short_side` and `crop_views`. Frames of any size from 1 x 1 on are welcome.
+`TrainTransform` augments, `ValidationTransform` crops the center, `SquashTransform` (V2V) resizes the whole frame. Test
+views use `resize_short_side` and `crop_views`. Frames may have any size.
 """
 
 import math
@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from VideoMAE.augment.rand_augment import AppliedOperation, RandAugment, apply_operations
 from VideoMAE.augment.random_erasing import ErasedBox, RandomErasing, erase
 
-# Of ImageNet's red, green and blue, as the published networks were trained.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # red, green and blue, as in the training of the published networks
 IMAGENET_STD = (0.229, 0.224, 0.225)
 NUM_CROP_TRIES = 10
 
-# A byte has 256 values: scaling and normalising is one look-up per channel.
+# Scaling and normalizing bytes is a table look-up per channel.
 NORMALIZED_BYTE = [
     ((np.arange(256) / 255 - mean) / std).astype(np.float32)[np.newaxis]
     for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)
@@ -38,7 +37,7 @@ class CropBox(NamedTuple):
 
 
 class TrainDraw(NamedTuple):
-    """All that chance decides about one training clip."""
+    """All random parameters of a training clip."""
 
     operations: list[AppliedOperation]
     crop: CropBox
@@ -47,13 +46,14 @@ class TrainDraw(NamedTuple):
 
 
 def normalize(frames: np.ndarray, *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Bytes to ImageNet's zero mean and unit deviation, (T, H, W, 3) uint8 -> (3, T, H, W) float32, contiguous.
+    """Normalizes to ImageNet's mean and deviation, (T, H, W, 3) uint8 -> (3, T, H, W) float32, contiguous.
 
-    `frames` may be a crop that is not contiguous. With `out`, a contiguous float32 tensor of the result's shape, the
-    values are written there.
+    Args:
+        frames: need not be contiguous.
+        out: contiguous tensor for the result.
     """
     clip = torch.empty((3, *frames.shape[:3])) if out is None else out
-    assert clip.is_contiguous(), "OpenCV writes in place into contiguous planes only"
+    assert clip.is_contiguous(), "OpenCV writes only to contiguous planes"
     planes_out = clip.numpy()
     for t, frame in enumerate(frames):
         for channel, plane in enumerate(cv2.split(frame)):
@@ -62,9 +62,9 @@ def normalize(frames: np.ndarray, *, out: torch.Tensor | None = None) -> torch.T
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize every frame, bilinear as in OpenCV, (T, H, W, 3) uint8 -> (T, height, width, 3) uint8.
+    """Resizes bilinearly with OpenCV, (T, H, W, 3) uint8 -> (T, height, width, 3) uint8.
 
-    Returns `frames` itself when it has that size already.
+    Returns `frames` itself if it has this size.
     """
     if frames.shape[1:3] == (height, width):
         return frames
@@ -75,9 +75,9 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_short_side(frames: np.ndarray, size: int) -> np.ndarray:
-    """Resize so that the short side has `size` pixels, (T, H, W, 3) uint8 -> (T, h, w, 3) uint8.
+    """Resizes the short side to `size` pixels, (T, H, W, 3) uint8 -> (T, h, w, 3) uint8.
 
-    The long side keeps the proportions, rounded down: 40 x 71 to 32 -> 32 x 56.
+    The long side is scaled alike and rounded down: 40 x 71 to 32 -> 32 x 56.
     """
     height, width = frames.shape[1:3]
     short_side = min(height, width)
@@ -85,7 +85,7 @@ def resize_short_side(frames: np.ndarray, size: int) -> np.ndarray:
 
 
 def center_start(length: int, crop_size: int) -> int:
-    """First pixel of a centred crop; halves go to the even number, as in torchvision: (73, 0) -> 36, (75, 0) -> 38."""
+    """The first pixel of a central crop, rounded half to even as in torchvision: (73, 0) -> 36, (75, 0) -> 38."""
     return round((length - crop_size) / 2)
 
 
@@ -97,17 +97,20 @@ def crop_views(
     axis: Literal["height", "width"],
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Normalised square crops at `starts` along `axis`, (T, h, w, 3) uint8 -> (num_crops, 3, T, crop, crop) float32.
+    """Normalized square crops, (T, h, w, 3) uint8 -> (num_crops, 3, T, crop, crop) float32.
 
-    Starts in pixels. `axis` is usually the long side's; along the other one the crop is centred. With `out`, a
-    contiguous float32 tensor of the result's shape, the values are written there. Raises ValueError when a crop leaves
-    the frames.
+    Args:
+        starts: first pixel of each crop along `axis`; along the other axis, crops are central.
+        out: contiguous tensor for the result.
+
+    Raises:
+        ValueError: a crop is not inside the frames.
     """
     height, width = frames.shape[1:3]
     length = height if axis == "height" else width
     if crop_size > min(height, width) or min(starts) < 0 or max(starts) + crop_size > length:
         raise ValueError(
-            f"--input_size {crop_size}: crops at {list(starts)} along the {axis} leave frames of {height} x {width} "
+            f"--input_size {crop_size}: crops at {list(starts)} along the {axis} exceed frames of {height} x {width} "
             "pixels; is --short_side_size smaller than --input_size?"
         )
     views = torch.empty((len(starts), 3, len(frames), crop_size, crop_size)) if out is None else out
@@ -119,9 +122,10 @@ def crop_views(
 
 
 class ValidationTransform:
-    """Short side to `short_side_size`, then the central square, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32.
+    """Resizes the short side and crops the central square, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32.
 
-    Sizes in pixels. Raises ValueError when the crop is larger than the short side.
+    Raises:
+        ValueError: the crop is larger than the short side.
     """
 
     def __init__(self, short_side_size: int, crop_size: int) -> None:
@@ -137,7 +141,7 @@ class ValidationTransform:
 
 
 class SquashTransform:
-    """Whole frames squashed to `size` x `size` pixels, (T, H, W, 3) uint8 -> (3, T, size, size) float32."""
+    """Resizes whole frames to `size` x `size` pixels, (T, H, W, 3) uint8 -> (3, T, size, size) float32."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -149,11 +153,11 @@ class SquashTransform:
 def draw_crop(
     height: int, width: int, rng: np.random.Generator, *, scale: tuple[float, float], aspect: tuple[float, float]
 ) -> CropBox:
-    """Draw the box of a random resized crop in a frame of `height` x `width` pixels -> CropBox.
+    """Draws the box of a random resized crop in a frame of height x width pixels.
 
-    Area uniform in `scale` of the frame, width / height log-uniform in `aspect`. After ten boxes that do not fit: the
-    largest central box whose proportions are in `aspect`. Source: Inception's crops (Szegedy et al., 2014,
-    arXiv:1409.4842, section 6) as torchvision's RandomResizedCrop.get_params draws them.
+    The area is uniform in `scale` of the frame, width / height log-uniform in `aspect`. After ten boxes that do not
+    fit, it is the largest central box with a ratio in `aspect`. Source: Inception's crops (Szegedy et al., 2014,
+    arXiv:1409.4842, section 6), drawn as in torchvision's RandomResizedCrop.get_params.
     """
     for _ in range(NUM_CROP_TRIES):
         area = height * width * rng.uniform(*scale)
@@ -168,25 +172,30 @@ def draw_crop(
 
 
 class TrainTransform:
-    """Augments a training clip, (T, H, W, 3) uint8 and a generator -> (3, T, crop, crop) float32.
+    """Augments a training clip, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32.
 
-    RandAugment on whole frames, scale and normalise, random resized crop (bilinear, without antialiasing), flip, random
-    erasing; every draw holds for the whole clip. Normalising treats each pixel by itself, so it is done on the crop
-    only: the same numbers for less work. `crop_size` in pixels, `scale` is a share of the frame's area, `aspect` is
-    width / height. Raises ValueError naming the flag whose value makes no sense.
+    RandAugment of whole frames, normalization, random resized crop (bilinear, without antialiasing), flip, random
+    erasing, each with the same parameters for all frames. Only the crop is normalized, with the same result.
+
+    Args:
+        scale: smallest and largest area of the crop, as a fraction of the frame.
+        aspect: smallest and largest width / height of the crop.
+
+    Raises:
+        ValueError: names the flag with an invalid value.
     """
 
     def __init__(
         self,
         crop_size: int,
         *,
-        auto_augment: str = "rand-m7-n4-mstd0.5-inc1",
-        interpolation: str = "bicubic",
-        erase_probability: float = 0.25,
-        erase_mode: str = "pixel",
-        erase_count: int = 1,
+        auto_augment: str,
+        interpolation: str,
+        scale: tuple[float, float],
+        erase_probability: float,
+        erase_mode: str,
+        erase_count: int,
         flip_probability: float = 0.5,
-        scale: tuple[float, float] = (0.08, 1.0),
         aspect: tuple[float, float] = (3 / 4, 4 / 3),
     ) -> None:
         self.crop_size = crop_size
@@ -197,7 +206,7 @@ class TrainTransform:
         self.aspect = aspect
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> TrainDraw:
-        """Draw what happens to a clip of `height` x `width` pixels, (rng) -> TrainDraw."""
+        """Draws the parameters for a clip of height x width pixels."""
         return TrainDraw(
             operations=self.rand_augment.draw(rng),
             crop=draw_crop(height, width, rng, scale=self.scale, aspect=self.aspect),
@@ -206,7 +215,7 @@ class TrainTransform:
         )
 
     def apply(self, frames: np.ndarray, draw: TrainDraw) -> torch.Tensor:
-        """Do what was drawn, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32; chance has no part in it."""
+        """Applies a draw, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32."""
         top, left, height, width = draw.crop
         augmented = apply_operations(frames, draw.operations)
         clip = normalize(augmented[:, top : top + height, left : left + width])

@@ -1,6 +1,6 @@
-"""From a video file to the clips a model sees: frames chosen, decoded once, transformed. T frames, H W pixels.
+"""Clips of a video file: samples frames, decodes them once, and transforms them. T frames, H W pixels.
 
-`open_video` is how: with which decoder, knowing what beforehand.
+`open_video` is `Video`, or a VideoOpener with a decoder and the known properties of the videos.
 """
 
 import math
@@ -20,10 +20,10 @@ from VideoMAE.video.reader import Video
 
 
 def empty_clips(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """An uninitialized tensor of this shape; in a worker, in shared memory, so that nothing is copied.
+    """An uninitialized tensor; in a loader worker, in shared memory, which avoids a copy.
 
     Raises:
-        RuntimeError: no room in shared memory.
+        RuntimeError: shared memory is full.
     """
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
@@ -31,18 +31,20 @@ def empty_clips(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(0, dtype=dtype).set_(storage).resize_(shape)
 
 
-def joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Concatenates tensors (b, ...) -> (B, ...), in a worker in shared memory; a single tensor is returned as is."""
+def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenates tensors (b, ...) into `empty_clips`, -> (B, ...); a single tensor is returned as is."""
     if len(tensors) == 1:
         return tensors[0]
-    room = empty_clips(sum(map(len, tensors)), *tensors[0].shape[1:], dtype=tensors[0].dtype)
-    return torch.cat(list(tensors), out=room)
+    out = empty_clips(sum(map(len, tensors)), *tensors[0].shape[1:], dtype=tensors[0].dtype)
+    return torch.cat(list(tensors), out=out)
 
 
 @dataclass(frozen=True)
 class TrainClips:
-    """`num_sample` augmented copies of one random window, of consecutive frames at `train_fps` or, when None, of
-    stride `stride`."""
+    """`num_sample` augmented copies of one random window.
+
+    The window has consecutive frames of the video resampled to `train_fps`, or every `stride`-th frame if that is None.
+    """
 
     clip_len: int
     stride: int
@@ -63,13 +65,12 @@ class TrainClips:
                     video.num_frames, video_fps=video.fps, clip_len=self.clip_len, clip_fps=self.train_fps, rng=rng
                 )
             frames = video.frames_at(indices)
-        clips = [self.transform(frames, rng).unsqueeze(0) for _ in range(self.num_sample)]
-        return joined(clips)
+        return concatenate([self.transform(frames, rng).unsqueeze(0) for _ in range(self.num_sample)])
 
 
 @dataclass(frozen=True)
 class ValidationClips:
-    """One window of the video, drawn by `rng`."""
+    """One random window."""
 
     clip_len: int
     stride: int
@@ -85,8 +86,10 @@ class ValidationClips:
 
 @dataclass(frozen=True)
 class EvenClips:
-    """Frames evenly over the whole video. With `decode_size` (height, width) the decoder squashes them to it, as the
-    reference's does."""
+    """One clip of frames evenly spaced over the whole video.
+
+    The decoder resizes frames to `decode_size` (height, width), as that of the original V2V does. None: full size.
+    """
 
     clip_len: int
     transform: Callable[[np.ndarray, np.random.Generator], Tensor]
@@ -96,10 +99,10 @@ class EvenClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (1, 3, T, H, W) float32"""
         with self.open_video(path, size=self.decode_size) as video:
-            return self.of(video, rng)
+            return self.from_video(video, rng)
 
-    def of(self, video: Video, rng: np.random.Generator) -> Tensor:
-        """The clip of a video that was opened with `decode_size`. -> (1, 3, T, H, W) float32"""
+    def from_video(self, video: Video, rng: np.random.Generator) -> Tensor:
+        """The clip of a video opened with `decode_size`, -> (1, 3, T, H, W) float32."""
         frames = video.frames_at(clip_sampling.evenly_spaced(video.num_frames, clip_len=self.clip_len))
         return self.transform(frames, rng).unsqueeze(0)
 
@@ -121,7 +124,7 @@ def preference_clips(
     crop: Literal["squash", "center"],
     open_video: Callable[..., Video] = Video,
 ) -> EvenClips:
-    """What V2V's evaluation sees of a video: the whole frame squashed, or the central square."""
+    """V2V's evaluation clips: the whole frame squashed to a square, or the central square."""
     if crop == "center":
         transform = IgnoreRng(ValidationTransform(input_size, input_size))
         return EvenClips(num_frames, transform, open_video=open_video)
@@ -131,10 +134,9 @@ def preference_clips(
 
 @dataclass(frozen=True)
 class TestClips:
-    """Every view of a test video: segments along time, crops along the long side; only frames that some view shows
-    are decoded."""
+    """Every view of a test video: segments along time x crops along the long side. Decodes only the frames in use."""
 
-    __test__ = False  # not a test case, whatever pytest thinks of the name
+    __test__ = False  # not a test case of pytest
 
     clip_len: int
     stride: int
@@ -147,26 +149,19 @@ class TestClips:
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         """-> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
         with self.open_video(path) as video:
-            return self.of(video)
+            return self.from_video(video)
 
-    def of(self, video: Video) -> Tensor:
-        """The views of an open video. -> (num_segments x num_crops, 3, T, H, W) float32, segment by segment"""
+    def from_video(self, video: Video) -> Tensor:
+        """The views of an open video, -> (num_segments x num_crops, 3, T, H, W) float32, segment by segment."""
         strided = clip_sampling.strided_frames(video.num_frames, clip_len=self.clip_len, stride=self.stride)
         starts = clip_sampling.segment_starts(len(strided), num_segments=self.num_segments, clip_len=self.clip_len)
         windows = [strided[start : start + self.clip_len] for start in starts]
-        shown, positions = np.unique(np.concatenate(windows), return_inverse=True)
-        frames = resize_short_side(video.frames_at(shown), self.short_side_size)
-        geometry = clip_sampling.view_geometry(
-            len(strided),
-            height=frames.shape[1],
-            width=frames.shape[2],
-            num_segments=self.num_segments,
-            num_crops=self.num_crops,
-            clip_len=self.clip_len,
-            crop_size=self.crop_size,
-        )
-        crops, axis = [view.crop_start for view in geometry[: self.num_crops]], geometry[0].crop_axis
+        used, positions = np.unique(np.concatenate(windows), return_inverse=True)
+        frames = resize_short_side(video.frames_at(used), self.short_side_size)
+        height, width = frames.shape[1:3]
+        crops = clip_sampling.crop_starts(max(height, width), num_crops=self.num_crops, crop_size=self.crop_size)
         views = empty_clips(self.num_segments, self.num_crops, 3, self.clip_len, self.crop_size, self.crop_size)
+        axis = clip_sampling.crop_axis(height, width)
         for of_segment, out in zip(positions.reshape(self.num_segments, self.clip_len), views, strict=True):
             crop_views(frames[of_segment], self.crop_size, starts=crops, axis=axis, out=out)
         return views.flatten(0, 1)

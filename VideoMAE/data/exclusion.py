@@ -1,4 +1,4 @@
-"""Ids that a run leaves out: a file of them, and what leaving them out costs each split."""
+"""Excluded videos: the file of their ids, and how many videos or comparisons each split loses."""
 
 import hashlib
 import logging
@@ -8,24 +8,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from VideoMAE.cli import counted
+from VideoMAE.files import read_text
+
 logger = logging.getLogger(__name__)
 
 
 def read_excluded(file: Path) -> dict[str, str]:
-    """The ids of a file that has one a line, `ID  # reason`; blank lines and lines of `#` alone say nothing. -> id to
-    reason
+    """The ids and reasons of a file with lines `ID  # reason`; blank lines and comments are ignored.
 
     Raises:
-        ValueError: the file cannot be read; the sentence names file and reason.
+        ValueError: the file cannot be read.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise ValueError(f"--exclude {file}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--exclude {file}: cannot be read: {error}") from error
     excluded: dict[str, str] = {}
-    for line in lines:
+    for line in read_text(file, hint="check --exclude").splitlines():
         key, _, reason = (part.strip() for part in re.sub(r"(^|\s)#", "\n", line, count=1).partition("\n"))
         if key:
             excluded[key] = reason
@@ -33,45 +29,44 @@ def read_excluded(file: Path) -> dict[str, str]:
 
 
 def format_excluded(reasons: Mapping[str, str]) -> str:
-    """The content of a file that `read_excluded` reads."""
+    """The content of a file for `read_excluded`."""
     return "".join(f"{key}  # {' '.join(reason.split())}\n" for key, reason in reasons.items())
 
 
 class Exclusion:
-    """The ids of an --exclude file, none without one; counts what each split loses with them."""
+    """The ids of an --exclude file (None: no ids), and the number of entries that each split loses."""
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
         self.ids = frozenset(read_excluded(file)) if file else frozenset()
-        self.found: set[str] = set()
-        self.num_lost: Counter[str] = Counter()
+        self.matched_ids: set[str] = set()
+        self.num_excluded: Counter[str] = Counter()
 
     def keeps(self, ids: Iterable[object], *, split: str) -> bool:
-        """Whether something of a split that concerns these videos stays; counted if it goes."""
-        hit = {key for key in ids if isinstance(key, str) and key in self.ids}
-        self.found |= hit
-        self.num_lost[split] += bool(hit)
-        return not hit
+        """Whether none of the ids of a split's entry is excluded; counts the entry otherwise."""
+        matched = {key for key in ids if isinstance(key, str) and key in self.ids}
+        self.matched_ids |= matched
+        self.num_excluded[split] += bool(matched)
+        return not matched
 
     def fingerprint(self) -> str | None:
-        """What tells two lists of ids apart: their number and a hash. None: there is no file."""
+        """The number of ids and their checksum; None without a file."""
         digest = hashlib.sha256("\n".join(sorted(self.ids)).encode()).hexdigest()[:12]
         return f"{len(self.ids)} ids, sha256 {digest}" if self.file else None
 
     def results(self) -> dict[str, Any]:
-        """For results.json: how many videos or comparisons each split has lost, and the ids that no label names. Empty
-        without a file."""
+        """The entry of results.json: the counts of each split and the ids that no label has; {} without a file."""
         if self.file is None:
             return {}
-        return {"excluded": {**self.num_lost, "unknown_ids": sorted(self.ids - self.found)}}
+        return {"excluded": {**self.num_excluded, "unknown_ids": sorted(self.ids - self.matched_ids)}}
 
-    def say(self, noun: str) -> None:
-        """Logs the same; `noun` is what a split is made of."""
+    def log_counts(self, noun: str) -> None:
+        """Logs the counts; `noun` (plural) names the entries of a split."""
         if self.file is None:
             return
-        lost = ", ".join(f"{number} {split}" for split, number in self.num_lost.items())
-        logger.info("--exclude %s: %d ids, with which %s %s go", self.file, len(self.ids), lost, noun)
-        unknown = sorted(self.ids - self.found)
+        counts = ", ".join(f"{number} {split}" for split, number in self.num_excluded.items())
+        logger.info("--exclude %s: %s; excluded %s: %s", self.file, counted(len(self.ids), "id"), noun, counts)
+        unknown = sorted(self.ids - self.matched_ids)
         if unknown:
-            shown = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
-            logger.warning("--exclude %s: no label read here names %d of its ids: %s", self.file, len(unknown), shown)
+            listed = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+            logger.warning("--exclude %s: %s not in the labels: %s", self.file, counted(len(unknown), "id"), listed)

@@ -1,4 +1,4 @@
-"""In which order videos come, which process gets which, and what a batch is."""
+"""The order of the videos, their distribution over processes, and batches."""
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,36 +8,40 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
-from VideoMAE.data.clips import joined
-from VideoMAE.data.vce import Sample, SampleKey
+from VideoMAE.data.clips import concatenate
+from VideoMAE.data.datasets import Sample, SampleKey
 from VideoMAE.data.watched_loader import WatchedLoader
 
 
 class Batch(NamedTuple):
-    """What the loader yields. B = videos x views; `indices` are positions in the dataset, one per video."""
+    """A batch of videos. B = videos x views; `indices` are positions in the dataset, one per video."""
 
     clips: Tensor  # (B, 3, T, H, W)
     targets: Tensor  # (B, K)
     indices: Tensor  # (videos,) int64
-    skipped: dict[str, str]
+    skipped: dict[str, str]  # unreadable videos: id -> reason
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stacks samples, leaving out those without clips. -> Batch"""
-    whole = [sample for sample in samples if sample.clips is not None]
+    """Batches the samples that have clips."""
+    readable = [sample for sample in samples if sample.clips is not None]
     skipped = {key: reason for sample in samples for key, reason in sample.skipped.items()}
-    if not whole:
+    if not readable:
         return Batch(torch.empty(0), torch.empty(0), torch.empty(0, dtype=torch.int64), skipped)
-    clips = joined([sample.clips for sample in whole if sample.clips is not None])
-    views = len(clips) // len(whole)
-    targets = torch.stack([sample.targets for sample in whole]).repeat_interleave(views, dim=0)
-    return Batch(clips, targets, torch.tensor([sample.position for sample in whole]), skipped)
+    clips = concatenate([sample.clips for sample in readable if sample.clips is not None])
+    views = len(clips) // len(readable)
+    targets = torch.stack([sample.targets for sample in readable]).repeat_interleave(views, dim=0)
+    return Batch(clips, targets, torch.tensor([sample.position for sample in readable]), skipped)
 
 
 class TrainSampler(Sampler[list[SampleKey]]):
-    """Batches of one process: a step's total batch is the same set of videos at every world size and accumulation.
+    """The batches of one process, in a random order of each epoch.
 
-    Every epoch has its own permutation from (seed, epoch); what does not fill a last total batch is left out.
+    The total batch of a step does not depend on the number of processes or on gradient accumulation. An incomplete last
+    total batch is dropped.
+
+    Args:
+        noun: names the items in errors.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
         self.first_step = 0
 
     def set_position(self, epoch: int, step: int = 0) -> None:
-        """Chooses the permutation of the next iteration, and with which of its steps it begins."""
+        """Sets the epoch and the first step of the next iteration."""
         self.epoch, self.first_step = epoch, step
 
     def __len__(self) -> int:
@@ -83,7 +87,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
 
 
 class ShareSampler(Sampler[int]):
-    """Every world_size-th item that is not `done`, from rank on: all processes together see each once."""
+    """Every world_size-th item that is not `done`, starting at `rank`: the processes together cover each item once."""
 
     def __init__(self, num_items: int, *, rank: int, world_size: int, done: Container[int] = ()) -> None:
         self.items = [item for item in range(num_items) if item not in done][rank::world_size]
@@ -105,10 +109,7 @@ def make_loader(
     batch_size: int = 1,
     collate_fn: Callable[[Any], Any] = collate,
 ) -> WatchedLoader:
-    """A loader of `Batch`es, or of what `collate_fn` makes.
-
-    A TrainSampler makes its own batches; `batch_size` is for a ShareSampler.
-    """
+    """A loader of the results of `collate_fn`. `batch_size` applies to a ShareSampler; a TrainSampler has its own."""
     return WatchedLoader(
         dataset,
         sampler if isinstance(sampler, TrainSampler) else BatchSampler(sampler, batch_size, drop_last=False),

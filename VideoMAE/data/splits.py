@@ -1,4 +1,4 @@
-"""Which videos train, which validate: held out, readable, long enough."""
+"""The training and validation videos: held out, readable, long enough."""
 
 import logging
 import math
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def hold_out(annotations: Annotations, *, fraction: float) -> tuple[Annotations, Annotations]:
-    """The first part for training, the last `fraction`, rounded up, for validation.
+    """Splits off the last `fraction`, rounded up, -> (training, validation).
 
     Raises:
         ValueError: one of them would be empty.
@@ -25,7 +25,7 @@ def hold_out(annotations: Annotations, *, fraction: float) -> tuple[Annotations,
 
 
 def unreadable(annotations: Annotations, check: VideoCheck) -> dict[str, str]:
-    """The videos that failed the check, by id, with reasons. `check` is keyed by path."""
+    """The ids of the videos that failed the check, and the reasons."""
     return {
         key: check.unreadable[str(path)]
         for key, path in zip(annotations.ids, annotations.paths, strict=True)
@@ -38,28 +38,28 @@ def readable(annotations: Annotations, check: VideoCheck) -> Annotations:
     return annotations.select([i for i, path in enumerate(annotations.paths) if str(path) not in check.unreadable])
 
 
-def check_bad_share(annotations: Annotations, check: VideoCheck, *, max_share: float) -> int:
-    """How many more training videos may turn out unreadable.
+def remaining_unreadable(annotations: Annotations, check: VideoCheck, *, max_fraction: float) -> int:
+    """How many more training videos may be unreadable, given --max_bad_videos.
 
     Raises:
-        ValueError: more are unreadable already than `max_share` allows; all are named.
+        ValueError: too many are unreadable already; lists them.
     """
-    bad = unreadable(annotations, check)
-    allowed = math.floor(round(max_share * len(annotations.ids), 6))
-    if len(bad) > allowed:
-        named = "; ".join(f"{key}: {reason}" for key, reason in bad.items())
+    reasons = unreadable(annotations, check)
+    allowed = math.floor(round(max_fraction * len(annotations.ids), 6))
+    if len(reasons) > allowed:
+        listed = "; ".join(f"{key}: {reason}" for key, reason in reasons.items())
         raise ValueError(
-            f"{len(bad)} of {len(annotations.ids)} training videos are unreadable and --max_bad_videos {max_share:g} "
-            f"allows {allowed}: {named}"
+            f"unreadable training videos: {len(reasons)} of {len(annotations.ids)}, but --max_bad_videos "
+            f"{max_fraction:g} allows {allowed}: {listed}"
         )
-    return allowed - len(bad)
+    return allowed - len(reasons)
 
 
 def long_enough(annotations: Annotations, check: VideoCheck, *, clip_len: int, clip_fps: float | None) -> Annotations:
-    """The readable videos that have a window of `clip_len` frames at `clip_fps`; with None, all readable ones.
+    """The readable videos with at least `clip_len` frames at `clip_fps`; None: all readable videos.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     candidates = readable(annotations, check)
     keep = []
@@ -71,8 +71,8 @@ def long_enough(annotations: Annotations, check: VideoCheck, *, clip_len: int, c
             keep.append(position)
     if len(keep) < len(candidates.ids):
         logger.info(
-            "%d of %d training videos are shorter than a clip (%d frames at %g fps) and left out",
-            len(candidates.ids) - len(keep), len(candidates.ids), clip_len, clip_fps,
+            "training videos shorter than a clip (%d frames at %g fps): %d of %d, left out",
+            clip_len, clip_fps, len(candidates.ids) - len(keep), len(candidates.ids),
         )  # fmt: skip
     if not keep:
         raise ValueError(f"none of the {len(annotations.ids)} training videos is readable and long enough for a clip")

@@ -1,30 +1,23 @@
-"""V2V: which of several videos feels better, as pairs and as longer lists; the comparisons on disk and a dataset.
+"""V2V: labels that order videos by pleasantness.
 
-A comparison is a tuple of video ids from least to most preferred. P comparisons, T frames, H W pixels.
+A comparison is a tuple of video ids from least to most preferred. P comparisons.
 """
 
 import itertools
 import json
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from VideoMAE.data.clips import joined
+from VideoMAE.cli import counted
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.vce import MISSING_LABELS, Annotations, MakeClips, SampleKey, video_path
+from VideoMAE.data.vce import MISSING_LABELS, Annotations, video_path
 from VideoMAE.files import read_json
-from VideoMAE.video.reader import UnreadableVideoError
-
-logger = logging.getLogger(__name__)
 
 
 class Pair(NamedTuple):
@@ -35,109 +28,112 @@ class Pair(NamedTuple):
 
 
 Comparison = tuple[str, ...]
-"""Two or more video ids from least to most preferred; of exactly two, a `Pair`."""
+"""Two or more video ids from least to most preferred; two ids are a `Pair`."""
 
 
 def read_comparisons(
     file: Path, *, only_pairs: bool, may_be_empty: bool = False, split: str = "", exclusion: Exclusion | None = None
 ) -> list[Comparison]:
-    """The comparisons of a label file, `{"comparisons": [[worse, better], ...]}`, without those that hold an excluded
-    id, which may be malformed. -> P comparisons
+    """Reads a label file `{"comparisons": [[worse, better], ...]}`, -> P comparisons.
+
+    Comparisons with excluded ids are dropped without being checked.
 
     Raises:
-        ValueError: the file is missing, empty, not JSON or not of the published form; the sentence names file, number
-        of the entry (from 1) and reason.
+        ValueError: the file or an entry is not of this form; names the number of the entry, from 1.
     """
-    content = read_json(file, hint=MISSING_LABELS)
-    entries = content.get("comparisons")
+    entries = read_json(file, hint=MISSING_LABELS).get("comparisons")
     if not isinstance(entries, list):
         raise ValueError(f'{file}: has no list "comparisons"')
-    kept = [
-        checked_comparison(entry, where=f"{file}: comparison {number}", only_pairs=only_pairs)
+    comparisons = [
+        parse_comparison(entry, where=f"{file}: comparison {number}", only_pairs=only_pairs)
         for number, entry in enumerate(entries, start=1)
         if exclusion is None or not isinstance(entry, list) or exclusion.keeps(entry, split=split)
     ]
-    if not kept and not may_be_empty:
-        raise ValueError(f"{file}: holds no comparisons" + (" but those of excluded videos" if entries else ""))
-    return kept
+    if not comparisons and not may_be_empty:
+        raise ValueError(f"{file}: contains {'only excluded' if entries else 'no'} comparisons")
+    return comparisons
 
 
-def checked_comparison(entry: Any, *, where: str, only_pairs: bool) -> Comparison:
-    """An entry of a label file as a comparison.
+def parse_comparison(entry: Any, *, where: str, only_pairs: bool) -> Comparison:
+    """Checks an entry of a label file. Errors begin with `where`.
 
     Raises:
-        ValueError: it is none; the sentence begins with `where`.
+        ValueError: it is not a comparison.
     """
     if not isinstance(entry, list):
-        raise ValueError(f"{where}: is {json.dumps(entry)[:80]}, not a list of video ids")
+        raise ValueError(f"{where}: {json.dumps(entry)[:80]} is not a list of video ids")
     for key in entry:
         if not isinstance(key, str) or not key:
-            raise ValueError(f"{where}: {json.dumps(key)[:80]} is not a video id: ids are strings")
-        video_path(Path(), {"file": _file_of(key)}, where=where)
+            raise ValueError(f"{where}: {json.dumps(key)[:80]} is not a video id, which is a non-empty string")
+        video_path(Path(), {"file": video_file_of(key)}, where=where)
     if len(entry) < 2 or (only_pairs and len(entry) != 2):
         raise ValueError(
-            f"{where}: holds {len(entry)} video ids ({', '.join(entry) or 'none'}), expected "
+            f"{where}: has {counted(len(entry), 'video id')} ({', '.join(entry) or 'none'}), expected "
             f"{'2, the preferred one last' if only_pairs else '2 or more, from least to most preferred'}"
         )
     if len(set(entry)) < len(entry):
-        twice = next(key for key in entry if entry.count(key) > 1)
-        raise ValueError(f"{where}: video {twice} stands in it twice")
+        duplicate = next(key for key in entry if entry.count(key) > 1)
+        raise ValueError(f"{where}: duplicate video {duplicate}")
     return Pair(*entry) if len(entry) == 2 else tuple(entry)
 
 
-def _file_of(key: str) -> str:
+def video_file_of(key: str) -> str:
+    """The path of a video inside the dataset folder."""
     return f"videos/{key}.mp4"
 
 
 def check_metadata(root: Path, comparisons: Sequence[Comparison], *, file: Path) -> None:
-    """Every video of `file` must have an entry in metadata.json, where the dataset has one.
+    """Checks that metadata.json, if there is one, has every video of the comparisons of `file`.
 
     Raises:
-        ValueError: some have none; the first is named with its comparison.
+        ValueError: names the first missing video and its comparison.
     """
     metadata = root / "metadata.json"
     if not metadata.is_file():
         return
     known = read_json(metadata).keys()
-    unknown = [(entry, key) for entry in comparisons for key in entry if key not in known]
-    if unknown:
-        entry, key = unknown[0]
-        others = len({key for _, key in unknown}) - 1
+    missing = [(entry, key) for entry in comparisons for key in entry if key not in known]
+    if missing:
+        entry, key = missing[0]
+        num_videos = len({key for _, key in missing})
         raise ValueError(
-            f"{file}: comparison {named(entry)}: video {key} has no entry in {metadata}"
-            + (f" (nor have {others} other videos)" if others else "")
+            f"{file}: {counted(num_videos, 'video')} not in {metadata}, first {key} of comparison "
+            f"{comparison_name(entry)}"
         )
 
 
 def videos_of(root: Path, comparisons: Iterable[Comparison]) -> Annotations:
-    """The distinct videos of comparisons in order of appearance, without emotions of their own (K = 0)."""
+    """The distinct videos of comparisons in order of appearance, without emotions (K = 0)."""
     ids = list(dict.fromkeys(key for entry in comparisons for key in entry))
-    return Annotations(ids, [root / _file_of(key) for key in ids], np.zeros((len(ids), 0), np.float32), emotions=())
+    return Annotations(
+        ids, [root / video_file_of(key) for key in ids], np.zeros((len(ids), 0), np.float32), emotions=()
+    )
 
 
 def pairs_in(comparisons: Iterable[Comparison]) -> list[Pair]:
-    """Every pair that the comparisons say something of: a < b < c -> (a, b), (a, c), (b, c)."""
+    """Every ordered pair of the comparisons: a < b < c -> (a, b), (a, c), (b, c)."""
     return [Pair(*pair) for entry in comparisons for pair in itertools.combinations(entry, 2)]
 
 
 def num_contradictions(comparisons: Iterable[Comparison]) -> int:
-    """How many pairs of videos stand in the comparisons both ways round."""
-    said = set(pairs_in(comparisons))
-    return sum((pair.better, pair.worse) in said for pair in said) // 2
+    """The number of pairs that the comparisons contain in both orders."""
+    pairs = set(pairs_in(comparisons))
+    return sum((pair.better, pair.worse) in pairs for pair in pairs) // 2
 
 
-def without(comparisons: Sequence[Comparison], unreadable: Iterable[str]) -> tuple[list[Comparison], list[Comparison]]:
-    """Splits comparisons into whole ones and those lost with an unreadable video. -> (whole, lost)"""
+def without_videos(
+    comparisons: Sequence[Comparison], unreadable: Iterable[str]
+) -> tuple[list[Comparison], list[Comparison]]:
+    """Separates the comparisons with an unreadable video, -> (complete, lost)."""
     bad = set(unreadable)
-    whole = [bad.isdisjoint(entry) for entry in comparisons]
     return (
-        [entry for entry, is_whole in zip(comparisons, whole, strict=True) if is_whole],
-        [entry for entry, is_whole in zip(comparisons, whole, strict=True) if not is_whole],
+        [entry for entry in comparisons if bad.isdisjoint(entry)],
+        [entry for entry in comparisons if not bad.isdisjoint(entry)],
     )
 
 
-def named(comparison: Comparison) -> str:
-    """A comparison for people: 00012 < 00345."""
+def comparison_name(comparison: Comparison) -> str:
+    """A comparison as text: 00012 < 00345."""
     return " < ".join(comparison)
 
 
@@ -166,38 +162,38 @@ def connected_groups(comparisons: Sequence[Comparison], *, strong: bool = False)
 
 
 class HeldOut(NamedTuple):
-    """Comparisons for training and for validation, which share no video, and the size of their largest component."""
+    """Training and validation comparisons without common videos, and the components of all of them."""
 
     train: list[Comparison]
     held_out: list[Comparison]
     num_components: int
-    largest: int
+    largest: int  # comparisons in the largest component
 
 
 def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, seed: int) -> HeldOut:
-    """Holds out whole connected components of the videos, see `components_of`.
+    """Holds out connected components of the videos, so that no video is in both parts.
 
-    Components come in an order drawn from `seed`; each is held out if at most `fraction` of the comparisons then are,
-    so that no video is on both sides. Order within each side stays.
+    The components are visited in random order; each is held out if the held-out comparisons stay within `fraction` of
+    all. The order of the comparisons in each part is kept.
 
     Raises:
-        ValueError: one side would be empty.
+        ValueError: one part would be empty.
     """
     component_of_video = components_of(comparisons)
     component = np.array([component_of_video[entry[0]] for entry in comparisons])
     sizes = np.bincount(component)
     num_components = len(sizes)
-    wanted = math.floor(round(fraction * len(comparisons), 6))
+    limit = math.floor(round(fraction * len(comparisons), 6))
     chosen, num_held_out = set(), 0
     for candidate in np.random.default_rng(seed).permutation(num_components):
-        if num_held_out + sizes[candidate] <= wanted:
+        if num_held_out + sizes[candidate] <= limit:
             chosen.add(candidate)
             num_held_out += int(sizes[candidate])
     if not 0 < num_held_out < len(comparisons):
         raise ValueError(
-            f"--val_fraction {fraction:g} of {len(comparisons)} comparisons leaves training or validation empty: their "
-            f"videos form {num_components} connected components, of {sizes.min()} to {sizes.max()} comparisons, and "
-            "only whole ones can be held out; pass another --val_fraction, or --select_on test"
+            f"--val_fraction {fraction:g} of {len(comparisons)} comparisons leaves training or validation empty, "
+            f"because only whole connected components are held out: there are {num_components}, of {sizes.min()} to "
+            f"{sizes.max()} comparisons; pass another --val_fraction, or --select_on test"
         )
     is_held_out = [index in chosen for index in component]
     return HeldOut(
@@ -206,76 +202,3 @@ def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, se
         num_components=num_components,
         largest=int(sizes.max()),
     )
-
-
-class ComparisonSample(NamedTuple):
-    """One comparison's part of a batch: its videos' clips from least to most preferred.
-
-    A comparison with a video that could not be read has weight 0 and a blank clip in that video's place; `skipped`
-    holds the reason.
-    """
-
-    position: int
-    clips: Tensor  # (videos, 3, T, H, W) float32
-    weight: float
-    skipped: dict[str, str]
-
-
-class ComparisonBatch(NamedTuple):
-    """What the loader yields: the clips of P comparisons, one after the other. B = all their videos."""
-
-    clips: Tensor  # (B, 3, T, H, W), see loaders.Batch
-    lengths: tuple[int, ...]  # (P,): videos in each comparison
-    weights: Tensor  # (P,) float32: 0 for a comparison that is lost, else 1
-    indices: Tensor  # (P,) int64, positions in the dataset
-    skipped: dict[str, str]
-
-
-def collate_comparisons(samples: Sequence[ComparisonSample]) -> ComparisonBatch:
-    """Puts samples together. -> ComparisonBatch"""
-    return ComparisonBatch(
-        clips=joined([sample.clips for sample in samples]),
-        lengths=tuple(len(sample.clips) for sample in samples),
-        weights=torch.tensor([sample.weight for sample in samples]),
-        indices=torch.tensor([sample.position for sample in samples]),
-        skipped={key: reason for sample in samples for key, reason in sample.skipped.items()},
-    )
-
-
-class ComparisonDataset(Dataset[ComparisonSample]):
-    """The clips of each comparison's videos. `dataset[SampleKey(index, epoch)]` is the same at every call, in every
-    worker, at every world size.
-
-    A video that fails although it passed the check costs its comparison, never another one; `blank`, a batch of one
-    clip, takes its place.
-    """
-
-    def __init__(
-        self,
-        comparisons: Sequence[Comparison],
-        root: Path,
-        *,
-        make_clips: MakeClips,
-        blank: Tensor,
-        seed: int,
-    ) -> None:
-        self.comparisons = comparisons
-        self.root = root
-        self.make_clips = make_clips
-        self.blank = blank
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.comparisons)
-
-    def __getitem__(self, key: SampleKey) -> ComparisonSample:
-        clips: list[Tensor] = []
-        skipped: dict[str, str] = {}
-        for place, video in enumerate(self.comparisons[key.position]):
-            rng = np.random.default_rng((self.seed, key.epoch, key.position, place))
-            try:
-                clips.append(self.make_clips(self.root / _file_of(video), rng))
-            except UnreadableVideoError as error:
-                skipped[video] = error.reason
-                clips.append(self.blank)
-        return ComparisonSample(key.position, joined(clips), 0.0 if skipped else 1.0, skipped)

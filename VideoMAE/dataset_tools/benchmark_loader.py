@@ -31,7 +31,7 @@ from VideoMAE.cli import parse_flags, show_messages
 from VideoMAE.config import V2VConfig, VCEConfig, to_json
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import long_enough, readable, unreadable
-from VideoMAE.data.v2v import videos_of, without
+from VideoMAE.data.v2v import videos_of, without_videos
 from VideoMAE.data.vce import Annotations
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.loader_timing import PARTS, PartTimes, WorkerRate, time_parts, time_workers
@@ -151,7 +151,7 @@ def _v2v(config: V2VConfig, mode: Mode, max_videos: int) -> Benchmark:
     comparisons = [comparisons[i] for i in _evenly(len(comparisons), max(max_videos // 2, 1))]
     videos = videos_of(data.data_dir, comparisons)
     check, bad = _check(videos)
-    whole, _ = without(comparisons, bad)
+    whole, _ = without_videos(comparisons, bad)
     if mode == "train" and not whole:
         raise ValueError(f"each of the {len(comparisons)} comparisons has an unreadable video")
     videos = videos_of(data.data_dir, whole) if mode == "train" else readable(videos, check)

@@ -1,4 +1,4 @@
-"""The charts of videos and of comparisons, drawn from their numbers; each title states what its chart finds."""
+"""The charts of a described dataset: each function states what its chart finds in the numbers of `description.json`."""
 
 from __future__ import annotations
 
@@ -8,196 +8,285 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 from VideoMAE.dataset_tools.describe_numbers import CLIP_SECONDS
-from VideoMAE.reporting.chart_style import Chart, Theme, grouped_bars, label_axes, new_figure
-from VideoMAE.reporting.page import Strip
-from VideoMAE.reporting.thumbnails import HEIGHT, WIDTH
+from VideoMAE.reporting import charts
+from VideoMAE.reporting.chart_style import Chart
+from VideoMAE.reporting.charts import MAX_EMOTIONS
+from VideoMAE.reporting.formats import percent
+from VideoMAE.reporting.page import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
 
-MAX_ROWS, MIN_SHARE = 8, 0.005  # of sizes and frame rates: the others are summed up
+MAX_ROWS, MIN_SHARE = 8, 0.005  # of sizes and frame rates; the others are summed
+NUM_NAMED = 8  # pairs of emotions named beside a heat map
+NO_LIMIT = 10**9  # end of an open bin
 GAP, TITLE_HEIGHT = 8, 34  # pixels in the contact sheet
-CELL_LEVEL = 240  # of grey, where a thumbnail does not fill its cell or there is none
-NAMES_OF_SPLITS = {"train": "training", "test": "test", "listwise": "lists"}
-COLOURS = {name: number for number, name in enumerate(NAMES_OF_SPLITS.values())}
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+CELL_GRAY = 240
+SPLIT_NAMES = {"train": "training", "test": "test", "listwise": "lists"}
+COLORS = {name: number for number, name in enumerate(SPLIT_NAMES.values())}
 
 
 def video_charts(numbers: Mapping[str, Any], seconds: np.ndarray) -> list[Chart]:
-    """Durations, sizes and frame rates; `seconds` are the videos' durations."""
-    total = numbers["num_videos"]
-    rates = numbers["frame_rates"]
-    fps, size = next(iter(rates)), next(iter(numbers["sizes"]))
-    sizes_found = f"the commonest of {len(numbers['sizes'])} sizes" if len(numbers["sizes"]) > 1 else "the only size"
+    """Durations, sizes and frame rates; `seconds` are the durations (N,)."""
+    total, sizes, rates = numbers["num_videos"], numbers["sizes"], numbers["frame_rates"]
+    fps, size = next(iter(rates)), next(iter(sizes))
+    found = f"the most common of {len(sizes)} sizes" if len(sizes) > 1 else "the only size"
     return [
-        durations(numbers, seconds),
-        shares_chart(
-            "sizes",
-            f"{size.replace('x', ' × ')} is {sizes_found} ({percent(numbers['sizes'][size] / total)})",
-            {key.replace("x", " × "): count for key, count in numbers["sizes"].items()},
-            "Width × height in pixels.",
+        _durations(numbers, seconds),
+        _shares(
+            "sizes", f"{size.replace('x', ' × ')} is {found} ({percent(sizes[size] / total)})",
+            "Width × height in pixels.", {key.replace("x", " × "): count for key, count in sizes.items()}
         ),
-        shares_chart(
-            "frame_rates",
-            f"{percent(rates[fps] / total)} of the videos have {fps} frames a second",
-            {f"{float(key):.2f}".rstrip("0").rstrip(".") + " fps": count for key, count in rates.items()},
-            "Frames a second.",
-        ),
-    ]
+        _shares(
+            "frame_rates", f"{percent(rates[fps] / total)} of the videos have {fps} frames per second",
+            "Frames per second.",
+            {f"{float(key):.2f}".rstrip("0").rstrip(".") + " fps": count for key, count in rates.items()}
+        )
+    ]  # fmt: skip
 
 
-def durations(numbers: Mapping[str, Any], seconds: np.ndarray) -> Chart:
+def _durations(numbers: Mapping[str, Any], seconds: np.ndarray) -> Chart:
     found = numbers["seconds"]["percentiles"]
     title = (
         f"Half of the videos last {found['25']:.1f} to {found['75']:.1f} s; "
         f"{percent(numbers['share_shorter_than_a_clip'])} are shorter than {CLIP_SECONDS:g} s"
     )
-    longest = max(np.percentile(seconds, 99.5), 1.0)
-
-    def draw(theme: Theme) -> Figure:
-        figure, axes = new_figure(theme, title, height=2.5)
-        counts, edges = np.histogram(np.minimum(seconds, longest), bins=40, range=(0, longest))
-        axes.bar(edges[:-1], 100 * counts / len(seconds), np.diff(edges) * 0.9, align="edge", color=theme.series[0])
-        for value, what in ((CLIP_SECONDS, "a training clip"), (found["50"], "median")):
-            axes.axvline(value, color=theme.series[1], lw=1.2)
-            axes.text(
-                value, 1.02, f"{what}, {value:.1f} s", transform=axes.get_xaxis_transform(), fontsize=7.5,
-                color=theme.muted, ha="right" if value == min(CLIP_SECONDS, found["50"]) else "left",
-            )  # fmt: skip
-        label_axes(axes, theme, x="seconds", y="% of the videos", grid="y")
-        return figure
-
     caption = (
-        "VCE's training clips are 16 frames at 4 fps, so 4 s; shorter videos are left out of training. The last bar "
-        "holds all that are longer."
+        "VCE's training clips have 16 frames at 4 fps, which is 4 s; shorter videos are not used for training. The "
+        "last bar contains all longer videos."
     )
-    return Chart("durations", title, caption, draw)
+    longest = max(float(np.percentile(seconds, 99.5)), 1.0)
+    counts, edges = np.histogram(np.minimum(seconds, longest), bins=40, range=(0, longest))
+    marks = {f"training clip, {CLIP_SECONDS:.1f} s": CLIP_SECONDS, f"median, {found['50']:.1f} s": found["50"]}
+    return charts.histogram(
+        "durations", title, caption, edges, x="seconds", y="% of the videos",
+        filled={"": 100 * counts / len(seconds)}, marks=marks
+    )  # fmt: skip
 
 
-def shares_chart(name: str, title: str, counts: Mapping[str, int], caption: str) -> Chart:
-    """Bars for the commonest values, and one for all others."""
+def _shares(name: str, title: str, caption: str, counts: Mapping[str, int]) -> Chart:
+    """Bars of the most common values, and one for all others."""
     total = sum(counts.values())
     rows = {key: count for key, count in list(counts.items())[:MAX_ROWS] if count >= MIN_SHARE * total}
     others = total - sum(rows.values())
     if others:
         rows[f"{len(counts) - len(rows)} others"] = others
     shares = [100 * count / total for count in rows.values()]
-    return Chart(
-        name, title, caption,
-        lambda theme: grouped_bars(theme, title, list(rows), {"videos": shares}, x="% of the videos"),
-    )  # fmt: skip
+    return charts.grouped_bars(name, title, caption, list(rows), {"videos": shares}, x="% of the videos")
 
 
 def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
-    charts = [degrees(numbers["splits"]), component_sizes(numbers["splits"])]
-    with_lists = {split: found for split, found in numbers["splits"].items() if set(found["lengths"]) != {"2"}}
-    return charts + ([lengths(with_lists)] if with_lists else [])
+    """Degrees, component sizes and list lengths of a V2V dataset."""
+    splits = numbers["splits"]
+    with_lists = {split: found for split, found in splits.items() if set(found["lengths"]) != {"2"}}
+    return [_degrees(splits), _component_sizes(splits), *([_list_lengths(with_lists)] if with_lists else [])]
 
 
-def binned_shares(counts: Mapping[str, int], bins: Sequence[tuple[int, int]], weight: int = 0) -> list[float]:
-    """Percent of {value: how many} in each bin (first, last), each value counted `value ** weight` times."""
-    weighted = {int(value): int(value) ** weight * count for value, count in counts.items()}
-    total = sum(weighted.values())
-    return [100 * sum(count for value, count in weighted.items() if low <= value <= high) / total for low, high in bins]
+Bins = Sequence[tuple[int, int]]
 
 
-def named_bins(bins: Sequence[tuple[int, int]]) -> list[str]:
-    return [
-        str(low) if low == high else f"{low:,} or more" if high >= 10**9 else f"{low:,} to {high:,}"
+def _binned_bars(
+    name: str, title: str, caption: str, splits: Mapping[str, Any], key: str, bins: Bins, *, x: str, y: str,
+    weight: int = 0
+) -> Chart:  # fmt: skip
+    """Percent of each split in bins (first, last) of a {value: count}, each value weighted by `value ** weight`."""
+    series = {}
+    for split, found in splits.items():
+        weighted = {int(value): int(value) ** weight * count for value, count in found[key].items()}
+        total = sum(weighted.values())
+        series[SPLIT_NAMES[split]] = [
+            100 * sum(count for value, count in weighted.items() if low <= value <= high) / total for low, high in bins
+        ]
+    names = [
+        str(low) if low == high else f"{low:,} or more" if high >= NO_LIMIT else f"{low:,} to {high:,}"
         for low, high in bins
     ]
+    return charts.grouped_bars(name, title, caption, names, series, x=x, y=y, colors=COLORS)
 
 
-def by_split(
-    splits: Mapping[str, Any], key: str, bins: Sequence[tuple[int, int]], weight: int = 0
-) -> dict[str, list[float]]:
-    return {NAMES_OF_SPLITS[split]: binned_shares(found[key], bins, weight) for split, found in splits.items()}
-
-
-def degrees(splits: Mapping[str, Any]) -> Chart:
+def _degrees(splits: Mapping[str, Any]) -> Chart:
     largest = max(int(value) for found in splits.values() for value in found["degrees"])
-    bins = [(value, value) for value in range(1, min(largest, 9) + 1)] + ([(10, 10**9)] if largest > 9 else [])
+    bins = [(value, value) for value in range(1, min(largest, 9) + 1)] + ([(10, NO_LIMIT)] if largest > 9 else [])
     once = splits["train"]["degrees"].get("1", 0) / splits["train"]["num_videos"]
-    title = f"{percent(once)} of the training videos are compared once only"
-    series = by_split(splits, "degrees", bins)
-    return Chart(
-        "degrees", title, "In how many comparisons (pairs or lists) a video stands.",
-        lambda theme: grouped_bars(
-            theme, title, named_bins(bins), series,
-            x="% of the split's videos", y="comparisons of a video", colours=COLOURS,
-        ),
+    return _binned_bars(
+        "degrees", f"{percent(once)} of the training videos occur in only one comparison",
+        "The number of comparisons (pairs or lists) in which a video occurs.", splits, "degrees", bins,
+        x="% of the split's videos", y="comparisons per video"
     )  # fmt: skip
 
 
-def component_sizes(splits: Mapping[str, Any]) -> Chart:
+def _component_sizes(splits: Mapping[str, Any]) -> Chart:
     largest = max(found["largest_component"] for found in splits.values())
     smallest = min(int(size) for found in splits.values() for size in found["component_sizes"])
     bins = [(2, 2), (3, 4)]
     while bins[-1][1] < largest:
         bins.append((bins[-1][1] + 1, 2 * bins[-1][1]))
-    bins = [(low, high) for low, high in bins if high >= smallest]
     train = splits["train"]
     title = (
-        f"The {train['num_videos']:,} training videos fall into {train['num_components']:,} connected components, "
-        f"the largest of {train['largest_component']:,} videos"
+        f"The {train['num_videos']:,} training videos form {train['num_components']:,} connected components, "
+        f"the largest with {train['largest_component']:,} videos"
     )
-    series = by_split(splits, "component_sizes", bins, weight=1)
     caption = (
-        "Videos that are compared with each other, directly or through others, form a connected component. Whole ones "
-        "are held out for validation, so that no video is on both sides."
+        "Videos that are compared with each other, directly or through others, form a connected component. The "
+        "validation split consists of whole components, so no video is in both splits."
     )
-    return Chart(
-        "component_sizes", title, caption,
-        lambda theme: grouped_bars(
-            theme, title, named_bins(bins), series,
-            x="% of the split's videos", y="videos in the component", colours=COLOURS,
-        ),
+    return _binned_bars(
+        "component_sizes", title, caption, splits, "component_sizes", [bin for bin in bins if bin[1] >= smallest],
+        x="% of the split's videos", y="videos in the component", weight=1
     )  # fmt: skip
 
 
-def lengths(splits: Mapping[str, Any]) -> Chart:
+def _list_lengths(splits: Mapping[str, Any]) -> Chart:
     present = sorted({int(value) for found in splits.values() for value in found["lengths"]})
-    bins = [(value, value) for value in present[:9]] + ([(present[9], 10**9)] if len(present) > 9 else [])
-    split = "listwise" if "listwise" in splits else next(iter(splits))
-    counts = splits[split]["lengths"]
-    commonest = max(counts, key=lambda value: counts[value])
-    share = percent(counts[commonest] / splits[split]["num_comparisons"])
-    title = f"{share} of the {splits[split]['num_comparisons']:,} lists rank {commonest} videos"
-    series = by_split(splits, "lengths", bins)
-    return Chart(
-        "list_lengths", title, "How many videos a list ranks, from least to most preferred.",
-        lambda theme: grouped_bars(
-            theme, title, named_bins(bins), series, x="% of the lists", y="videos in the list", colours=COLOURS
-        ),
+    bins = [(value, value) for value in present[:9]] + ([(present[9], NO_LIMIT)] if len(present) > 9 else [])
+    split = splits["listwise"] if "listwise" in splits else next(iter(splits.values()))
+    most_common = max(split["lengths"], key=lambda value: split["lengths"][value])
+    share = percent(split["lengths"][most_common] / split["num_comparisons"])
+    return _binned_bars(
+        "list_lengths", f"{share} of the {split['num_comparisons']:,} lists rank {most_common} videos",
+        "The number of videos that a list ranks, from least to most preferred.", splits, "lengths", bins,
+        x="% of the lists", y="videos in the list"
     )  # fmt: skip
 
 
-def contact_sheet(strips: Sequence[Strip], pictures: Mapping[str, np.ndarray]) -> bytes:
-    """All thumbnails as one PNG: a row for each strip, its heading above."""
-    num_columns = max(len(strip.pictures) for strip in strips)
-    rows: list[np.ndarray] = []
-    for strip in strips:
-        row = np.full((HEIGHT, num_columns * (WIDTH + GAP) + GAP, 3), 255, np.uint8)
-        for column, (key, _) in enumerate(strip.pictures):
-            cell = row[:, GAP + column * (WIDTH + GAP) :][:, :WIDTH]
-            cell[:] = CELL_LEVEL
+def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
+    """Ranks, intensities and correlations of the emotions of a VCE dataset."""
+    names = shown_emotions(numbers)
+    found = [_top_emotions(numbers, names), _intensities(numbers, names)]
+    if len(names) > 1:
+        found.append(_correlation(numbers, names))
+    if len(names) > 3:  # of up to three, all are among the three most intense
+        found.append(_together_in_top3(numbers, names))
+    left_out = len(numbers["emotions"]) - len(names)
+    note = f" The {left_out} least common emotions are left out." if left_out else ""
+    return [chart._replace(caption=chart.caption + note) for chart in found]
+
+
+def shown_emotions(numbers: Mapping[str, Any]) -> list[str]:
+    """The emotions that fit into a chart: those that are most often the most intense one in the training split."""
+    counts = np.array(numbers["top1_counts"]["train"])
+    return [numbers["emotions"][index] for index in np.argsort(-counts, kind="stable")[:MAX_EMOTIONS]]
+
+
+def _places(numbers: Mapping[str, Any], names: Sequence[str]) -> list[int]:
+    return [numbers["emotions"].index(name) for name in names]
+
+
+def _top_emotions(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
+    top1, top3, test = (
+        100 * np.array(numbers[f"{rank}_counts"][split])[_places(numbers, names)] / numbers["num_videos"][split]
+        for rank, split in (("top1", "train"), ("top3", "train"), ("top1", "test"))
+    )
+    title = f"{names[0]} is first most often: in {top1[0]:.1f} % of the training videos"
+    caption = (
+        "Bars: the training videos in which an emotion is first, as the most intense one, or among the three most "
+        "intense ones. Dots: the test videos in which it is first."
+    )
+    return charts.bars_and_dots(
+        "top_emotions", title, caption, names, bars={"in the top 3": top3, "first": top1},
+        dots={"first, test videos": test}, x="% of the videos"
+    )  # fmt: skip
+
+
+def _intensities(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
+    found = numbers["intensity"]
+    names = sorted(names, key=lambda name: -found[name]["mean"])
+    means = [found[name]["mean"] for name in names]
+    title = f"{names[0]} is the most intense on average ({means[0]:.2f}), {names[-1]} the least ({means[-1]:.2f})"
+    counts = np.array([found[name]["histogram"] for name in names], dtype=float)
+    caption = (
+        "Each row is the distribution of one emotion's intensities over all videos, in steps of 0.05, on a logarithmic "
+        "color scale. Blank: none."
+    )
+    shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    return charts.distribution_rows("intensities", title, caption, shares, names, means, x="intensity")
+
+
+def _clustered(matrix: np.ndarray) -> np.ndarray:
+    """An order that places correlated emotions next to each other. (K, K) -> (K,)"""
+    if len(matrix) < 3:
+        return np.arange(len(matrix))
+    distances = 1 - np.nan_to_num(matrix)
+    np.fill_diagonal(distances, 0)
+    return leaves_list(linkage(squareform(distances, checks=False), "average", optimal_ordering=True))
+
+
+def _correlation(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
+    places = _places(numbers, names)
+    matrix = np.array(numbers["correlation"], dtype=float)[np.ix_(places, places)]
+    order = _clustered(matrix)
+    matrix, names = matrix[np.ix_(order, order)], [names[index] for index in order]
+    pairs = np.where(np.triu(np.ones_like(matrix), 1) > 0, matrix, np.nan)
+    highest = _largest(np.where(pairs > 0, pairs, np.nan), names, " and ", "{:.2f}")
+    lowest = _largest(np.where(pairs < 0, -pairs, np.nan), names, " and ", "−{:.2f}")
+    title = f"Highest correlation: {highest[0]}" if highest else "No two emotions are positively correlated"
+    title += f"; lowest: {lowest[0]}" if lowest else ""
+    np.fill_diagonal(matrix, np.nan)
+    caption = (
+        "Pearson correlation of the intensities of two emotions over all videos. The order places correlated emotions "
+        "next to each other (average-linkage clustering)."
+    )
+    return charts.heat_map(
+        "correlation", title, caption, matrix, names, limit=max(0.1, np.nanmax(np.abs(matrix), initial=0.1)),
+        legend="correlation of intensities, r", diverging=True,
+        notes={heading: found for heading, found in (("Highest", highest), ("Lowest", lowest)) if found}
+    )  # fmt: skip
+
+
+def _largest(values: np.ndarray, names: Sequence[str], between: str, form: str) -> list[str]:
+    """The largest values of a matrix (K, K), NaN ignored, as text: ["Joy and Surprise: 0.41", ...]"""
+    found = [divmod(int(index), len(names)) for index in np.argsort(-values, axis=None, kind="stable")[:NUM_NAMED]]
+    return [
+        f"{names[row]}{between}{names[column]}: {form.format(values[row, column])}"
+        for row, column in found
+        if np.isfinite(values[row, column])
+    ]
+
+
+def _together_in_top3(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
+    places = _places(numbers, names)
+    counts = np.array(numbers["together_in_top3"], dtype=float)[np.ix_(places, places)]
+    own = np.diag(counts)[:, None]
+    shares = np.where(own > 0, 100 * counts / np.maximum(own, 1), np.nan)
+    np.fill_diagonal(shares, np.nan)
+    reliable = np.where(own >= max(10, 0.002 * own.max()), shares, np.nan)
+    title = "Which emotions occur together in the top 3"
+    if np.isfinite(reliable).any():
+        row, column = map(int, np.unravel_index(np.nanargmax(reliable), shares.shape))
+        title = (
+            f"If {names[row]} is in the top 3, {names[column]} is too in {reliable[row, column]:.0f} % of the videos"
+        )
+    caption = "Of the videos with the row's emotion in the top 3, the share that also has the column's emotion in it."
+    return charts.heat_map(
+        "together_in_top3", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
+        legend="% of the row's videos", x="also in the top 3", y="in the top 3",
+        notes={"Most often": _largest(reliable, names, " → ", "{:.0f} %")}
+    )  # fmt: skip
+
+
+def contact_sheet(examples: Mapping[str, Sequence[tuple[str, str]]], pictures: Mapping[str, np.ndarray]) -> bytes:
+    """All thumbnails as one PNG file: a row of (video id, caption) under each heading."""
+    num_columns = max(map(len, examples.values()))
+    width = num_columns * (THUMBNAIL_WIDTH + GAP) + GAP
+    row_height = TITLE_HEIGHT + THUMBNAIL_HEIGHT
+    canvas = np.full((len(examples) * row_height + GAP, width, 3), 255, np.uint8)
+    for row, entries in enumerate(examples.values()):
+        for column, (key, _) in enumerate(entries):
+            top, left = row * row_height + TITLE_HEIGHT, GAP + column * (THUMBNAIL_WIDTH + GAP)
+            cell = canvas[top : top + THUMBNAIL_HEIGHT, left : left + THUMBNAIL_WIDTH]
+            cell[:] = CELL_GRAY
             if key in pictures:
                 height, width = pictures[key].shape[:2]
-                top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
-                cell[top : top + height, left : left + width] = pictures[key]
-        rows += [np.full((TITLE_HEIGHT, row.shape[1], 3), 255, np.uint8), row]
-    rows.append(rows[0][:GAP])
-    canvas = np.concatenate(rows)[..., ::-1]
-    height, width = canvas.shape[:2]
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+                top, left = (THUMBNAIL_HEIGHT - height) // 2, (THUMBNAIL_WIDTH - width) // 2
+                cell[top : top + height, left : left + width] = pictures[key][..., ::-1]
+    figure = Figure(figsize=(canvas.shape[1] / 100, canvas.shape[0] / 100), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
-    for number, strip in enumerate(strips):
-        bottom = number * (TITLE_HEIGHT + HEIGHT) + TITLE_HEIGHT - 7
-        axes.text(GAP, bottom, strip.heading, fontsize=11, fontweight="bold", va="bottom", color="#1b2430")
+    for row, heading in enumerate(examples):
+        bottom = row * row_height + TITLE_HEIGHT - 7
+        axes.text(GAP, bottom, heading, fontsize=11, fontweight="bold", va="bottom", color="#1b2430")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()

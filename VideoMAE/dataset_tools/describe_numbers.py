@@ -1,7 +1,4 @@
-"""The numbers of a dataset: its emotions, its comparisons, its videos. N videos, K emotions.
-
-Everything returned is plain values, as they stand in `description.json`.
-"""
+"""The numbers of a dataset, as written to `description.json`: emotions, comparisons, videos. N videos, K emotions."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ import numpy as np
 
 from VideoMAE.data.v2v import Comparison, connected_groups, num_contradictions, pairs_in
 from VideoMAE.data.vce import Annotations
-from VideoMAE.dataset_tools.read_labels import emotion_names, ids_in
+from VideoMAE.dataset_tools.read_labels import ids_in
 from VideoMAE.training.results import chance, majority_guess
 from VideoMAE.training.tasks import EmotionTask
 
@@ -26,7 +23,7 @@ CLIP_SECONDS = 4.0  # of VCE's training clips: 16 frames at 4 fps
 
 
 class VideoFacts(NamedTuple):
-    """What metadata.json, or a look into the file, says of one video."""
+    """Properties of one video, from metadata.json or from the file."""
 
     seconds: float
     width: int
@@ -35,7 +32,7 @@ class VideoFacts(NamedTuple):
 
 
 def facts_from_metadata(entry: Any) -> VideoFacts | None:
-    """A video's entry of metadata.json; None for one that lacks a field or has it in another form."""
+    """The properties in an entry of metadata.json; None if a field is missing or malformed."""
     try:
         facts = VideoFacts(
             float(entry["duration"]), int(entry["width"]), int(entry["height"]), float(Fraction(entry["frame_rate"]))
@@ -46,8 +43,8 @@ def facts_from_metadata(entry: Any) -> VideoFacts | None:
 
 
 def emotion_numbers(splits: Mapping[str, Annotations]) -> dict[str, Any]:
-    """Intensities of all splits together, ranks by split, and what answering without looking gets on the test split."""
-    names = emotion_names(splits["train"])
+    """Intensities of all splits together, ranks by split, and the metrics of guesses on the test split."""
+    names = splits["train"].emotions
     intensities = np.concatenate([found.intensities for found in splits.values()]).astype(np.float64)
     ranked = {split: np.argsort(-found.intensities, axis=1, kind="stable") for split, found in splits.items()}
     counts = {
@@ -69,7 +66,7 @@ def emotion_numbers(splits: Mapping[str, Annotations]) -> dict[str, Any]:
 
 
 def intensity_numbers(values: np.ndarray) -> dict[str, Any]:
-    """Of one emotion's intensities (N,): mean, deviation, percentiles, share of zeros, counts of 20 bins of [0, 1]."""
+    """Mean, standard deviation, percentiles, share of zeros and histogram of one emotion's intensities (N,)."""
     return {
         "mean": float(values.mean()),
         "standard_deviation": float(values.std()),
@@ -86,7 +83,7 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
 
 
 def correlations(intensities: np.ndarray) -> list[list[float | None]]:
-    """Pearson correlation of each two emotions over the videos, None where one never varies. (N, K) -> K lists of K"""
+    """Pearson correlation of each two emotions over the videos, None if one is constant. (N, K) -> K lists of K"""
     centred = intensities - intensities.mean(axis=0)
     norms = np.sqrt((centred**2).sum(axis=0))
     varies = norms > 1e-9
@@ -98,14 +95,14 @@ def correlations(intensities: np.ndarray) -> list[list[float | None]]:
 
 
 def together(top3: np.ndarray, num_emotions: int) -> list[list[int]]:
-    """In how many videos both of two emotions are among the three most intense; the diagonal counts each by itself."""
+    """The number of videos with both of two emotions in the top 3; the diagonal counts each alone. (N, 3) -> (K, K)"""
     member = np.zeros((len(top3), num_emotions))
     np.put_along_axis(member, top3, 1, axis=1)
     return (member.T @ member).astype(int).tolist()
 
 
 def guesses(train: Annotations, test: Annotations, names: Sequence[str]) -> dict[str, Any]:
-    """What the test programs print beside a model: the training split's commonest emotions, always; and chance."""
+    """The metrics of always predicting the most common emotions of the training split, and of chance."""
     task = EmotionTask(loss="bce")
     counts = np.bincount(train.intensities.argmax(axis=1), minlength=len(names))
     return {
@@ -116,7 +113,7 @@ def guesses(train: Annotations, test: Annotations, names: Sequence[str]) -> dict
 
 
 def preference_numbers(splits: Mapping[str, Sequence[Comparison]]) -> dict[str, Any]:
-    """Each split's comparisons as a graph, and how many videos two splits share."""
+    """The comparison graph of each split, and the number of videos in two splits."""
     videos = {split: set(ids_in(entries)) for split, entries in splits.items()}
     return {
         "splits": {split: graph_numbers(entries) for split, entries in splits.items()},
@@ -126,7 +123,7 @@ def preference_numbers(splits: Mapping[str, Sequence[Comparison]]) -> dict[str, 
 
 
 def graph_numbers(entries: Sequence[Comparison]) -> dict[str, Any]:
-    """Of one split: how long, how connected and how consistent its comparisons are. Counts are {value: how many}."""
+    """Length, connectivity and consistency of one split's comparisons; distributions are {value: count}."""
     degrees = Counter(itertools.chain.from_iterable(entries))
     sizes = [len(group) for group in connected_groups(entries)]
     cycles = [len(group) for group in connected_groups(entries, strong=True) if len(group) > 1]
@@ -138,30 +135,30 @@ def graph_numbers(entries: Sequence[Comparison]) -> dict[str, Any]:
         "largest_component": max(sizes),
         "num_contradictions": num_contradictions(entries),
         "num_videos_in_cycles": sum(cycles),
-        "lengths": counted(map(len, entries)),
-        "degrees": counted(degrees.values()),
-        "component_sizes": counted(sizes),
+        "lengths": counts_of(map(len, entries)),
+        "degrees": counts_of(degrees.values()),
+        "component_sizes": counts_of(sizes),
     }
 
 
-def counted(values: Iterable[int]) -> dict[str, int]:
+def counts_of(values: Iterable[int]) -> dict[str, int]:
     return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
 class Record(NamedTuple):
-    """How often a video was preferred to another one, and how often not."""
+    """How often a video was preferred to another, and how often another was preferred to it."""
 
     wins: int
     losses: int
 
     @property
     def score(self) -> float:
-        """The share of wins, drawn towards a half where there are few: (wins + 1) / (wins + losses + 2)."""
+        """Smoothed share of wins: (wins + 1) / (wins + losses + 2)."""
         return (self.wins + 1) / (self.wins + self.losses + 2)
 
 
 def preference_records(comparisons: Iterable[Comparison]) -> dict[str, Record]:
-    """Every video's record over all pairs that the comparisons say something of, most preferred first."""
+    """The record of each video over all pairs that the comparisons imply, the most preferred first."""
     wins: Counter[str] = Counter()
     losses: Counter[str] = Counter()
     for worse, better in pairs_in(comparisons):
@@ -172,7 +169,7 @@ def preference_records(comparisons: Iterable[Comparison]) -> dict[str, Record]:
 
 
 def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any] | None:
-    """Durations, sizes and frame rates; None of no videos."""
+    """Durations, sizes and frame rates; None without videos."""
     if not facts:
         return None
     seconds = np.array([entry.seconds for entry in facts.values()])
@@ -181,11 +178,11 @@ def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any] | None:
         "total_hours": float(seconds.sum() / 3600),
         "seconds": {"mean": float(seconds.mean()), "percentiles": percentiles(seconds)},
         "share_shorter_than_a_clip": float(np.mean(seconds < CLIP_SECONDS)),
-        "sizes": commonest(f"{entry.width}x{entry.height}" for entry in facts.values()),
-        "frame_rates": commonest(f"{entry.fps:.6g}" for entry in facts.values()),
+        "sizes": most_common(f"{entry.width}x{entry.height}" for entry in facts.values()),
+        "frame_rates": most_common(f"{entry.fps:.6g}" for entry in facts.values()),
     }
 
 
-def commonest(values: Iterable[str]) -> dict[str, int]:
-    """{value: how many}, the commonest first."""
+def most_common(values: Iterable[str]) -> dict[str, int]:
+    """{value: count}, the most common first."""
     return dict(Counter(values).most_common())

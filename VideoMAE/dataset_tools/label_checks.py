@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from VideoMAE.data.v2v import Comparison, Pair, checked_comparison, connected_groups, named, pairs_in
+from VideoMAE.data.v2v import Comparison, Pair, comparison_name, connected_groups, pairs_in, parse_comparison
 from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions, video_path
 
 PUBLISHED_VIDEOS = {"train": 50_000, "test": 11_046}
@@ -270,7 +270,7 @@ def check_v2v(root: Path, report: Report) -> VideoFiles:
     contradictory = _check_contradictions(splits, report)
     pairs = dict.fromkeys(pairs_in(itertools.chain(*splits.values())))
     for cycle in cycles([pair for pair in pairs if pair not in contradictory]):
-        report.add("cycle", f"{named((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
+        report.add("cycle", f"{comparison_name((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
     return {key: f"videos/{key}.mp4" for key in splits_of}
 
 
@@ -288,7 +288,7 @@ def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison
     for number, entry in enumerate(entries, start=1):
         where = f"{file.name}: comparison {number}"
         try:
-            comparison = checked_comparison(entry, where=where, only_pairs=split != "listwise")
+            comparison = parse_comparison(entry, where=where, only_pairs=split != "listwise")
         except ValueError as error:
             keys = [key for key in entry if isinstance(key, str)] if isinstance(entry, list) else []
             report.add("bad_comparison", str(error), *dict.fromkeys(keys))
@@ -302,7 +302,7 @@ def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison
         report.add("counts", f"{file.name}: {here}, the published file has {published}")
     for entry, times in Counter(found).items():
         if times > 1:
-            report.add("repeated_comparison", f"{file.name}: {named(entry)}, {times} times", *entry)
+            report.add("repeated_comparison", f"{file.name}: {comparison_name(entry)}, {times} times", *entry)
     return found
 
 
@@ -312,7 +312,7 @@ def _check_contradictions(splits: Mapping[str, Sequence[Comparison]], report: Re
     for split, entries in splits.items():
         for entry in entries:
             for pair in pairs_in([entry]):
-                places.setdefault(pair, f"{named(entry)} in {split}")
+                places.setdefault(pair, f"{comparison_name(entry)} in {split}")
     contradictory = set()
     for pair, place in places.items():
         reverse = Pair(pair.better, pair.worse)

@@ -35,7 +35,7 @@ class PreparedFolder:
         """
         self.root, self.identity = root, identity
         refuse_foreign(root, identity)
-        hold_folder(root, instead="choose another DST")
+        hold_folder(root, remedy="choose another DST")
         refuse_foreign(root, identity)  # another process may have created it in the meantime
         files.clear_leftovers(root)
         if not (root / SETTINGS_FILE).is_file():

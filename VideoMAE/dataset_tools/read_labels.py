@@ -49,11 +49,6 @@ def read_emotions(root: Path) -> dict[str, Annotations]:
     return {split: vce.read_annotations(root, split) for split in VCE_SPLITS}
 
 
-def emotion_names(annotations: Annotations) -> tuple[str, ...]:
-    """The names of the columns of the intensities."""
-    return annotations.emotions
-
-
 def read_preferences(root: Path) -> dict[str, list[Comparison]]:
     """The comparisons of a V2V folder by split, without "listwise" if it has no lists.
 

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from VideoMAE.demo_app.answers import Answers, problem
-from VideoMAE.demo_app.videos import SeenVideo, Uploads
+from VideoMAE.demo_app.answers import Answers, to_html
+from VideoMAE.demo_app.videos import DemoVideo, Uploads
 
-IN_TURN = "model"  # one queue for everything that decodes or computes
+QUEUE = "model"  # one queue for all that decodes or computes
 MAX_WAITING = 100
-HINT = '<div class="emo-card emo-hint">Drop a video, or pick an example.</div>'
+HINT = to_html("hint", "Upload a video, or select an example.")
+RATINGS = {"vce": "the emotions they felt", "v2v": "which of two is more pleasant"}
 
-Outputs = tuple[None, str, str]  # the emptied upload field, the result, the curves
+Outputs = tuple[None, str, str]  # the emptied upload field, the prediction, the curves
 
 
 def upload_field(uploads: Uploads, label: str, **options: Any) -> gr.File:
-    """A field that takes only what was uploaded to this page: no address to download, no path of a file on the server.
+    """A file field that accepts only uploads to this page: no URLs, no paths of the server.
 
-    Not a subclass: Gradio writes a stub file beside the source of each class of components.
+    Not a subclass, because Gradio writes a stub file beside the source of each component class.
     """
 
-    def own(path: str | Path) -> str:
+    def checked(path: str | Path) -> str:
         try:
-            return str(uploads.own(path))
+            return str(uploads.checked(path))
         except (ValueError, OSError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     async def keep_in_place(path: str | Path | None) -> str | None:
-        return None if path is None else own(path)
+        return None if path is None else checked(path)
 
     def preprocess(payload: Any) -> str | None:
-        return None if payload is None else own(payload.path)
+        return None if payload is None else checked(payload.path)
 
     field = gr.File(label=label, file_count="single", **options)
     vars(field).update(
@@ -48,61 +48,44 @@ def upload_field(uploads: Uploads, label: str, **options: Any) -> gr.File:
 
 
 class Page:
-    """What happens on the page. Uploads are removed when their request is answered, or has failed."""
+    """The page and its events. Uploads are removed at the end of their request."""
 
-    def __init__(self, answers: Answers, uploads: Uploads, examples: Sequence[SeenVideo], *, max_upload_mb: float):
+    def __init__(self, answers: Answers, uploads: Uploads, examples: Sequence[DemoVideo], *, max_upload_mb: float):
         self.answers = answers
         self.uploads = uploads
         self.examples = list(examples)
         self.max_upload_mb = max_upload_mb
 
     def build(self) -> gr.Blocks:
+        tasks = [RATINGS[task] for task in self.answers.predictor.tasks]
         with gr.Blocks(title="How would the viewer feel?", analytics_enabled=False) as blocks:
-            gr.HTML(self._head(), elem_classes="emo-head")
+            gr.HTML(to_html("head", tasks, self.answers.reference), elem_classes="emo-head")
             with gr.Tab("One video"):
                 self._build_one()
             with gr.Tab("Compare two"):
                 self._build_two()
-            self._build_api()
+            self._build_endpoints()
         return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-
-    def _head(self) -> str:
-        """What the model is, what it is not, how good it was, and whose weights it may hold."""
-        tasks, reference = self.answers.predictor.tasks, self.answers.reference
-        told = {"vce": "which emotions they felt", "v2v": "which they found more pleasant"}
-        source = f"{' and '.join(task.upper() for task in tasks)}, short videos whose viewers told "
-        source += " and ".join(told[task] for task in tasks)
-        if reference.is_drawn:
-            source = "a small drawn sample, not from real videos and viewers"
-        tested = f"In its test: {escape('; '.join(reference.facts))}. " if reference.facts else ""
-        return (
-            f"<h1>How would the viewer feel?</h1><p>The model learned from {source}. It guesses what viewers report "
-            f"on average, not what you feel, and may be wrong.</p><p>{tested}Weights that stem from the published "
-            f"VideoMAE ones are CC BY-NC 4.0, not for commercial use.</p>"
-        )
 
     def _build_one(self) -> None:
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=280):
                 limits = f"up to {self.max_upload_mb:g} MB and {self.answers.max_seconds:g} s"
                 upload = upload_field(self.uploads, f"A video, {limits}", elem_id="one-video", height=150)
-                gallery = None
-                if self.examples:
-                    gallery = gr.Gallery(
-                        [(seen.thumbnail(), seen.name) for seen in self.examples],
-                        label="Examples", columns=4, height="auto", object_fit="cover", allow_preview=False,
-                        elem_id="examples", buttons=[], interactive=False,
-                    )  # fmt: skip
-                gr.HTML('<p class="emo-foot">The file is removed from the server once it is answered.</p>')
+                gallery = gr.Gallery(
+                    [(video.thumbnail(), video.name) for video in self.examples],
+                    label="Examples", columns=4, height="auto", object_fit="cover", allow_preview=False,
+                    elem_id="examples", buttons=[], interactive=False, visible=bool(self.examples)
+                )  # fmt: skip
+                gr.HTML('<p class="emo-foot">The server deletes the file after the prediction.</p>')
             with gr.Column(scale=2, min_width=320):
-                result, time = gr.HTML(HINT, elem_id="one-result"), gr.HTML(elem_id="one-time")
-        outputs = [upload, result, time]
-        upload.upload(self.about_upload, upload, outputs, api_visibility="private", concurrency_id=IN_TURN)
-        if gallery is not None:
-            gallery.select(self.about_example, None, outputs, api_visibility="private", concurrency_id=IN_TURN)
+                result, curves = gr.HTML(HINT, elem_id="one-result"), gr.HTML(elem_id="one-time")
+        outputs = [upload, result, curves]
+        upload.upload(self.show_upload, upload, outputs, api_visibility="private", concurrency_id=QUEUE)
+        gallery.select(self.show_example, None, outputs, api_visibility="private", concurrency_id=QUEUE)
 
     def _build_two(self) -> None:
-        names = [seen.name for seen in self.examples]
+        names = [video.name for video in self.examples]
         fields: list[gr.components.Component] = []
         with gr.Row(equal_height=False):
             for letter in "AB":
@@ -114,81 +97,72 @@ class Page:
         button = gr.Button("Compare", variant="primary")
         result = gr.HTML(elem_id="two-result")
         outputs = [fields[0], fields[2], result]
-        button.click(self.about_two, fields, outputs, api_visibility="private", concurrency_id=IN_TURN)
+        button.click(self.show_comparison, fields, outputs, api_visibility="private", concurrency_id=QUEUE)
 
-    def _build_api(self) -> None:
-        first, second = (
-            upload_field(self.uploads, "video", visible=False),
-            upload_field(self.uploads, "second", visible=False),
-        )
+    def _build_endpoints(self) -> None:
+        videos = [upload_field(self.uploads, name, visible=False) for name in ("video", "second")]
         values = gr.JSON(visible=False)
         for function in self._endpoints():
-            inputs = [first, second] if function == self.compare else [first]
-            gr.Button(visible=False).click(function, inputs, values, api_name=function.__name__, concurrency_id=IN_TURN)
+            inputs = videos if function == self.compare else videos[:1]
+            gr.Button(visible=False).click(function, inputs, values, api_name=function.__name__, concurrency_id=QUEUE)
 
     def _endpoints(self) -> list[Callable[..., dict[str, Any]]]:
         return [self.predict, self.over_time, self.compare]
 
-    def described_endpoints(self) -> dict[str, str]:
-        """What each of the endpoints for programs gives, by name."""
+    def endpoint_descriptions(self) -> dict[str, str]:
         return {function.__name__: function.__doc__ or "" for function in self._endpoints()}
 
-    def about_upload(self, upload: str | None) -> Iterator[Outputs]:
-        """The result, then the curves too, or what is wrong with the video."""
+    def show_upload(self, upload: str | None) -> Iterator[Outputs]:
+        """The prediction, then the curves too, or the reason why the video is rejected."""
         if upload is None:
             yield None, HINT, ""
             return
-        with self.uploads.taken(upload) as (path,):
-            try:
-                seen = self.answers.see(path)
-                yield from self._about(seen)
-            except ValueError as error:
-                yield None, problem(str(error)), ""
+        with self.uploads.removed_after(upload) as (path,):
+            yield from self._show(lambda: self.answers.probe(path))
 
-    def about_example(self, event: gr.SelectData) -> Iterator[Outputs]:
+    def show_example(self, event: gr.SelectData) -> Iterator[Outputs]:
+        yield from self._show(lambda: self.examples[event.index])
+
+    def _show(self, open_video: Callable[[], DemoVideo]) -> Iterator[Outputs]:
         try:
-            yield from self._about(self.examples[event.index])
+            video = open_video()
+            result = self.answers.html(video, self.answers.predict(video))
+            yield None, result, to_html("hint", "Computing the curves over time ...")
+            yield None, result, self.answers.curves_html(video, self.answers.over_time(video))
         except ValueError as error:
-            yield None, problem(str(error)), ""
+            yield None, to_html("problem", str(error)), ""
 
-    def _about(self, seen: SeenVideo) -> Iterator[Outputs]:
-        result = self.answers.about(seen, self.answers.predict(seen))
-        yield None, result, '<div class="emo-card emo-hint">Looking at it piece by piece ...</div>'
-        yield None, result, self.answers.about_time(seen, self.answers.over_time(seen))
-
-    def about_two(
+    def show_comparison(
         self, first: str | None, first_example: str | None, second: str | None, second_example: str | None
     ) -> tuple[None, None, str]:
-        """The comparison, or what is missing or wrong; an upload comes before an example."""
-        with self.uploads.taken(*[upload for upload in (first, second) if upload]):
+        """The comparison, or the reason why a video is missing or rejected; an upload replaces an example."""
+        with self.uploads.removed_after(*[upload for upload in (first, second) if upload]):
             try:
-                seen = [self._chosen(first, first_example, "A"), self._chosen(second, second_example, "B")]
-                (a, b) = [(video, self.answers.predict(video)) for video in seen]
-                return None, None, self.answers.about_two(a, b)
+                videos = [self._selected(first, first_example, "A"), self._selected(second, second_example, "B")]
+                (a, b) = [(video, self.answers.predict(video)) for video in videos]
+                return None, None, self.answers.comparison_html(a, b)
             except ValueError as error:
-                return None, None, problem(str(error))
+                return None, None, to_html("problem", str(error))
 
-    def _chosen(self, upload: str | None, example: str | None, letter: str) -> SeenVideo:
+    def _selected(self, upload: str | None, example: str | None, letter: str) -> DemoVideo:
         if upload:
-            return self.answers.see(Path(upload))
-        for seen in self.examples:
-            if seen.name == example:
-                return seen
-        raise ValueError(f"Choose a video {letter}.")
+            return self.answers.probe(Path(upload))
+        for video in self.examples:
+            if video.name == example:
+                return video
+        raise ValueError(f"Select a video {letter}.")
 
     def predict(self, video: str) -> dict[str, Any]:
-        """The intensity of each emotion and the score of a video; null where no checkpoint tells it."""
-        with self._answered(video) as (path,):
-            seen = self.answers.see(path)
-            return self.answers.as_values(seen, self.answers.predict(seen))
+        """The intensity of each emotion and the score of a video; null without a checkpoint of that task."""
+        with self._request(video) as (opened,):
+            return self.answers.values(opened, self.answers.predict(opened))
 
     def over_time(self, video: str) -> dict[str, Any]:
         """The same for windows of the video: intensities has a row per window and a column per emotion."""
-        with self._answered(video) as (path,):
-            seen = self.answers.see(path)
-            found = self.answers.over_time(seen)
+        with self._request(video) as (opened,):
+            found = self.answers.over_time(opened)
             return {
-                "video": seen.name,
+                "video": opened.name,
                 "times_seconds": found.times_seconds.tolist(),
                 "emotions": list(found.emotions),
                 "intensities": None if found.intensities is None else found.intensities.tolist(),
@@ -196,20 +170,19 @@ class Page:
             }
 
     def compare(self, first: str, second: str) -> dict[str, Any]:
-        """Both predictions, which video is more pleasant, and how the second's intensities differ."""
-        with self._answered(first, second) as paths:
-            seen = [self.answers.see(path) for path in paths]
-            a, b = [self.answers.predict(video) for video in seen]
-            values = {"first": self.answers.as_values(seen[0], a), "second": self.answers.as_values(seen[1], b)}
-            return values | self.answers.compared(a, b)
+        """Both predictions, the more pleasant video, and the differences of the second's intensities."""
+        with self._request(first, second) as videos:
+            a, b = [self.answers.predict(video) for video in videos]
+            values = {"first": self.answers.values(videos[0], a), "second": self.answers.values(videos[1], b)}
+            return values | self.answers.compare(a, b)
 
     @contextmanager
-    def _answered(self, *uploads: str | None) -> Iterator[list[Path]]:
-        """A program's request: its files are removed, and a ValueError becomes the sentence that its client raises."""
+    def _request(self, *uploads: str | None) -> Iterator[list[DemoVideo]]:
+        """The videos of a program's request, removed at the end; a ValueError becomes the client's error."""
         try:
-            with self.uploads.taken(*[upload for upload in uploads if upload is not None]) as paths:
-                if len(paths) < len(uploads):
-                    raise ValueError("a video is missing: send one with gradio_client.handle_file(PATH)")
-                yield paths
+            if None in uploads:
+                raise ValueError("a video is missing: send one with gradio_client.handle_file(PATH)")
+            with self.uploads.removed_after(*filter(None, uploads)) as paths:
+                yield [self.answers.probe(path) for path in paths]
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from error

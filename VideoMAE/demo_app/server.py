@@ -1,4 +1,4 @@
-"""The demo's server: Gradio's page on loopback, uploads that are limited and removed, nothing loaded from elsewhere."""
+"""The demo's server: Gradio's page, limited uploads that are removed, and a policy against loading from other sites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -21,24 +20,24 @@ from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from VideoMAE.demo_app.style import API_PAGE, STYLE
 from VideoMAE.demo_app.videos import Uploads, safe_name
+from VideoMAE.reporting.page import TEMPLATES, render
 
 MEGABYTE = 2**20
-MULTIPART_BYTES = 16_384  # what a form holds besides its file
+MULTIPART_BYTES = 16_384  # of a form besides its file
 MAX_FILES = 2  # in one form
 KEEP_SECONDS, SWEEP_SECONDS = 3600.0, 60.0
 SHUTDOWN_SECONDS = 3
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"]
-# A browser refuses whatever the page would load from elsewhere. Gradio's own scripts are inline, and evaluate some.
+# Browsers refuse to load anything from other sites. Gradio's own scripts are inline and use eval.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
 
 
-class OnlyFromHere:
-    """Adds the policy to every answer."""
+class ContentSecurityPolicy:
+    """Adds the policy to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -55,10 +54,10 @@ class OnlyFromHere:
 
 
 def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoints: Mapping[str, str]) -> FastAPI:
-    """The page, at /api what its `endpoints` (by name) do, and an upload instead of Gradio's.
+    """The page, the description of its `endpoints` (by name) at /api, and an upload route that replaces Gradio's.
 
-    Gradio names an uploaded file after its content, so that two people's equal uploads are one file: removing one's
-    would lose the other's.
+    Gradio names an uploaded file by its content, so equal uploads of two people are one file, and removing it after the
+    first request would fail the second.
     """
     max_bytes = int(max_upload_mb * MEGABYTE)
 
@@ -72,8 +71,7 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
 
     @app.get("/api")
     async def api(request: Request) -> Response:
-        listed = "".join(f"<dt><code>/{name}</code></dt><dd>{escape(text)}</dd>" for name, text in endpoints.items())
-        return HTMLResponse(API_PAGE.format(url=escape(str(request.base_url)), endpoints=listed))
+        return HTMLResponse(render("demo_api.html", url=str(request.base_url), endpoints=endpoints))
 
     @app.post("/gradio_api/upload")
     async def upload(request: Request) -> Response:
@@ -81,17 +79,17 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
         try:
             if length.isdigit() and int(length) <= max_bytes + MULTIPART_BYTES:
                 return JSONResponse(await receive_files(request, uploads))
-            async for _ in request.stream():  # a client that is still sending would not read the answer
+            async for _ in request.stream():  # a client that is still sending would not read the response
                 pass
             if length.isdigit():
                 return PlainTextResponse(f"the file is larger than {max_upload_mb:g} MB", status_code=413)
-            return PlainTextResponse("an upload must say its length", status_code=411)
+            return PlainTextResponse("an upload needs a Content-Length header", status_code=411)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # not read
 
     @app.get("/gradio_api/upload_progress")
     async def upload_progress() -> Response:
-        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")  # it is not followed
+        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")  # progress is not reported
 
     gr.mount_gradio_app(
         app,
@@ -104,16 +102,16 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
         mcp_server=False,
         pwa=False,
         theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"]),
-        css=STYLE,
+        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
     )
-    # mounted, Gradio does not count the page as launched, and without that leaves out its checks of paths
+    # Gradio does not count a mounted page as launched, and skips its checks of paths for a page not launched
     page.has_launched = page.is_running = True
-    app.add_middleware(OnlyFromHere)
+    app.add_middleware(ContentSecurityPolicy)
     return app
 
 
 async def receive_files(request: Request, uploads: Uploads) -> list[str]:
-    """Keep the files of a form, each in a folder of its own -> their paths; on failure none is kept."""
+    """Saves the files of a form, each in its own folder; after a failure none is kept. -> their paths"""
     folders: list[Path] = []
     try:
         async with request.form(max_files=MAX_FILES) as form:
@@ -130,14 +128,14 @@ async def receive_files(request: Request, uploads: Uploads) -> list[str]:
 
 
 async def sweep(uploads: Uploads) -> None:
-    """Now and then remove what was uploaded and never asked about."""
+    """Periodically removes uploads that no request used."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        await run_in_threadpool(uploads.forget_older_than, time.time() - KEEP_SECONDS)
+        await run_in_threadpool(uploads.remove_older_than, time.time() - KEEP_SECONDS)
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """Calls `when_ready` after start-up."""
 
     def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -149,8 +147,8 @@ class _Server(uvicorn.Server):
             self.when_ready()
 
 
-def serve(app: FastAPI, listener: socket.socket, *, when_ready: Callable[[], None]) -> None:
-    """Answer until Ctrl-C or SIGTERM, which come back as KeyboardInterrupt."""
+def serve_app(app: FastAPI, listener: socket.socket, *, when_ready: Callable[[], None]) -> None:
+    """Serves until Ctrl-C or SIGTERM, which raise KeyboardInterrupt."""
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, ws="none"
     )

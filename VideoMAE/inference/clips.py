@@ -1,12 +1,13 @@
-"""Clips of videos that have no labels: whole videos as the tests of VCE and V2V see them, and windows that slide over
-one. T frames, H W pixels, S side of a clip, N windows.
+"""Clips of unlabelled videos: the test clips of VCE and V2V, and the clips of a sliding window.
+
+T frames, H W pixels, S side of a clip, N windows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,37 +21,36 @@ from VideoMAE.video.reader import UnreadableVideoError, Video
 
 
 class VideoClips(NamedTuple):
-    """What networks need of one video, and how long it is; `error` says why it could not be read, and then there is
-    nothing else."""
+    """The test clips of one video. If it cannot be read, `error` is the reason and everything else is None."""
 
-    emotion: Tensor | None  # (views, 3, T, S, S) float32, where VCE's clips are wanted
-    preference: Tensor | None  # (1, 3, T, S, S) float32, where V2V's are
+    emotion: Tensor | None  # VCE: (views, 3, T, S, S) float32
+    preference: Tensor | None  # V2V: (1, 3, T, S, S) float32
     duration_seconds: float | None
     error: str | None = None
 
 
 @dataclass(frozen=True)
-class ReadClips:
-    """The clips of a video for VCE's network, for V2V's, or for both; no chance has a part in them."""
+class ClipReader:
+    """Reads the clips of a video for a VCE network, a V2V network, or both. None: not needed."""
 
     emotion: TestClips | None
     preference: EvenClips | None
 
     def __call__(self, path: Path, rng: np.random.Generator) -> VideoClips:
-        """Raises UnreadableVideoError."""
+        """Raises UnreadableVideoError. The clips do not depend on `rng`."""
         emotion = preference = None
         duration_seconds = 0.0
         if self.emotion is not None:
             with Video(path) as video:
-                emotion, duration_seconds = self.emotion.of(video), video.info.duration_seconds
+                emotion, duration_seconds = self.emotion.from_video(video), video.info.duration_seconds
         if self.preference is not None:
             with Video(path, size=self.preference.decode_size) as video:
-                preference, duration_seconds = self.preference.of(video, rng), video.info.duration_seconds
+                preference, duration_seconds = self.preference.from_video(video, rng), video.info.duration_seconds
         return VideoClips(emotion, preference, duration_seconds)
 
 
-class _Videos(Dataset[VideoClips]):
-    """The clips of each video, or why there are none."""
+class _VideoDataset(Dataset[VideoClips]):
+    """One item per video. WatchedLoader replaces `make_clips`."""
 
     def __init__(self, paths: Sequence[Path], make_clips: Callable[[Path, np.random.Generator], VideoClips]) -> None:
         self.paths, self.make_clips = paths, make_clips
@@ -66,68 +66,71 @@ class _Videos(Dataset[VideoClips]):
 
 
 def read_videos(
-    paths: Iterable[Path], clips: ReadClips, *, num_workers: int, decode_seconds: float
+    paths: Iterable[Path], reader: ClipReader, *, num_workers: int, decode_seconds: float
 ) -> Iterator[tuple[Path, VideoClips]]:
-    """The clips of each video in turn.
+    """The clips of each video, in order.
 
-    Without workers a video is read when it is asked for. Workers read ahead, and one that is at a video for longer than
-    `decode_seconds` is ended, see WatchedLoader; they need the main thread, since signals do.
+    Without workers, a video is read when it is requested. Workers read in advance and are killed if they spend more
+    than `decode_seconds` on a video (see WatchedLoader); they work in the main thread only, because of its signals.
     """
     if not num_workers:
         for path in paths:
-            yield path, _Videos([path], clips)[0]
+            yield path, _VideoDataset([path], reader)[0]
         return
-    videos = _Videos(list(paths), clips)
+    videos = _VideoDataset(list(paths), reader)
     loader = WatchedLoader(
         videos,
         BatchSampler(SequentialSampler(videos), 1, drop_last=False),
         num_workers=min(num_workers, max(len(videos), 1)),
         pin_memory=False,
-        collate_fn=_only,
+        collate_fn=_single,
         decode_seconds=decode_seconds,
     )
     yield from zip(videos.paths, loader, strict=True)
 
 
-def _only(samples: Sequence[VideoClips]) -> VideoClips:
+def _single(samples: Sequence[VideoClips]) -> VideoClips:
+    """The collate function of batches of one."""
     return samples[0]
 
 
 def emotion_windows(video: Video, clips: TestClips, starts: np.ndarray, *, window_frames: float) -> Iterator[Tensor]:
-    """VCE's crops of each window that begins at `starts` (N,), in frames; -> (num_crops, 3, T, S, S) float32 each."""
+    """VCE's crops of each window, -> N x (num_crops, 3, T, S, S) float32.
+
+    Args:
+        starts: first frame of each window, (N,).
+    """
     indices = clip_sampling.strided_in_windows(
         starts, num_frames=video.num_frames, window_frames=window_frames, clip_len=clips.clip_len
     )
     for frames in _frames_of_windows(video, indices, partial(resize_short_side, size=clips.short_side_size)):
         height, width = frames.shape[1:3]
         crops = clip_sampling.crop_starts(max(height, width), num_crops=clips.num_crops, crop_size=clips.crop_size)
-        yield crop_views(frames, clips.crop_size, crops, axis="width" if width > height else "height")
+        yield crop_views(frames, clips.crop_size, crops, axis=clip_sampling.crop_axis(height, width))
 
 
-def preference_windows(video: Video, clips: EvenClips, starts: np.ndarray, *, window_frames: float) -> Iterator[Any]:
-    """V2V's clip of each window, of a video opened with its `decode_size`; -> (1, 3, T, S, S) float32 each."""
+def preference_windows(video: Video, clips: EvenClips, starts: np.ndarray, *, window_frames: float) -> Iterator[Tensor]:
+    """V2V's clip of each window of a video opened with `clips.decode_size`, -> N x (1, 3, T, S, S) float32."""
     indices = clip_sampling.even_in_windows(
         starts, num_frames=video.num_frames, window_frames=window_frames, clip_len=clips.clip_len
     )
-    for frames in _frames_of_windows(video, indices, _unchanged):
+    for frames in _frames_of_windows(video, indices, lambda frames: frames):
         yield clips.transform(frames, np.random.default_rng(0)).unsqueeze(0)
 
 
 def _frames_of_windows(
     video: Video, indices: np.ndarray, resize: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """The frames that each row of `indices` (N, T) names, resized; the video is decoded once, and the frames of one
-    window are held. -> (T, h, w, 3) uint8 each"""
-    shown = np.unique(indices)
-    coming = zip(shown.tolist(), video.iterate(shown), strict=True)
-    held: dict[int, np.ndarray] = {}
+    """The resized frames of each row of `indices` (N, T), -> N x (T, h, w, 3) uint8.
+
+    The video is decoded once; only the frames of one window are in memory.
+    """
+    wanted = np.unique(indices)
+    decoded = zip(wanted.tolist(), video.iterate(wanted), strict=True)
+    frames: dict[int, np.ndarray] = {}
     for row in indices.tolist():
-        held = {index: frame for index, frame in held.items() if index >= row[0]}
-        while row[-1] not in held:
-            index, frame = next(coming)
-            held[index] = resize(frame[None])[0]
-        yield np.stack([held[index] for index in row])
-
-
-def _unchanged(frames: np.ndarray) -> np.ndarray:
-    return frames
+        frames = {index: frame for index, frame in frames.items() if index >= row[0]}
+        while row[-1] not in frames:
+            index, frame = next(decoded)
+            frames[index] = resize(frame[None])[0]
+        yield np.stack([frames[index] for index in row])

@@ -1,48 +1,45 @@
-"""Predictions and curves as people and programs read them: tables, JSON lines, CSV, plots."""
+"""Predictions as text (table, JSON lines, CSV), and curves as files and plots."""
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from VideoMAE.files import write_atomically, write_text
+from VideoMAE.files import json_line, write_atomically, write_json_lines, write_text
 from VideoMAE.inference.predictor import Curves, Prediction, Predictor
 
 BAR_CELLS = 20
 DIGITS = 6
 
 
-class Lines:
-    """What a predictor says, in one of the formats `table`, `jsonl` and `csv`."""
+class PredictionFormatter:
+    """Formats predictions as `table`, `jsonl` or `csv`."""
 
     def __init__(self, predictor: Predictor, *, format: str, top: int, bar: str = "█") -> None:
         self.format, self.top, self.bar = format, top, bar
         self.columns = [*(["score"] if "v2v" in predictor.tasks else []), *predictor.emotions]
 
     def header(self) -> str:
-        """What stands before the first video."""
+        """The text before the first prediction."""
         return _csv_line(["path", "duration_seconds", *self.columns, "error"]) if self.format == "csv" else ""
 
-    def of(self, prediction: Prediction) -> str:
-        """A video's line, or lines."""
+    def text_of(self, prediction: Prediction) -> str:
+        """The lines of a prediction."""
         if self.format == "jsonl":
-            return _json_line(_plain(prediction))
+            return json_line(_json_entry(prediction))
         if self.format == "csv":
             values = {"score": prediction.score, **(prediction.intensities or {})}
             cells = [_rounded(values.get(name)) for name in self.columns]
             return _csv_line([str(prediction.path), _rounded(prediction.duration_seconds), *cells, prediction.error])
-        return self._for_people(prediction)
+        return self._table(prediction)
 
-    def _for_people(self, prediction: Prediction) -> str:
+    def _table(self, prediction: Prediction) -> str:
         path, intensities, score, duration_seconds, error = prediction
         if error is not None:
             return f"{path}: cannot be read: {error}\n"
-        said = "" if score is None else f", pleasantness {score:.3f}"
-        lines = [f"{path}: {duration_seconds:.1f} s{said}"]
+        pleasantness = "" if score is None else f", pleasantness {score:.3f}"
+        lines = [f"{path}: {duration_seconds:.1f} s{pleasantness}"]
         strongest = sorted((intensities or {}).items(), key=lambda item: -item[1])[: self.top]
         width = max((len(name) for name, _ in strongest), default=0)
         for name, value in strongest:
@@ -50,8 +47,8 @@ class Lines:
         return "\n".join(lines) + "\n"
 
 
-def _plain(prediction: Prediction) -> dict[str, Any]:
-    """What there is of a prediction, for JSON."""
+def _json_entry(prediction: Prediction) -> dict[str, Any]:
+    """The values that are not None."""
     entry = {**prediction._asdict(), "path": str(prediction.path)}
     for name in ("score", "duration_seconds"):
         entry[name] = _rounded(entry[name])
@@ -64,10 +61,6 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), DIGITS)
 
 
-def _json_line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
 def _csv_line(cells: Sequence[Any]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(["" if cell is None else cell for cell in cells])
@@ -75,14 +68,16 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 
 def write_curves(curves: Curves, file: Path, *, top: int) -> None:
-    """Writes a video's curves to `file`, one window a line, as its suffix says (.csv or .jsonl), and their plot beside
-    it. Raises ValueError when a file cannot be written."""
+    """Writes curves to a .csv or .jsonl file, one window per line, and their plot to a .png file of the same name.
+
+    Raises:
+        ValueError: a file cannot be written.
+    """
     rows = list(_rows(curves))
     if file.suffix == ".jsonl":
-        text = "".join(map(_json_line, rows))
+        write_json_lines(file, rows)
     else:
-        text = _csv_line(list(rows[0])) + "".join(_csv_line(list(row.values())) for row in rows)
-    write_text(file, text)
+        write_text(file, _csv_line(list(rows[0])) + "".join(_csv_line(list(row.values())) for row in rows))
     write_atomically(file.with_suffix(".png"), lambda temporary: draw_curves(curves, temporary, top=top))
 
 
@@ -99,30 +94,10 @@ def _rows(curves: Curves) -> Iterator[dict[str, float | None]]:
 
 
 def draw_curves(curves: Curves, file: Path, *, top: int) -> None:
-    """Draws the emotions that become strongest, and the score, over the seconds of the video, as a PNG file."""
-    import matplotlib  # only here: it takes half a second to import
+    """Plots the score and the `top` emotions with the highest peaks over time, as a PNG file."""
+    from VideoMAE.reporting.chart_style import LIGHT, stacked_png  # deferred: importing matplotlib takes half a second
+    from VideoMAE.reporting.report_charts import over_time_charts
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    parts = [values is not None for values in (curves.intensities, curves.scores)]
-    figure, axes = pyplot.subplots(
-        sum(parts), 1, figsize=(9, 3.4 * sum(parts)), sharex=True, squeeze=False, layout="constrained"
-    )
-    style = {"marker": "."} if len(curves.times_seconds) < 2 else {}
-    if curves.intensities is not None:
-        axis = axes[0, 0]
-        for emotion in np.argsort(-curves.intensities.max(axis=0), kind="stable")[:top]:
-            axis.plot(curves.times_seconds, curves.intensities[:, emotion], label=curves.emotions[emotion], **style)
-        axis.set(ylabel="intensity", ylim=(0, 1))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    if curves.scores is not None:
-        axis = axes[-1, 0]
-        axis.plot(curves.times_seconds, curves.scores, color="black", **style)
-        axis.set(ylabel="pleasantness (no unit)")
-    for axis in axes[:, 0]:
-        axis.grid(alpha=0.3)
-    axes[-1, 0].set(xlabel="middle of the window, seconds")
-    axes[0, 0].set_title(curves.path.name.replace("$", r"\$"))
-    figure.savefig(file, dpi=110, format="png")
-    pyplot.close(figure)
+    path, times, emotions, intensities, scores = curves
+    charts = over_time_charts(times, emotions, intensities, scores, top=top, video=path.name)
+    file.write_bytes(stacked_png([chart.draw(LIGHT) for chart in charts]))

@@ -1,14 +1,13 @@
-"""What fine-tuned networks say of videos: `load_predictor(checkpoints)(videos)` -> one Prediction a video.
+"""Predictions of trained networks for videos: `load_predictor(checkpoints)(videos)` -> one Prediction per video.
 
-N windows, K emotions, T frames, B clips.
+B clips, N windows, V videos, K outputs.
 """
 
 import dataclasses
-import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,36 +16,34 @@ import torch
 from torch import Tensor
 
 from VideoMAE.checkpoints.formats import inner
+from VideoMAE.cli import counted
 from VideoMAE.data.clip_sampling import sliding_starts
-from VideoMAE.inference.clips import ReadClips, emotion_windows, preference_windows, read_videos
+from VideoMAE.inference.clips import ClipReader, emotion_windows, preference_windows, read_videos
 from VideoMAE.inference.config import NetworkFlags
-from VideoMAE.inference.load import TASK_TITLES, TaskName, Trained, load_trained
+from VideoMAE.inference.load import TASK_TITLES, LoadedNetwork, TaskName, load_for_inference
 from VideoMAE.training.backends import autocast, choose_precision
 from VideoMAE.training.metrics import average_views
 from VideoMAE.training.tasks import EmotionTask
 from VideoMAE.video.reader import Video
 
-logger = logging.getLogger(__name__)
-
 PREFERENCE_WINDOW_SECONDS = 4.0
-"""Window of `over_time` where only V2V's network is asked, which was trained on whole videos: as long as VCE's training
-clips."""
+"""Default window of `over_time` without a VCE network: the length of VCE's training clips."""
 
 Source = Path | str
 
 
 class Prediction(NamedTuple):
-    """What the networks say of one video; where it could not be read, only why."""
+    """The predictions for one video. If it cannot be read, `error` is the reason and the rest is None."""
 
     path: Path
     intensities: dict[str, float] | None  # VCE: emotion -> [0, 1]; None without a VCE checkpoint
     score: float | None  # V2V: pleasantness, higher is more pleasant, no unit; None without a V2V checkpoint
     duration_seconds: float | None
-    error: str | None  # why the video could not be read; then all else is None
+    error: str | None
 
 
 class Curves(NamedTuple):
-    """What the networks say of each window of one video."""
+    """The predictions for each window of one video."""
 
     path: Path
     times_seconds: np.ndarray  # (N,) middle of each window
@@ -56,50 +53,59 @@ class Curves(NamedTuple):
 
 
 class Network:
-    """A network on its device, and what it was trained for."""
+    """A loaded network on its device."""
 
-    def __init__(self, trained: Trained, *, device: torch.device, precision: str, compile: bool) -> None:
-        self.trained, self.device = trained, device
-        self.precision = run_precision(trained, precision, device)
-        self.model = trained.model.to(device)
-        self._forward = torch.compile(self.model) if compile else self.model
+    def __init__(self, loaded: LoadedNetwork, *, device: str, precision: str, compile: bool = False) -> None:
+        """Raises ValueError if the device is missing or does not support the precision."""
+        self.loaded, self.device = loaded, _find_device(device)
+        if precision == "auto":
+            precision = inner(loaded.config, "run").get("precision", "auto")
+            if precision == "fp16" and self.device.type == "cpu":
+                precision = "auto"
+        self.precision = choose_precision(precision, self.device)
+        self.model = loaded.model.to(self.device)
+        self._compiled = torch.compile(self.model) if compile else self.model
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, K) logits."""
+        return self._compiled(clips)
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> np.ndarray:
-        """Outputs, before any activation. (B, 3, T, H, W) -> (B, K) float32
+        """The result of `forward`, as float32.
 
         Raises:
-            ValueError: they are not finite, or the GPU has no room.
+            ValueError: it is not finite, or the GPU is out of memory.
         """
         try:
             with autocast(self.device, self.precision):
-                outputs = self._forward(clips.to(self.device, non_blocking=True)).float().cpu().numpy()
+                outputs = self.forward(clips.to(self.device, non_blocking=True)).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
-            raise ValueError(f"no memory on the GPU for {len(clips)} clips; pass a smaller --batch_size") from error
+            raise ValueError(
+                f"out of GPU memory with {counted(len(clips), 'clip')}; pass a smaller --batch_size"
+            ) from error
         if not np.isfinite(outputs).all():
-            raise ValueError(f"{self.trained.source}: the network's outputs are not finite; its weights are ruined")
+            raise ValueError(f"{self.loaded.source}: the network's outputs are not finite; the weights are unusable")
         return outputs
 
-    def answers(self, logits: np.ndarray) -> np.ndarray:
-        """Intensities, or scores (K = 1), from the logits of each video's views, as the run's test has them. (V, views,
-        K) -> (V, K)"""
-        if self.trained.task == "v2v":
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """Intensities, or scores (K = 1), as the run's test computes them. (V, views, K) -> (V, K)"""
+        if self.loaded.task == "v2v":
             return logits[:, 0]
-        task = EmotionTask(loss=self.trained.recipe.loss)
+        task = EmotionTask(loss=self.loaded.recipe.loss)
         return task.probabilities(average_views(logits, average="logits"))
 
 
-def run_precision(trained: Trained, precision: str, device: torch.device) -> str:
-    """`auto` is what the run that trained the network asked for, where the device has it."""
-    if precision == "auto":
-        precision = inner(trained.config, "run").get("precision", "auto")
-        if precision == "fp16" and device.type == "cpu":
-            precision = "auto"
-    return choose_precision(precision, device)
+def _find_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: torch finds no GPU")
+    return torch.device(device)
 
 
 class ClipBatches:
-    """Clips that wait for `batch_size` of them, and the outputs of those that went through, in the order they came."""
+    """Groups clips into batches of `batch_size` and returns the outputs in the order of the clips."""
 
     def __init__(self, network: Callable[[Tensor], np.ndarray], batch_size: int) -> None:
         self.network, self.batch_size = network, batch_size
@@ -107,23 +113,23 @@ class ClipBatches:
         self._outputs: deque[np.ndarray] = deque()
 
     def add(self, clips: Tensor) -> None:
-        """Takes a video's views; computes as soon as a batch is full."""
+        """Adds the views of a video; computes every full batch."""
         self._clips.append(clips)
         while sum(map(len, self._clips)) >= self.batch_size:
             self._compute(self.batch_size)
 
     def flush(self) -> None:
-        """Computes what is left."""
+        """Computes the remaining clips."""
         if self._clips:
             self._compute(sum(map(len, self._clips)))
 
     @property
     def num_ready(self) -> int:
-        """How many clips have gone through and were not taken yet."""
+        """The number of outputs that were computed and not yet taken."""
         return len(self._outputs)
 
     def take(self, num_views: int) -> np.ndarray:
-        """Outputs of the next `num_views` clips, which must be ready. -> (num_views, K), or as the network gives"""
+        """Removes and returns the next outputs, which must be ready, -> (num_views, ...)."""
         return np.stack([self._outputs.popleft() for _ in range(num_views)])
 
     def _compute(self, num_clips: int) -> None:
@@ -137,8 +143,49 @@ class ClipBatches:
         self._outputs.extend(self.network(parts[0] if len(parts) == 1 else torch.cat(parts)))
 
 
+class VideoOutputs(NamedTuple):
+    """The networks' outputs for one video. If it cannot be read, `error` is the reason and there are no outputs."""
+
+    path: Path
+    outputs: dict[TaskName, np.ndarray]  # (views, ...)
+    duration_seconds: float | None
+    error: str | None
+
+
+def stream_outputs(
+    paths: Iterable[Path],
+    reader: ClipReader,
+    networks: Mapping[TaskName, Callable[[Tensor], np.ndarray]],
+    *,
+    batch_size: int,
+    num_workers: int,
+    decode_seconds: float,
+) -> Iterator[VideoOutputs]:
+    """Applies a network to the clips of each task, in order; views of several videos share a forward pass."""
+    batches = {task: ClipBatches(network, batch_size) for task, network in networks.items()}
+    pending: deque[tuple[VideoOutputs, dict[TaskName, int]]] = deque()  # with the number of views
+
+    def completed() -> Iterator[VideoOutputs]:
+        while pending and all(batches[task].num_ready >= number for task, number in pending[0][1].items()):
+            video, num_views = pending.popleft()
+            yield video._replace(outputs={task: batches[task].take(number) for task, number in num_views.items()})
+
+    for path, clips in read_videos(paths, reader, num_workers=num_workers, decode_seconds=decode_seconds):
+        num_views: dict[TaskName, int] = {}
+        clips_of_task: dict[TaskName, Tensor | None] = {"vce": clips.emotion, "v2v": clips.preference}
+        for task, views in clips_of_task.items():
+            if views is not None:
+                batches[task].add(views)
+                num_views[task] = len(views)
+        pending.append((VideoOutputs(path, {}, clips.duration_seconds, clips.error), num_views))
+        yield from completed()
+    for of_task in batches.values():
+        of_task.flush()
+    yield from completed()
+
+
 class Predictor:
-    """One network of VCE, one of V2V, or both, to be asked of any videos; see `load_predictor`."""
+    """Predicts with a VCE network, a V2V network, or both; see `load_predictor`."""
 
     def __init__(
         self,
@@ -149,69 +196,51 @@ class Predictor:
         decode_seconds: float,
         window_crops: int,
     ) -> None:
-        self.networks: dict[TaskName, Network] = {network.trained.task: network for network in networks}
+        self.networks: dict[TaskName, Network] = {network.loaded.task: network for network in networks}
         self.tasks: tuple[TaskName, ...] = tuple(task for task in TASK_TITLES if task in self.networks)
-        self.emotions: tuple[str, ...] = self.networks["vce"].trained.emotions if "vce" in self.networks else ()
+        self.emotions: tuple[str, ...] = self.networks["vce"].loaded.emotions if "vce" in self.networks else ()
         self.batch_size, self.num_workers, self.decode_seconds = batch_size, num_workers, decode_seconds
         self.window_crops = window_crops
-        self._clips = ReadClips(
-            emotion=self.networks["vce"].trained.emotion_clips() if "vce" in self.networks else None,
-            preference=self.networks["v2v"].trained.preference_clips() if "v2v" in self.networks else None,
+        self._reader = ClipReader(
+            emotion=self.networks["vce"].loaded.emotion_clips() if "vce" in self.networks else None,
+            preference=self.networks["v2v"].loaded.preference_clips() if "v2v" in self.networks else None,
         )
 
     def __call__(self, videos: Source | Sequence[Source]) -> list[Prediction]:
-        """What the networks say of each video, in order; one that cannot be read has its `error`."""
+        """The prediction for each video, in order."""
         return list(self.stream([videos] if isinstance(videos, (str, Path)) else videos))
 
     def stream(self, videos: Iterable[Source]) -> Iterator[Prediction]:
-        """The same one after the other, as soon as they are there: views of several videos share a forward pass."""
-        batches = {task: ClipBatches(self.networks[task], self.batch_size) for task in self.tasks}
-        waiting: deque[tuple[Prediction, dict[TaskName, int]]] = deque()  # with how many views are to come
-        paths = map(Path, videos)
-        for path, clips in read_videos(
-            paths, self._clips, num_workers=self.num_workers, decode_seconds=self.decode_seconds
+        """The prediction for each video, in order, as soon as it is computed."""
+        for path, outputs, duration_seconds, error in stream_outputs(
+            map(Path, videos),
+            self._reader,
+            self.networks,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            decode_seconds=self.decode_seconds,
         ):
-            views: dict[TaskName, int] = {}
-            parts: dict[TaskName, Tensor | None] = {"vce": clips.emotion, "v2v": clips.preference}
-            for task, part in parts.items():
-                if part is not None:
-                    batches[task].add(part)
-                    views[task] = len(part)
-            waiting.append((Prediction(path, None, None, clips.duration_seconds, clips.error), views))
-            yield from self._finished(waiting, batches)
-        for of_task in batches.values():
-            of_task.flush()
-        yield from self._finished(waiting, batches)
-
-    def _finished(
-        self, waiting: deque[tuple[Prediction, dict[TaskName, int]]], batches: dict[TaskName, ClipBatches]
-    ) -> Iterator[Prediction]:
-        """The first of the waiting videos, as far as their outputs are there."""
-        while waiting:
-            prediction, views = waiting[0]
-            for task in list(views):
-                if batches[task].num_ready < views[task]:
-                    return
-                logits = batches[task].take(views.pop(task))
-                values = self.networks[task].answers(logits[None])[0].tolist()
-                if task == "vce":
-                    prediction = prediction._replace(intensities=dict(zip(self.emotions, values, strict=True)))
-                else:
-                    prediction = prediction._replace(score=values[0])
-                waiting[0] = (prediction, views)
-            waiting.popleft()
-            yield prediction
+            values = {
+                task: self.networks[task].predictions(logits[None])[0].tolist() for task, logits in outputs.items()
+            }
+            intensities = dict(zip(self.emotions, values["vce"], strict=True)) if "vce" in values else None
+            score = values["v2v"][0] if "v2v" in values else None
+            yield Prediction(path, intensities, score, duration_seconds, error)
 
     def over_time(self, video: Source, *, window_seconds: float | None = None, hop_seconds: float = 0.5) -> Curves:
-        """What the networks say of windows that slide over a video, `hop_seconds` apart, as long as they fit in.
+        """The predictions for a window that slides over a video.
 
-        A window without `window_seconds` is as long as a clip of VCE's test (16 frames, every 4th of the video), or
-        PREFERENCE_WINDOW_SECONDS without a VCE network; of a shorter video the whole is the only one. VCE's network
-        sees the central square of each, unless `num_crops` was asked for.
+        The VCE network sees the central square of each window, or `num_crops` crops. A video shorter than the window
+        has one window.
+
+        Args:
+            window_seconds: None: a clip of VCE's test (16 frames, every 4th of the video), or
+                PREFERENCE_WINDOW_SECONDS without a VCE network.
+            hop_seconds: distance between windows.
 
         Raises:
             UnreadableVideoError: the video cannot be read.
-            ValueError: a length that is not above 0.
+            ValueError: a length is not above 0.
         """
         path = Path(video)
         for name, value in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
@@ -226,10 +255,10 @@ class Predictor:
     def _slide(
         self, path: Path, network: Network, *, window_seconds: float | None, hop_seconds: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Middles of the windows in seconds, and one network's answers for each. -> (N,), (N, K)"""
-        is_vce = network.trained.task == "vce"
-        even = network.trained.preference_clips()
-        crops = dataclasses.replace(network.trained.emotion_clips(), num_crops=self.window_crops)
+        """The middle of each window in seconds, and the predictions of one network -> (N,), (N, K)"""
+        is_vce = network.loaded.task == "vce"
+        even = network.loaded.preference_clips()
+        crops = dataclasses.replace(network.loaded.emotion_clips(), num_crops=self.window_crops)
         batches = ClipBatches(network, self.batch_size)
         with Video(path, size=None if is_vce else even.decode_size) as video:
             window_frames, num_frames, fps = self._window_frames(video.fps, window_seconds), video.num_frames, video.fps
@@ -243,11 +272,11 @@ class Predictor:
                 batches.add(views)
         batches.flush()
         logits = np.stack([batches.take(self.window_crops if is_vce else 1) for _ in starts])
-        return (starts + min(window_frames, num_frames) / 2) / fps, network.answers(logits)
+        return (starts + min(window_frames, num_frames) / 2) / fps, network.predictions(logits)
 
     def _window_frames(self, fps: float, window_seconds: float | None) -> float:
         if window_seconds is None and "vce" in self.networks:
-            recipe = self.networks["vce"].trained.recipe
+            recipe = self.networks["vce"].loaded.recipe
             return recipe.num_frames * recipe.sampling_rate
         return (window_seconds or PREFERENCE_WINDOW_SECONDS) * fps
 
@@ -265,23 +294,23 @@ def load_predictor(
     decode_seconds: float = 120.0,
     network_flags: NetworkFlags | None = None,
 ) -> Predictor:
-    """A predictor with the network of a run's folder or of a checkpoint file, or with one of VCE and one of V2V.
+    """Loads a predictor with a VCE network, a V2V network, or one of each.
 
     Args:
-        checkpoints: folders of runs, or files: ours, the published fine-tuned form, or Hugging Face folders.
+        checkpoints: output folders of runs, checkpoint files, or Hugging Face folders.
         device: auto, cpu, cuda or cuda:N.
-        precision: fp32, bf16, fp16, or auto: the run's.
-        compile: compile the networks at their first use, which takes minutes and a C++ compiler.
-        num_segments: views of VCE's network along time. None: as many as the run's test took; V2V's sees one clip.
-        num_crops: views along the long side, likewise.
+        precision: fp32, bf16, fp16, or auto: that of the run.
+        compile: compile the networks at their first use, which takes minutes and needs a C++ compiler.
+        num_segments: views along time (VCE). None: those of the run's test.
+        num_crops: views along the long side (VCE). None: those of the run's test.
         batch_size: clips in a forward pass; a video has num_segments x num_crops for VCE, one for V2V.
-        num_workers: processes that read videos ahead, and that a video which hangs its decoder cannot stop; they need
-            the main thread. 0: this process reads.
-        decode_seconds: a worker that is at one video for longer is ended, and the video counts as unreadable.
-        network_flags: what a checkpoint does not say of itself.
+        num_workers: processes that read videos in advance; only in the main thread. 0: this process reads the videos,
+            without a time limit.
+        decode_seconds: time limit for decoding one video; a video that takes longer counts as unreadable.
+        network_flags: settings that the checkpoints lack.
 
     Raises:
-        ValueError: a checkpoint cannot be used, two of them are of the same task, or a setting cannot be.
+        ValueError: a checkpoint cannot be used, two are of the same task, or a setting is out of range.
     """
     sources = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
     for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -289,19 +318,17 @@ def load_predictor(
             raise ValueError(f"--{name} {value}: must be at least {least}")
     if not sources:
         raise ValueError("--checkpoint: no checkpoint is given")
-    chosen = find_device(device)
     if compile and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise ValueError("--compile needs a C++ compiler: apt-get install g++, or set CXX")
     networks: dict[TaskName, Network] = {}
     for source in sources:
-        trained = load_trained(source, network_flags, num_segments=num_segments, num_crops=num_crops)
-        task = trained.task
-        if task in networks:
+        loaded = load_for_inference(source, network_flags, num_segments=num_segments, num_crops=num_crops)
+        if loaded.task in networks:
             raise ValueError(
-                f"{networks[task].trained.source} and {trained.source} are both checkpoints of {TASK_TITLES[task]}; "
-                "give one of VCE, one of V2V, or one of each"
+                f"{networks[loaded.task].loaded.source} and {loaded.source} are both checkpoints of "
+                f"{TASK_TITLES[loaded.task]}; give one of VCE, one of V2V, or one of each"
             )
-        networks[task] = Network(trained, device=chosen, precision=precision, compile=compile)
+        networks[loaded.task] = Network(loaded, device=device, precision=precision, compile=compile)
     return Predictor(
         list(networks.values()),
         batch_size=batch_size,
@@ -309,12 +336,3 @@ def load_predictor(
         decode_seconds=decode_seconds,
         window_crops=num_crops or 1,
     )
-
-
-def find_device(device: str) -> torch.device:
-    """The device of that name; auto is a GPU where there is one. Raises ValueError where torch sees none."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: torch sees no GPU here")
-    return torch.device(device)

@@ -1,4 +1,4 @@
-"""Two runs of one task on what both were tested on: every difference, with its interval, and where it comes from."""
+"""The numbers of a comparison of two runs of one task on their common test videos or comparisons, A and B."""
 
 from __future__ import annotations
 
@@ -9,124 +9,116 @@ import numpy as np
 
 from VideoMAE.data.v2v import Comparison
 from VideoMAE.reporting import bootstrap, emotion_numbers, preference_numbers
-from VideoMAE.reporting.metric_numbers import Resampling, difference_entries, estimate
+from VideoMAE.reporting.bootstrap import Resampling, difference_entries, estimate
 from VideoMAE.reporting.run_files import EmotionTest, PreferenceTest, Run
 
 Entry = TypeVar("Entry", bound=Comparison)
 TOLERANCE = 1e-6  # of intensities, which predictions.jsonl rounds
 
 
-def only_one_has(mine: Run, other: Run, *, name_of_other: str) -> dict[str, str]:
-    """The videos that this run has a prediction of and the other one has none, with the reason."""
-    theirs = {line["id"] for line in other.read}
+def videos_only_in(run: Run, other: Run, *, name_of_other: str) -> dict[str, str]:
+    """The videos for which `run` has a prediction and `other` has none, with the reason."""
+    shared = {line["id"] for line in other.predicted}
     return {
         line["id"]: f"could not be read in {name_of_other}'s test"
         if line["id"] in other.unreadable
         else f"not in {name_of_other}'s test"
-        for line in mine.read
-        if line["id"] not in theirs
+        for line in run.predicted
+        if line["id"] not in shared
     }
 
 
 def compare_emotions(runs: Sequence[Run], tests: Sequence[EmotionTest], resampling: Resampling) -> dict[str, Any]:
-    """Everything that a comparison says of two VCE runs' tests.
+    """All numbers of a comparison of two VCE tests.
 
     Raises:
-        ValueError: their test labels differ, or they share no video.
+        ValueError: the emotions or labels of the tests differ, or they have no common video.
     """
     rows = common_videos(runs, tests)
-    judged = [emotion_numbers.judge(run, test) for run, test in zip(runs, tests, strict=True)]
-    a, b = (emotion_numbers.statistics_of(found, chosen) for found, chosen in zip(judged, rows, strict=True))
+    found = [emotion_numbers.evaluate(run, test) for run, test in zip(runs, tests, strict=True)]
+    both = list(zip(found, rows, strict=True))
+    a, b = (emotion_numbers.statistics_of(evaluation, chosen) for evaluation, chosen in both)
+    right_a, right_b = (
+        (evaluation.predictions.ranking.argmax(axis=1) == evaluation.test.targets.argmax(axis=1))[chosen]
+        for evaluation, chosen in both
+    )
     num_videos = len(rows[0])
-    right = [
-        (found.answers.ranking.argmax(axis=1) == found.test.targets.argmax(axis=1))[chosen]
-        for found, chosen in zip(judged, rows, strict=True)
-    ]
     numbers: dict[str, Any] = {
         "num_common": num_videos,
         "method": resampling.method("videos", num_videos),
         "metrics": difference_entries(a, b, num_videos, resampling),
-        "agreement": agreement(*right),
+        "agreement": agreement(right_a, right_b),
     }
-    if judged[0].says != judged[1].says:
+    if found[0].prediction_meaning != found[1].prediction_meaning:
         return numbers | {"emotions": {}, "better_in_a": [], "better_in_b": []}
-    predicted = [found.predicted[chosen] for found, chosen in zip(judged, rows, strict=True)]
-    expected = [found.expected[chosen] for found, chosen in zip(judged, rows, strict=True)]
-    errors = [emotion_numbers.errors_of_videos(found)[chosen] for found, chosen in zip(judged, rows, strict=True)]
-    order = np.argsort(errors[1] - errors[0], kind="stable")
+    errors_a, errors_b = (emotion_numbers.errors_of_videos(evaluation)[chosen] for evaluation, chosen in both)
     entries = []
-    for place in order:
-        said_a, said_b = (
-            emotion_numbers.said_of(found, int(chosen[place])) for found, chosen in zip(judged, rows, strict=True)
-        )
+    for place in np.argsort(errors_b - errors_a, kind="stable"):
+        top_a, top_b = (emotion_numbers.top_emotions_of(evaluation, int(chosen[place])) for evaluation, chosen in both)
         entries.append(
             {
-                "id": said_a["id"],
-                "true": said_a["true"],
-                "predicted_a": said_a["predicted"],
-                "predicted_b": said_b["predicted"],
-                "error_a": float(errors[0][place]),
-                "error_b": float(errors[1][place]),
+                "id": top_a["id"],
+                "true": top_a["true"],
+                "predicted_a": top_a["predicted"],
+                "predicted_b": top_b["predicted"],
+                "error_a": float(errors_a[place]),
+                "error_b": float(errors_b[place]),
             }
         )
+    statistics = {
+        who: bootstrap.correlations_of(evaluation.predicted[chosen], evaluation.expected[chosen])
+        for who, (evaluation, chosen) in zip("ab", both, strict=True)
+    }
     return numbers | {
-        "says": judged[0].says,
-        "emotions": differences_of_emotions(tests[0].emotions, predicted, expected, resampling),
+        "prediction_meaning": found[0].prediction_meaning,
+        "emotions": correlation_differences(tests[0].emotions, statistics, num_videos, resampling),
         "better_in_b": [entry for entry in entries if entry["error_b"] < entry["error_a"]],
         "better_in_a": [entry for entry in entries[::-1] if entry["error_b"] > entry["error_a"]],
     }
 
 
 def common_videos(runs: Sequence[Run], tests: Sequence[EmotionTest]) -> list[list[int]]:
-    """The rows, in each test, of the videos that both have, in the first one's order."""
+    """The rows of the common videos in each of the two tests, in the order of the first."""
     first, second = tests
+    folders = f"{runs[0].folder} and {runs[1].folder}"
     if first.emotions != second.emotions:
         known = len(set(first.emotions) & set(second.emotions))
         raise ValueError(
-            f"{runs[0].folder} and {runs[1].folder} are of different emotions: {len(first.emotions)} and "
-            f"{len(second.emotions)}, of which {known} have the same name"
+            f"{folders} have different emotions: {len(first.emotions)} and {len(second.emotions)}, {known} of them "
+            "with the same name"
         )
     places = {key: place for place, key in enumerate(second.ids)}
     rows = [(place, places[key]) for place, key in enumerate(first.ids) if key in places]
     if not rows:
-        raise ValueError(
-            f"{runs[0].folder} and {runs[1].folder} share no test video: they have {len(first.ids)} and "
-            f"{len(second.ids)}"
-        )
-    mine, theirs = ([row[side] for row in rows] for side in (0, 1))
-    differ = np.abs(first.targets[mine] - second.targets[theirs]).max(axis=1) > TOLERANCE
+        raise ValueError(f"{folders} have no common test video: they have {len(first.ids)} and {len(second.ids)}")
+    rows_a, rows_b = ([row[side] for row in rows] for side in (0, 1))
+    differ = np.abs(first.targets[rows_a] - second.targets[rows_b]).max(axis=1) > TOLERANCE
     if differ.any():
         raise ValueError(
-            f"{runs[0].folder} and {runs[1].folder} were tested on different labels: of the {len(rows)} videos that "
-            f"both have, {int(differ.sum())} have other intensities, for instance "
-            f"{first.ids[mine[int(differ.argmax())]]}"
+            f"{folders} were tested on different labels: {int(differ.sum())} of the {len(rows)} common videos have "
+            f"different intensities, for example {first.ids[rows_a[int(differ.argmax())]]}"
         )
-    return [mine, theirs]
+    return [rows_a, rows_b]
 
 
-def differences_of_emotions(
-    emotions: Sequence[str], predicted: Sequence[np.ndarray], expected: Sequence[np.ndarray], resampling: Resampling
+def correlation_differences(
+    emotions: Sequence[str], statistics: Mapping[str, bootstrap.Statistic], num_videos: int, resampling: Resampling
 ) -> dict[str, dict[str, Any]]:
-    """Of each emotion the two correlations, and the difference with its interval."""
-    statistics = {
-        who: bootstrap.correlations_of(*both)
-        for who, both in zip("ab", zip(predicted, expected, strict=True), strict=True)
-    }
-    num_videos = len(predicted[0])
+    """The correlations of each emotion in "a" and "b", and the difference with its interval."""
     values = {who: statistic(np.ones((1, num_videos)))[0] for who, statistic in statistics.items()}
     drawn = resampling.draw(statistics, num_videos)
     differences, drawn_differences = values["b"] - values["a"], drawn["b"] - drawn["a"]
     return {
         emotion: {
-            **{who: float(values[who][place]) for who in "ab"},
-            "difference": estimate(float(differences[place]), drawn_differences[:, place]),
+            **{who: float(values[who][k]) for who in "ab"},
+            "difference": estimate(float(differences[k]), drawn_differences[:, k]),
         }
-        for place, emotion in enumerate(emotions)
+        for k, emotion in enumerate(emotions)
     }
 
 
 def agreement(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, int]:
-    """How many videos or pairs both runs have right, one of them, neither."""
+    """Counts of the videos or pairs that both runs, one run or neither predicts correctly. (N,), (N,) bool"""
     return {
         "both": int(np.sum(right_a & right_b)),
         "only_a": int(np.sum(right_a & ~right_b)),
@@ -136,37 +128,34 @@ def agreement(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, int]:
 
 
 def compare_preferences(runs: Sequence[Run], tests: Sequence[PreferenceTest], resampling: Resampling) -> dict[str, Any]:
-    """Everything that a comparison says of two V2V runs' tests.
+    """All numbers of a comparison of two V2V tests.
 
     Raises:
-        ValueError: their test labels differ, or they share no pair.
+        ValueError: the labels of the tests differ, or they have no common pair.
     """
     pairs = common_comparisons(runs, tests[0].pairs, tests[1].pairs, noun="pairs")
     lists = common_comparisons(runs, tests[0].lists, tests[1].lists, noun="lists")
     if not pairs:
         raise ValueError(
-            f"{runs[0].folder} and {runs[1].folder} share no test pair: they have {len(tests[0].pairs)} and "
+            f"{runs[0].folder} and {runs[1].folder} have no common test pair: they have {len(tests[0].pairs)} and "
             f"{len(tests[1].pairs)}"
         )
-    a, b = (preference_numbers.judge(PreferenceTest(test.scores, pairs, lists, 0, 0)) for test in tests)
+    a, b = (preference_numbers.evaluate(PreferenceTest(test.scores, pairs, lists, 0, 0)) for test in tests)
     metrics = difference_entries(
         preference_numbers.pair_statistics(a), preference_numbers.pair_statistics(b), a.pairs.num_components, resampling
     )
     if lists:
         metrics |= difference_entries(
             preference_numbers.list_statistics(a), preference_numbers.list_statistics(b), a.lists.num_components,
-            resampling,
+            resampling
         )  # fmt: skip
-    spreads = [max(float(np.std(list(test.scores.values()))), 1e-12) for test in tests]
-    scaled = [found.margins / spread for found, spread in zip((a, b), spreads, strict=True)]
-    order = np.argsort(scaled[0] - scaled[1], kind="stable")
+    margins_a, margins_b = (
+        found.margins / max(float(np.std(list(found.test.scores.values()))), 1e-12) for found in (a, b)
+    )
     entries = [
-        {
-            "worse": pairs[place].worse, "better": pairs[place].better,
-            "margin_a": float(scaled[0][place]), "margin_b": float(scaled[1][place]),
-        }
-        for place in order
-    ]  # fmt: skip
+        {**pairs[place]._asdict(), "margin_a": float(margins_a[place]), "margin_b": float(margins_b[place])}
+        for place in np.argsort(margins_a - margins_b, kind="stable")
+    ]
     return {
         "num_common": len(pairs),
         "num_common_lists": len(lists),
@@ -174,10 +163,7 @@ def compare_preferences(runs: Sequence[Run], tests: Sequence[PreferenceTest], re
             name: {"pairs": len(test.pairs) - len(pairs), "lists": len(test.lists) - len(lists)}
             for name, test in zip("ab", tests, strict=True)
         },
-        "method": {
-            **resampling.method("connected components of the pairs", a.pairs.num_components),
-            "num_components_of_lists": a.lists.num_components,
-        },
+        "method": preference_numbers.method_of(a, resampling),
         "metrics": metrics,
         "agreement": agreement(a.margins > 0, b.margins > 0),
         "emotions": {},
@@ -187,16 +173,15 @@ def compare_preferences(runs: Sequence[Run], tests: Sequence[PreferenceTest], re
 
 
 def common_comparisons(
-    runs: Sequence[Run], mine: Sequence[Entry], theirs: Sequence[Entry], *, noun: str
+    runs: Sequence[Run], first: Sequence[Entry], second: Sequence[Entry], *, noun: str
 ) -> list[Entry]:
-    """The comparisons that both tests have, in the first one's order; none may have another order in the second."""
-    known = set(theirs)
-    orders: Mapping[frozenset[str], Entry] = {frozenset(entry): entry for entry in theirs}
-    common = [entry for entry in mine if entry in known]
-    turned = [entry for entry in mine if entry not in known and frozenset(entry) in orders]
-    if turned:
+    """The comparisons of both tests, in the order of the first. Raises ValueError if the second reverses one."""
+    known = set(second)
+    orders: Mapping[frozenset[str], Entry] = {frozenset(entry): entry for entry in second}
+    reordered = [entry for entry in first if entry not in known and frozenset(entry) in orders]
+    if reordered:
         raise ValueError(
-            f"{runs[0].folder} and {runs[1].folder} were tested on different labels: {len(turned)} of {len(mine)} "
-            f"{noun} have another order in the second, for instance {' < '.join(turned[0])}"
+            f"{runs[0].folder} and {runs[1].folder} were tested on different labels: {len(reordered)} of {len(first)} "
+            f"{noun} have a different order in the second, for example {' < '.join(reordered[0])}"
         )
-    return common
+    return [entry for entry in first if entry in known]

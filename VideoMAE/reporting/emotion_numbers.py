@@ -1,7 +1,4 @@
-"""The numbers of a tested VCE run. V videos, K emotions.
-
-Everything returned is plain values or arrays, as they stand in `report.json`.
-"""
+"""The numbers of a tested VCE run, as written to `report.json`. V videos, K emotions."""
 
 from __future__ import annotations
 
@@ -14,37 +11,36 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 
 from VideoMAE.reporting import bootstrap
-from VideoMAE.reporting.bootstrap import Statistic
-from VideoMAE.reporting.metric_numbers import Resampling, disagreements, estimate, metric_entries
+from VideoMAE.reporting.bootstrap import Resampling, Statistic, disagreements, estimate, metric_entries
 from VideoMAE.reporting.run_files import Dataset, EmotionTest, Run
 from VideoMAE.training import metrics
 from VideoMAE.training.results import majority_answers
 from VideoMAE.training.tasks import EmotionTask
 
-NUM_BINS, NUM_BINS_OF_EMOTION = 20, 8
-NUM_SAID = 2  # emotions named of a video
+NUM_BINS, NUM_BINS_PER_EMOTION = 20, 8
+NUM_TOP_EMOTIONS = 2  # named for each video
 
 
-class Answers(NamedTuple):
-    """What a model, or a guess, says of each video: to rank by, and as logits of intensities. (V, K), (V, K)"""
+class Predictions(NamedTuple):
+    """Predictions of a model or a guess: values to rank by (V, K), and logits of the intensities (V, K)."""
 
     ranking: np.ndarray
     logits: np.ndarray
 
 
-class Judged(NamedTuple):
-    """A run's test, worked out: its answers, each emotion's prediction and what that should have been, (V, K) each."""
+class Evaluation(NamedTuple):
+    """A test with its predictions averaged over views; `predicted` and `expected` are (V, K)."""
 
     test: EmotionTest
-    answers: Answers
+    predictions: Predictions
     predicted: np.ndarray
     expected: np.ndarray
-    defined: tuple[str, ...]  # the metrics that this run's loss and labels define
-    says: str  # what a prediction is
+    defined: tuple[str, ...]  # the metrics that the run's loss and labels define
+    prediction_meaning: str
 
 
-def judge(run: Run, test: EmotionTest) -> Judged:
-    """A run's predictions as its own test took them: averaged over views, beside the targets of its loss."""
+def evaluate(run: Run, test: EmotionTest) -> Evaluation:
+    """Averages a run's predictions over views, as its own test did, and computes the targets of its loss."""
     assert run.results is not None
     loss = run.settings["loss"]
     task = EmotionTask(loss=loss, classes_only=test.classes_only)
@@ -53,13 +49,14 @@ def judge(run: Run, test: EmotionTest) -> Judged:
     expected = task.make_targets(torch.from_numpy(test.targets), smoothing=0.0).numpy().astype(np.float64)
     known = ("acc1", "acc3", "acc5", "predicted_in_true_top3", "bce", "mean_absolute_error", "mean_correlation")
     defined = tuple(metric for metric in known if run.results.get(metric) is not None)
-    says = {"ce": "probability of being the most intense", "soft_ce": "share of all intensity"}.get(loss, "intensity")
-    return Judged(test, Answers(ranking, logits), task.probabilities(logits), expected, defined, says)
+    meaning = {"ce": "probability of being the most intense", "soft_ce": "share of all intensity"}
+    predicted = task.probabilities(logits)
+    return Evaluation(test, Predictions(ranking, logits), predicted, expected, defined, meaning.get(loss, "intensity"))
 
 
-def values_of_videos(answers: Answers, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """What each video adds to each metric that is a mean over videos. -> (V,) by metric, accuracies in percent"""
-    ranking, logits = answers
+def values_per_video(predictions: Predictions, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """The contribution of each video to each metric that is a mean over videos. -> (V,) by metric, accuracies in %"""
+    ranking, logits = predictions
     hits = {f"acc{k}": metrics.top_k_hits(ranking, targets, k=k) for k in (1, 3, 5)}
     hits["predicted_in_true_top3"] = metrics.top_k_hits(targets, ranking, k=3)
     return {
@@ -69,145 +66,145 @@ def values_of_videos(answers: Answers, targets: np.ndarray) -> dict[str, np.ndar
     }
 
 
-def statistics_of(judged: Judged, rows: Sequence[int] | None = None) -> dict[str, Statistic]:
-    """The metrics that a run defines, as functions of a draw of its videos, or of those in `rows`."""
-    chosen = np.arange(len(judged.test.ids)) if rows is None else np.asarray(rows)
-    targets = judged.test.targets[chosen]
-    answers = Answers(judged.answers.ranking[chosen], judged.answers.logits[chosen])
-    found = {name: bootstrap.mean_of(values) for name, values in values_of_videos(answers, targets).items()}
-    found["mean_correlation"] = bootstrap.mean_over_columns(bootstrap.correlations_of(expit(answers.logits), targets))
-    return {name: found[name] for name in judged.defined}
+def statistics_of(found: Evaluation, rows: Sequence[int] | None = None) -> dict[str, Statistic]:
+    """The metrics that a run defines, as statistics of all its videos, or of those in `rows`."""
+    chosen = np.arange(len(found.test.ids)) if rows is None else np.asarray(rows)
+    targets = found.test.targets[chosen]
+    predictions = Predictions(found.predictions.ranking[chosen], found.predictions.logits[chosen])
+    statistics = {
+        metric: bootstrap.mean_of(values) for metric, values in values_per_video(predictions, targets).items()
+    }
+    by_emotion = bootstrap.correlations_of(expit(predictions.logits), targets)
+    statistics["mean_correlation"] = bootstrap.mean_over_columns(by_emotion)
+    return {metric: statistics[metric] for metric in found.defined}
 
 
-def emotion_report(run: Run, judged: Judged, dataset: Dataset, resampling: Resampling) -> dict[str, Any]:
-    """Everything that the report of a VCE run says of its test."""
+def emotion_report(run: Run, found: Evaluation, dataset: Dataset, resampling: Resampling) -> dict[str, Any]:
+    """All numbers of a VCE test; "videos" lists every video by its error."""
     assert run.results is not None
-    test, num_videos = judged.test, len(judged.test.ids)
-    statistics = {"model": statistics_of(judged), **guesses(judged, dataset)}
+    test, num_videos = found.test, len(found.test.ids)
+    statistics = {"model": statistics_of(found), **guesses(found, dataset)}
     entries = metric_entries(statistics, num_videos, resampling)
     for metric, entry in entries.items():
         for guess in ("majority_guess", "chance"):
             entry.setdefault(guess, estimate(run.results[guess].get(metric)))
-    computed = {metric: entry["model"]["value"] for metric, entry in entries.items()}
     return {
         "num_videos": num_videos + len(run.unreadable),
         "num_unreadable": len(run.unreadable),
         "num_views": test.view_logits.shape[1],
         "method": resampling.method("videos", num_videos),
-        "says": judged.says,
+        "prediction_meaning": found.prediction_meaning,
         "metrics": entries,
-        "notes": disagreements(run, computed),
-        "emotions": numbers_of_emotions(judged, resampling),
-        "calibration": calibration(judged),
-        "confusion": confusion(judged),
-        "videos": videos_by_error(judged),
+        "notes": disagreements(run.results, {metric: entry["model"]["value"] for metric, entry in entries.items()}),
+        "emotions": emotion_entries(found, resampling),
+        "calibration": calibration(found),
+        "confusion": confusion(found),
+        "videos": videos_by_error(found),
     }
 
 
-def guesses(judged: Judged, dataset: Dataset) -> dict[str, dict[str, Statistic]]:
-    """The majority guess, where the training labels are known, and, of chance, the error that depends on the videos."""
-    targets = judged.test.targets
-    found: dict[str, dict[str, Statistic]] = {}
-    if dataset.train is not None and dataset.train.emotions == judged.test.emotions:
-        answers = Answers(
-            *(np.broadcast_to(answer, targets.shape) for answer in majority_answers(dataset.train.intensities))
-        )
-        found["majority_guess"] = {
+def guesses(found: Evaluation, dataset: Dataset) -> dict[str, dict[str, Statistic]]:
+    """The majority guess, if the training labels are known, and the one metric of chance that depends on the videos."""
+    targets = found.test.targets
+    statistics: dict[str, dict[str, Statistic]] = {}
+    if dataset.train is not None and dataset.train.emotions == found.test.emotions:
+        answers = majority_answers(dataset.train.intensities)
+        predictions = Predictions(*(np.broadcast_to(answer, targets.shape) for answer in answers))
+        statistics["majority_guess"] = {
             metric: bootstrap.mean_of(values)
-            for metric, values in values_of_videos(answers, targets).items()
-            if metric in judged.defined
+            for metric, values in values_per_video(predictions, targets).items()
+            if metric in found.defined
         }
-    if "mean_absolute_error" in judged.defined:
-        found["chance"] = {"mean_absolute_error": bootstrap.mean_of(np.abs(0.5 - targets).mean(axis=1))}
-    return found
+    if "mean_absolute_error" in found.defined:
+        statistics["chance"] = {"mean_absolute_error": bootstrap.mean_of(np.abs(0.5 - targets).mean(axis=1))}
+    return statistics
 
 
-def numbers_of_emotions(judged: Judged, resampling: Resampling) -> dict[str, dict[str, Any]]:
-    """Of each emotion: how its predictions go with the truth over the videos, and how often it comes first."""
-    predicted, expected = judged.predicted, judged.expected
-    statistic = bootstrap.correlations_of(predicted, expected)
-    drawn = resampling.draw({"r": statistic}, len(predicted))["r"]
+def emotion_entries(found: Evaluation, resampling: Resampling) -> dict[str, dict[str, Any]]:
+    """For each emotion: correlation of predictions and truth, means, error, and how often it ranks first."""
+    predicted, expected = found.predicted, found.expected
+    drawn = resampling.draw({"r": bootstrap.correlations_of(predicted, expected)}, len(predicted))["r"]
     pearson = metrics.correlations(predicted, expected)
-    first_true, first_said = judged.test.targets.argmax(axis=1), judged.answers.ranking.argmax(axis=1)
-    found = {}
-    for place, name in enumerate(judged.test.emotions):
-        known = bool(np.isfinite(pearson[place]))
-        num_first = int(np.sum(first_true == place))
-        both = int(np.sum((first_true == place) & (first_said == place)))
-        found[name] = {
-            "pearson": estimate(float(pearson[place]) if known else None, drawn[:, place]),
-            "spearman": float(spearmanr(predicted[:, place], expected[:, place]).statistic) if known else None,
-            "mean_true": float(expected[:, place].mean()),
-            "mean_predicted": float(predicted[:, place].mean()),
-            "mean_absolute_error": float(np.abs(predicted - expected)[:, place].mean()),
+    first_true, first_predicted = found.test.targets.argmax(axis=1), found.predictions.ranking.argmax(axis=1)
+    entries = {}
+    for k, name in enumerate(found.test.emotions):
+        known = bool(np.isfinite(pearson[k]))
+        num_first = int(np.sum(first_true == k))
+        num_both = int(np.sum((first_true == k) & (first_predicted == k)))
+        entries[name] = {
+            "pearson": estimate(float(pearson[k]) if known else None, drawn[:, k]),
+            "spearman": float(spearmanr(predicted[:, k], expected[:, k]).statistic) if known else None,
+            "mean_true": float(expected[:, k].mean()),
+            "mean_predicted": float(predicted[:, k].mean()),
+            "mean_absolute_error": float(np.abs(predicted - expected)[:, k].mean()),
             "num_first": num_first,
-            "num_said_first": int(np.sum(first_said == place)),
-            "percent_of_first_found": 100.0 * both / num_first if num_first else None,
+            "num_predicted_first": int(np.sum(first_predicted == k)),
+            "percent_of_first_found": 100.0 * num_both / num_first if num_first else None,
         }
-    return found
+    return entries
 
 
-def calibration(judged: Judged) -> dict[str, Any]:
-    """Predictions in bins beside what was true of them: all emotions' in bins of equal width, each emotion's in bins of
-    equal number. The error is the mean distance of the two, weighted by how many a bin holds."""
-    predicted, expected = judged.predicted.ravel(), judged.expected.ravel()
+def calibration(found: Evaluation) -> dict[str, Any]:
+    """Mean prediction and mean truth per bin: of all emotions in bins of equal width, of each emotion in bins of equal
+    count. The calibration error is the mean distance of the two, weighted by the counts."""
+    predicted, expected = found.predicted.ravel(), found.expected.ravel()
     place = np.minimum((predicted * NUM_BINS).astype(int), NUM_BINS - 1)
     by_emotion = {}
-    for column, name in enumerate(judged.test.emotions):
-        order = np.argsort(judged.predicted[:, column], kind="stable")
+    for column, name in enumerate(found.test.emotions):
+        order = np.argsort(found.predicted[:, column], kind="stable")
         bins = np.empty(len(order), int)
-        for number, part in enumerate(np.array_split(order, min(NUM_BINS_OF_EMOTION, len(order)))):
+        for number, part in enumerate(np.array_split(order, min(NUM_BINS_PER_EMOTION, len(order)))):
             bins[part] = number
-        by_emotion[name] = binned(judged.predicted[:, column], judged.expected[:, column], bins)
+        by_emotion[name] = binned(found.predicted[:, column], found.expected[:, column], bins)
     return {"overall": binned(predicted, expected, place), "num_bins": NUM_BINS, "by_emotion": by_emotion}
 
 
 def binned(predicted: np.ndarray, expected: np.ndarray, place: np.ndarray) -> dict[str, Any]:
-    """Means of both and the number of each bin that holds any, and the calibration error. (N,), (N,), (N,) int"""
+    """Means and count of each bin that is not empty, and the calibration error. (N,), (N,), (N,) int"""
     counts = np.bincount(place)
     full = counts > 0
-    said, true = (np.bincount(place, values)[full] / counts[full] for values in (predicted, expected))
+    mean_predicted, mean_true = (np.bincount(place, values)[full] / counts[full] for values in (predicted, expected))
     return {
-        "predicted": said.tolist(),
-        "true": true.tolist(),
+        "predicted": mean_predicted.tolist(),
+        "true": mean_true.tolist(),
         "counts": counts[full].tolist(),
         "bias": float(np.mean(predicted - expected)),
-        "error": float(np.average(np.abs(said - true), weights=counts[full])),
+        "error": float(np.average(np.abs(mean_predicted - mean_true), weights=counts[full])),
     }
 
 
-def confusion(judged: Judged) -> dict[str, Any]:
-    """How often each emotion was said to come first where another one does: rows true, columns said; emotions that come
-    first in neither are left out, the commonest true one is first."""
-    targets, num_emotions = judged.test.targets, len(judged.test.emotions)
-    true, said = targets.argmax(axis=1), judged.answers.ranking.argmax(axis=1)
-    counts = np.bincount(true * num_emotions + said, minlength=num_emotions**2).reshape(num_emotions, num_emotions)
+def confusion(found: Evaluation) -> dict[str, Any]:
+    """The confusion matrix of the most intense emotion: rows true, columns predicted, the most frequent true emotion
+    first; emotions that are first in neither are left out."""
+    num_emotions = len(found.test.emotions)
+    true, predicted = found.test.targets.argmax(axis=1), found.predictions.ranking.argmax(axis=1)
+    counts = np.bincount(true * num_emotions + predicted, minlength=num_emotions**2)
+    counts = counts.reshape(num_emotions, num_emotions)
     present = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
     order = present[np.argsort(-counts.sum(axis=1)[present], kind="stable")]
-    return {"emotions": [judged.test.emotions[k] for k in order], "counts": counts[np.ix_(order, order)].tolist()}
+    return {"emotions": [found.test.emotions[k] for k in order], "counts": counts[np.ix_(order, order)].tolist()}
 
 
-def errors_of_videos(judged: Judged) -> np.ndarray:
-    """Mean absolute error over a video's emotions. -> (V,)"""
-    return np.abs(judged.predicted - judged.expected).mean(axis=1)
+def errors_of_videos(found: Evaluation) -> np.ndarray:
+    """Mean absolute error over the emotions of each video. -> (V,)"""
+    return np.abs(found.predicted - found.expected).mean(axis=1)
 
 
-def said_of(judged: Judged, row: int) -> dict[str, Any]:
-    """A video's most intense emotions, true and predicted, with their values."""
-    emotions = judged.test.emotions
+def top_emotions_of(found: Evaluation, row: int) -> dict[str, Any]:
+    """The most intense emotions of a video, true and predicted, with their values."""
 
-    def highest(values: np.ndarray, by: np.ndarray) -> list[list[Any]]:
-        places = np.argsort(-by, kind="stable")[:NUM_SAID]
-        return [[emotions[place], float(values[place])] for place in places]
+    def top(values: np.ndarray, rank_by: np.ndarray) -> list[list[Any]]:
+        places = np.argsort(-rank_by, kind="stable")[:NUM_TOP_EMOTIONS]
+        return [[found.test.emotions[place], float(values[place])] for place in places]
 
     return {
-        "id": judged.test.ids[row],
-        "true": highest(judged.expected[row], judged.test.targets[row]),
-        "predicted": highest(judged.predicted[row], judged.answers.ranking[row]),
+        "id": found.test.ids[row],
+        "true": top(found.expected[row], found.test.targets[row]),
+        "predicted": top(found.predicted[row], found.predictions.ranking[row]),
     }
 
 
-def videos_by_error(judged: Judged) -> list[dict[str, Any]]:
+def videos_by_error(found: Evaluation) -> list[dict[str, Any]]:
     """Every video with its error, the smallest first."""
-    errors = errors_of_videos(judged)
-    return [{**said_of(judged, row), "error": float(errors[row])} for row in np.argsort(errors, kind="stable")]
+    errors = errors_of_videos(found)
+    return [{**top_emotions_of(found, row), "error": float(errors[row])} for row in np.argsort(errors, kind="stable")]

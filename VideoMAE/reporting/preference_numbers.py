@@ -1,7 +1,4 @@
-"""The numbers of a tested V2V run. P pairs, L lists, C connected components.
-
-Everything returned is plain values, as they stand in `report.json`.
-"""
+"""The numbers of a tested V2V run, as written to `report.json`. P pairs, L lists, C connected components."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ import numpy as np
 
 from VideoMAE.data.v2v import Comparison, components_of, pairs_in
 from VideoMAE.reporting import bootstrap
-from VideoMAE.reporting.bootstrap import Statistic
-from VideoMAE.reporting.metric_numbers import Resampling, disagreements, estimate, metric_entries
+from VideoMAE.reporting.bootstrap import Resampling, Statistic, disagreements, estimate, metric_entries
 from VideoMAE.reporting.run_files import PreferenceTest, Run
 from VideoMAE.training import metrics
 from VideoMAE.training.results import preference_results
@@ -22,109 +18,109 @@ from VideoMAE.training.results import preference_results
 NUM_SCORE_BINS, NUM_MARGIN_BINS = 30, 10
 
 
-class Units(NamedTuple):
-    """Comparisons grouped by the connected component that their videos form: what is drawn anew."""
+class Components(NamedTuple):
+    """Comparisons grouped by the connected component of their videos, the unit of resampling."""
 
     component: np.ndarray  # (P,) or (L,) int, of each comparison
     num_components: int
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """(P,) -> (C,)"""
+        """Sums over the comparisons of each component. (P,) -> (C,)"""
         return np.bincount(self.component, values, minlength=self.num_components)
 
     def mean(self, values: np.ndarray, weights: np.ndarray | None = None) -> Statistic:
-        """The mean over comparisons, of `weights` each where given, as a function of a draw of components."""
+        """The (weighted) mean over comparisons as a statistic of components. (P,), (P,)"""
         weights = np.ones(len(values)) if weights is None else weights
         return bootstrap.ratio_of(self.sums(values * weights), self.sums(weights))
 
 
-def units_of(comparisons: Sequence[Comparison], connected_by: Sequence[Comparison]) -> Units:
-    """The components that hold any of these comparisons, in the graph of all that connect videos."""
+def components_holding(comparisons: Sequence[Comparison], connected_by: Sequence[Comparison]) -> Components:
+    """The components of these comparisons in the graph that all of `connected_by` form."""
     component = components_of(connected_by)
     numbers = [component[entry[0]] for entry in comparisons]
     distinct, places = np.unique(np.array(numbers, dtype=int), return_inverse=True)
-    return Units(places, len(distinct))
+    return Components(places, len(distinct))
 
 
-class Judged(NamedTuple):
-    """A run's test, worked out."""
+class Evaluation(NamedTuple):
+    """A test with the score differences of its pairs and the components of its comparisons."""
 
     test: PreferenceTest
-    margins: np.ndarray  # (P,) how much higher the preferred one is scored
-    pairs: Units
-    lists: Units
+    margins: np.ndarray  # (P,) score of the preferred video minus score of the other
+    pairs: Components
+    lists: Components
 
 
-def judge(test: PreferenceTest) -> Judged:
-    every = [*test.pairs, *test.lists]
-    return Judged(
-        test,
-        metrics.score_differences(test.scores, test.pairs),
-        units_of(test.pairs, every),
-        units_of(test.lists, every),
-    )
+def evaluate(test: PreferenceTest) -> Evaluation:
+    comparisons = [*test.pairs, *test.lists]
+    pairs, lists = (components_holding(entries, comparisons) for entries in (test.pairs, test.lists))
+    return Evaluation(test, metrics.score_differences(test.scores, test.pairs), pairs, lists)
 
 
-def pair_statistics(judged: Judged) -> dict[str, Statistic]:
-    if not judged.test.pairs:
+def pair_statistics(found: Evaluation) -> dict[str, Statistic]:
+    if not found.test.pairs:
         return {}
-    return {"pair_accuracy": judged.pairs.mean(100.0 * (judged.margins > 0))}
+    return {"pair_accuracy": found.pairs.mean(100.0 * (found.margins > 0))}
 
 
-def list_statistics(judged: Judged) -> dict[str, Statistic]:
-    test = judged.test
+def list_statistics(found: Evaluation) -> dict[str, Statistic]:
+    test = found.test
     if not test.lists:
         return {}
     ranked = [[test.scores[key] for key in entry] for entry in test.lists]
     inside = [np.array([b - a for a, b in itertools.combinations(scores, 2)]) for scores in ranked]
-    weights = np.array([len(found) for found in inside], dtype=float)
-    right = np.array([100.0 * np.mean(found > 0) for found in inside])
+    weights = np.array([len(differences) for differences in inside], dtype=float)
+    right = np.array([100.0 * np.mean(differences > 0) for differences in inside])
     return {
-        "list_accuracy": judged.lists.mean(np.array([100.0 * metrics.in_order(scores) for scores in ranked])),
-        "pair_accuracy_in_lists": judged.lists.mean(right, weights),
-        "mean_kendall_tau": judged.lists.mean(np.array([metrics.kendall_tau(scores) for scores in ranked])),
+        "list_accuracy": found.lists.mean(np.array([100.0 * metrics.in_order(scores) for scores in ranked])),
+        "pair_accuracy_in_lists": found.lists.mean(right, weights),
+        "mean_kendall_tau": found.lists.mean(np.array([metrics.kendall_tau(scores) for scores in ranked])),
     }
 
 
-def preference_report(run: Run, judged: Judged, resampling: Resampling) -> dict[str, Any]:
-    """Everything that the report of a V2V run says of its test."""
-    test = judged.test
+def preference_report(run: Run, found: Evaluation, resampling: Resampling) -> dict[str, Any]:
+    """All numbers of a V2V test; "pairs" and "lists" hold every comparison."""
+    assert run.results is not None
+    test = found.test
     entries: dict[str, dict[str, Any]] = {}
-    for units, statistics in ((judged.pairs, pair_statistics(judged)), (judged.lists, list_statistics(judged))):
+    for components, statistics in ((found.pairs, pair_statistics(found)), (found.lists, list_statistics(found))):
         if statistics:
-            entries |= metric_entries({"model": statistics}, units.num_components, resampling)
+            entries |= metric_entries({"model": statistics}, components.num_components, resampling)
     chance = preference_results(test.scores, test.pairs, test.lists)["chance"]
     for metric, entry in entries.items():
         entry["chance"] = estimate(chance[metric])
-    computed = {metric: entry["model"]["value"] for metric, entry in entries.items()}
     return {
         "num_videos": len(test.scores) + len(run.unreadable),
         "num_unreadable": len(run.unreadable),
         "num_pairs": len(test.pairs),
         "num_pairs_lost": test.num_pairs_lost,
-        "num_ties": int(np.sum(judged.margins == 0)),
+        "num_ties": int(np.sum(found.margins == 0)),
         "num_lists": len(test.lists),
         "num_lists_lost": test.num_lists_lost,
-        "method": {
-            **resampling.method("connected components of the pairs", judged.pairs.num_components),
-            "num_components_of_lists": judged.lists.num_components,
-        },
+        "method": method_of(found, resampling),
         "metrics": entries,
-        "notes": disagreements(run, computed),
-        "scores": score_numbers(judged),
-        "margins": margin_numbers(run, judged, resampling),
-        "lists_by_length": lists_by_length(judged),
-        "pairs": pairs_by_margin(judged),
-        "lists": lists_by_tau(judged),
+        "notes": disagreements(run.results, {metric: entry["model"]["value"] for metric, entry in entries.items()}),
+        "scores": score_numbers(found),
+        "margins": margin_numbers(run, found, resampling),
+        "lists_by_length": lists_by_length(found),
+        "pairs": pairs_by_margin(found),
+        "lists": lists_by_tau(found),
     }
 
 
-def score_numbers(judged: Judged) -> dict[str, Any]:
-    """The distribution of all scores, and of the preferred and the other videos of the pairs."""
-    scores = np.array(list(judged.test.scores.values()))
+def method_of(found: Evaluation, resampling: Resampling) -> dict[str, Any]:
+    return {
+        **resampling.method("connected components of the pairs", found.pairs.num_components),
+        "num_components_of_lists": found.lists.num_components,
+    }
+
+
+def score_numbers(found: Evaluation) -> dict[str, Any]:
+    """Histograms of all scores and of the preferred and the other videos of the pairs, and their moments."""
+    scores = np.array(list(found.test.scores.values()))
     edges = np.linspace(scores.min(), max(scores.max(), scores.min() + 1e-9), NUM_SCORE_BINS + 1)
     sides = {
-        side: np.array([judged.test.scores[getattr(pair, side)] for pair in judged.test.pairs])
+        side: np.array([found.test.scores[getattr(pair, side)] for pair in found.test.pairs])
         for side in ("better", "worse")
     }
     return {
@@ -133,75 +129,70 @@ def score_numbers(judged: Judged) -> dict[str, Any]:
         **{side: np.histogram(values, edges)[0].tolist() for side, values in sides.items()},
         "mean": float(scores.mean()),
         "standard_deviation": float(scores.std()),
-        "mean_margin": float(judged.margins.mean()) if len(judged.margins) else None,
+        "mean_margin": float(found.margins.mean()) if len(found.margins) else None,
     }
 
 
-def margin_numbers(run: Run, judged: Judged, resampling: Resampling) -> list[dict[str, Any]]:
-    """Pair accuracy by how far apart the scores are: bins of equal number, the closest pairs first. Where the loss is
-    Bradley-Terry's, with the accuracy that these distances promise."""
-    size = np.abs(judged.margins)
+def margin_numbers(run: Run, found: Evaluation, resampling: Resampling) -> list[dict[str, Any]]:
+    """Pair accuracy in bins of equal count by score difference, the smallest first; for the Bradley-Terry loss with the
+    accuracy that these differences predict."""
+    size = np.abs(found.margins)
     num_bins = min(NUM_MARGIN_BINS, len(size) // 5)
     if not num_bins:
         return []
-    found = []
+    entries = []
     for number, part in enumerate(np.array_split(np.argsort(size, kind="stable"), num_bins)):
         inside = np.zeros(len(size))
         inside[part] = 1.0
-        statistic = bootstrap.ratio_of(
-            judged.pairs.sums(inside * 100.0 * (judged.margins > 0)), judged.pairs.sums(inside)
-        )
+        statistic = found.pairs.mean(100.0 * (found.margins > 0), inside)
         with np.errstate(invalid="ignore"):  # a draw may hold no pair of this bin
-            drawn = resampling.draw({"accuracy": statistic}, judged.pairs.num_components)["accuracy"]
+            drawn = resampling.draw({"accuracy": statistic}, found.pairs.num_components)["accuracy"]
         entry = {
             "number": number,
             "num_pairs": len(part),
             "mean_distance": float(size[part].mean()),
-            "accuracy": estimate(float(100.0 * np.mean(judged.margins[part] > 0)), drawn),
+            "accuracy": estimate(float(100.0 * np.mean(found.margins[part] > 0)), drawn),
         }
         if run.settings.get("loss") == "logistic":
             entry["promised"] = float(100.0 * np.mean(1 / (1 + np.exp(-size[part]))))
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
-def lists_by_length(judged: Judged) -> list[dict[str, Any]]:
-    """The lists' metrics for each length of list."""
-    found = []
-    for length in sorted({len(entry) for entry in judged.test.lists}):
-        lists = [entry for entry in judged.test.lists if len(entry) == length]
-        measured = preference_results(judged.test.scores, [], lists)
+def lists_by_length(found: Evaluation) -> list[dict[str, Any]]:
+    """The metrics of the lists of each length."""
+    entries = []
+    for length in sorted({len(entry) for entry in found.test.lists}):
+        lists = [entry for entry in found.test.lists if len(entry) == length]
+        measured = preference_results(found.test.scores, [], lists)
         kept = ("num_lists", "list_accuracy", "pair_accuracy_in_lists", "mean_kendall_tau")
-        found.append(
+        entries.append(
             {
                 "length": length,
                 **{key: measured[key] for key in kept},
                 "chance_of_order": measured["chance"]["list_accuracy"],
             }
         )
-    return found
+    return entries
 
 
-def pairs_by_margin(judged: Judged) -> list[dict[str, Any]]:
-    """Every pair with its margin, the most wrong first."""
-    order = np.argsort(judged.margins, kind="stable")
-    return [
-        {"worse": pair.worse, "better": pair.better, "margin": float(judged.margins[place])}
-        for place, pair in ((place, judged.test.pairs[place]) for place in order)
-    ]
+def pairs_by_margin(found: Evaluation) -> list[dict[str, Any]]:
+    """Every pair with its score difference, the most wrong first."""
+    order = np.argsort(found.margins, kind="stable")
+    return [{**found.test.pairs[place]._asdict(), "margin": float(found.margins[place])} for place in order]
 
 
-def lists_by_tau(judged: Judged) -> list[dict[str, Any]]:
-    """Every list with its scores, in its true order; those that were ordered best first, of equals the longest, of
-    these the one with the most certain order."""
-    scores = judged.test.scores
-    found = [
+def lists_by_tau(found: Evaluation) -> list[dict[str, Any]]:
+    """Every list with its scores in the true order, sorted by Kendall tau, length and mean score difference, the
+    highest first."""
+    scores = found.test.scores
+    entries = [
         {
             "ids": list(entry),
             "scores": [scores[key] for key in entry],
             "kendall_tau": metrics.kendall_tau([scores[key] for key in entry]),
             "mean_margin": float(np.mean(metrics.score_differences(scores, pairs_in([entry])))),
         }
-        for entry in judged.test.lists
+        for entry in found.test.lists
     ]
-    return sorted(found, key=lambda item: (-item["kendall_tau"], -len(item["ids"]), -item["mean_margin"]))
+    return sorted(entries, key=lambda entry: (-entry["kendall_tau"], -len(entry["ids"]), -entry["mean_margin"]))

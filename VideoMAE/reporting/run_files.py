@@ -1,8 +1,8 @@
-"""What a run has left in its folder, and the labels it was tested on. V videos, K emotions, S views of a video."""
+"""The files of a run's output folder and the labels of its test. V videos, K emotions, S views of a video."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,41 +15,42 @@ from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import hold_out
 from VideoMAE.data.v2v import Comparison, Pair
 from VideoMAE.data.vce import Annotations
-from VideoMAE.files import read_complete_json_lines
+from VideoMAE.files import read_complete_json_lines, read_json, read_json_lines
 
 TaskName = Literal["vce", "v2v"]
+MAX_STEP_POINTS = 400  # of the curves of steps
 
 
 class Run(NamedTuple):
-    """A run's settings, by the names of their flags, and what it wrote. `results` is None before its test ended."""
+    """The flags of a run, by name, and the files it wrote. `results` is None before the test has finished."""
 
     folder: Path
     name: str
     task: TaskName
     settings: dict[str, Any]
     results: dict[str, Any] | None
-    tested: list[dict[str, Any]]  # a video a line
+    test_lines: list[dict[str, Any]]  # predictions.jsonl or scores.jsonl: one entry per test video
     epochs: list[dict[str, Any]]
     steps: list[dict[str, Any]]
 
     @property
     def dataset(self) -> Path:
-        """Where the run found its dataset."""
+        """The dataset folder that the run used."""
         return Path(self.settings.get("data_dir") or self.settings["data_path"])
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Why test videos have no prediction, by id."""
-        return {line["id"]: line["unreadable"] for line in self.tested if "unreadable" in line}
+        """Test videos without a prediction: id -> reason."""
+        return {line["id"]: line["unreadable"] for line in self.test_lines if "unreadable" in line}
 
     @property
-    def read(self) -> list[dict[str, Any]]:
-        """The lines of the test videos that have a prediction."""
-        return [line for line in self.tested if "unreadable" not in line]
+    def predicted(self) -> list[dict[str, Any]]:
+        """The entries of the test videos that have a prediction."""
+        return [line for line in self.test_lines if "unreadable" not in line]
 
 
 class Dataset(NamedTuple):
-    """Where labels were found, or the reason why not; the labels of one task are empty for the other."""
+    """The labels of a run's test, or in `missing` the reason why they cannot be read; only one task's are set."""
 
     paths: dict[str, Path]
     test: Annotations | None = None
@@ -60,64 +61,75 @@ class Dataset(NamedTuple):
 
 
 def read_run(folder: Path, *, results_prefix: str | None = None) -> Run:
-    """A run's folder; `results_prefix` wins over the one in its config.json.
+    """Reads the output folder of a run; `results_prefix` overrides the one in its config.json.
 
     Raises:
-        ValueError: it is no run's folder, says nothing yet, or a file in it is damaged.
+        ValueError: the folder is not a run's, has no finished epoch and no results, or a file in it is damaged.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: has no config.json, so it is not the output folder of a run")
-    settings = flat(_read_json(folder / "config.json"))
+    settings = flat(read_json(folder / "config.json"))
     task: TaskName = "v2v" if "data_dir" in settings else "vce"
     if not {"data_dir", "data_path"} & settings.keys():
         raise ValueError(f"{folder / 'config.json'}: names no dataset, so it is not the configuration of a run")
     prefix = settings.get("results_prefix", "") if results_prefix is None else results_prefix
     prefix = f"{prefix}_" if prefix else ""
     results_file = folder / f"{prefix}results.json"
-    results = _read_json(results_file) if results_file.is_file() else None
-    tested = _read_tested(folder / f"{prefix}{'scores' if task == 'v2v' else 'predictions'}.jsonl") if results else []
+    results = read_json(results_file) if results_file.is_file() else None
+    lines_file = folder / f"{prefix}{'scores' if task == 'v2v' else 'predictions'}.jsonl"
+    test_lines = _read_test_lines(lines_file) if results else []
     epochs, steps = read_complete_json_lines(folder / "log.txt"), read_complete_json_lines(folder / "steps.jsonl")
     if results is None and not epochs:
-        raise ValueError(f"{folder}: has neither {results_file.name} nor a finished epoch in log.txt to report on")
-    return Run(folder, folder.resolve().name, task, settings, results, tested, epochs, steps)
+        raise ValueError(f"{folder}: has neither {results_file.name} nor a finished epoch in log.txt")
+    return Run(folder, folder.resolve().name, task, settings, results, test_lines, epochs, steps)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected an object, found {type(content).__name__}")
-    return content
-
-
-def _read_tested(file: Path) -> list[dict[str, Any]]:
-    """The lines of predictions.jsonl or scores.jsonl, whole."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: cannot be read: {error}") from error
-    lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            content = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{file}, line {number}: not valid JSON: {error}") from error
-        if not isinstance(content, dict) or not isinstance(content.get("id"), str):
-            raise ValueError(f"{file}, line {number}: has no video id")
-        if not {"unreadable", "score", "view_logits"} & content.keys():
-            raise ValueError(f"{file}, line {number}: says nothing of video {content['id']}")
-        lines.append(content)
+def _read_test_lines(file: Path) -> list[dict[str, Any]]:
+    """The entries of predictions.jsonl or scores.jsonl, checked."""
+    lines = read_json_lines(file)
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line.get("id"), str):
+            raise ValueError(f"{file}, entry {number}: has no video id")
+        if not {"unreadable", "score", "view_logits"} & line.keys():
+            raise ValueError(f"{file}, entry {number}: has no prediction for video {line['id']}")
     if all("unreadable" in line for line in lines):
-        raise ValueError(f"{file}: holds no video that could be read")
+        raise ValueError(f"{file}: contains no readable video")
     return lines
 
 
+def curves_of(run: Run) -> dict[str, Any]:
+    """The logged values of a run's epochs, and its steps averaged to at most MAX_STEP_POINTS; {} without a log."""
+    epochs = [
+        {
+            "epochs_done": line["epoch"] + 1,
+            **{key: value for key, value in line.items() if isinstance(value, (int, float))},
+        }
+        for line in run.epochs
+    ]
+    if not epochs:
+        return {}
+    per_epoch = max(len(run.steps) / len(epochs), 1)
+    parts = np.array_split(np.arange(len(run.steps)), min(len(run.steps), MAX_STEP_POINTS)) if run.steps else []
+    steps = [
+        {
+            "epoch": _mean([(run.steps[place]["step"] + 1) / per_epoch for place in part]),
+            "loss": _mean([run.steps[place].get("loss") for place in part]),
+            "lr": _mean([run.steps[place].get("lr") for place in part]),
+        }
+        for part in parts
+    ]
+    return {"epochs": epochs, "steps": steps, "num_steps": len(run.steps)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
 def read_dataset(run: Run, *, data_path: Path | None = None) -> Dataset:
-    """The labels that a run was tested on, from its dataset or from `data_path`; `missing` says why there are none."""
+    """Reads the labels of a run's test from its dataset or from `data_path`; errors are returned in `missing`."""
     root = data_path or run.dataset
     exclude = run.settings.get("exclude")
     exclusion = Exclusion(Path(exclude) if exclude and Path(exclude).is_file() else None)
@@ -146,24 +158,24 @@ def _read_comparisons(run: Run, root: Path, exclusion: Exclusion) -> Dataset:
     test, lists = (
         v2v.read_comparisons(
             root / f"{split}_labels.json", only_pairs=split == "test", may_be_empty=split == "listwise",
-            exclusion=exclusion,
+            exclusion=exclusion
         )
         for split in ("test", "listwise")
     )  # fmt: skip
-    every = v2v.videos_of(root, [*test, *lists])
-    known = {line["id"] for line in run.tested}
-    unknown = [key for key in every.ids if key not in known]
+    videos = v2v.videos_of(root, [*test, *lists])
+    known = {line["id"] for line in run.test_lines}
+    unknown = [key for key in videos.ids if key not in known]
     if unknown and not run.settings.get("exclude"):
         raise ValueError(
-            f"{root}: its labels are not those of {run.folder}'s test, which knows nothing of {len(unknown)} of "
-            f"{len(every.ids)} videos, for instance {unknown[0]}"
+            f"{root}: its labels differ from those of the test in {run.folder}, which has no entry for {len(unknown)} "
+            f"of {len(videos.ids)} videos, for example {unknown[0]}"
         )
     test, lists = ([entry for entry in entries if known.issuperset(entry)] for entries in (test, lists))
-    return Dataset(dict(zip(every.ids, every.paths, strict=True)), pairs=v2v.pairs_in(test), lists=lists)
+    return Dataset(dict(zip(videos.ids, videos.paths, strict=True)), pairs=v2v.pairs_in(test), lists=lists)
 
 
 class EmotionTest(NamedTuple):
-    """What a model said of each test video, and what is true."""
+    """The predictions of a VCE run for its test videos, and the true intensities."""
 
     ids: list[str]
     view_logits: np.ndarray  # (V, S, K)
@@ -173,25 +185,24 @@ class EmotionTest(NamedTuple):
 
 
 def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
-    """The predictions of a run beside the true intensities: those that stand beside them, or else the dataset's.
+    """The predictions and true intensities of a run; the latter come from predictions.jsonl, else from the dataset.
 
     Raises:
-        ValueError: there are no true intensities, or they are not those that the run was tested on.
+        ValueError: there are no true intensities, or the labels have changed since the test.
     """
     assert run.results is not None
-    lines, emotions = run.read, tuple(run.results["emotions"])
+    lines, emotions = run.predicted, tuple(run.results["emotions"])
     ids = [line["id"] for line in lines]
     if all("true" in line for line in lines):
         targets = np.array([[line["true"][name] for name in emotions] for line in lines], dtype=np.float32)
     else:
-        targets = _labels_of(ids, emotions, run, dataset)
+        targets = _intensities_in(dataset, ids, emotions, run)
     try:
         logits = np.array([line["view_logits"] for line in lines], dtype=np.float64)
     except ValueError as error:
-        raise ValueError(f"{run.folder}: predictions.jsonl has videos of different numbers of views") from error
+        raise ValueError(f"{run.folder}: the videos in predictions.jsonl have different numbers of views") from error
     classes_only = bool(run.settings.get("label_path"))
-    num_true = 1 if classes_only else 3
-    highest = np.argsort(-targets, axis=1, kind="stable")[:, :num_true]
+    highest = np.argsort(-targets, axis=1, kind="stable")[:, : 1 if classes_only else 3]
     differing = [
         line["id"]
         for line, row in zip(lines, highest, strict=True)
@@ -200,32 +211,32 @@ def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
     if differing:
         raise ValueError(
             f"{run.folder}: the labels have changed since its test: {len(differing)} of {len(ids)} videos have other "
-            f"most intense emotions now, for instance {differing[0]}"
+            f"most intense emotions now, for example {differing[0]}"
         )
     return EmotionTest(ids, logits, targets, emotions, classes_only)
 
 
-def _labels_of(ids: Sequence[str], emotions: tuple[str, ...], run: Run, dataset: Dataset) -> np.ndarray:
+def _intensities_in(dataset: Dataset, ids: Sequence[str], emotions: tuple[str, ...], run: Run) -> np.ndarray:
     """The intensities of these videos in the dataset. -> (V, K)"""
     if dataset.test is None:
         raise ValueError(
-            f"{run.folder}: predictions.jsonl has no true intensities, and the dataset that has them cannot be read: "
+            f"{run.folder}: predictions.jsonl has no true intensities, and the dataset cannot be read: "
             f"{dataset.missing}"
         )
     if dataset.test.emotions != emotions:
-        raise ValueError(f"{run.folder}: was tested on other emotions than the dataset has")
+        raise ValueError(f"{run.folder}: the emotions of its test differ from those of the dataset")
     places = {key: place for place, key in enumerate(dataset.test.ids)}
     unknown = [key for key in ids if key not in places]
     if unknown:
         raise ValueError(
-            f"{run.folder}: the dataset's labels know nothing of {len(unknown)} of its {len(ids)} test videos, for "
-            f"instance {unknown[0]}"
+            f"{run.folder}: the dataset has no labels for {len(unknown)} of its {len(ids)} test videos, for example "
+            f"{unknown[0]}"
         )
     return dataset.test.select([places[key] for key in ids]).intensities
 
 
 class PreferenceTest(NamedTuple):
-    """The scores of the videos that could be read, and the pairs and lists all of whose videos have one."""
+    """The scores of the readable videos, and the pairs and lists whose videos all have a score."""
 
     scores: dict[str, float]
     pairs: list[Pair]
@@ -235,16 +246,14 @@ class PreferenceTest(NamedTuple):
 
 
 def preference_test(run: Run, dataset: Dataset) -> PreferenceTest:
-    """The scores of a run beside the pairs and lists of its test.
+    """The scores of a V2V run and the pairs and lists of its test.
 
     Raises:
-        ValueError: the dataset, which alone has them, cannot be read.
+        ValueError: the dataset, the only source of pairs and lists, cannot be read.
     """
     if dataset.missing:
-        raise ValueError(
-            f"{run.folder}: its pairs and lists stand in the dataset only, which cannot be read: {dataset.missing}"
-        )
-    scores = {line["id"]: float(line["score"]) for line in run.read}
+        raise ValueError(f"{run.folder}: the dataset with its pairs and lists cannot be read: {dataset.missing}")
+    scores = {line["id"]: float(line["score"]) for line in run.predicted}
     pairs = [pair for pair in dataset.pairs if pair.worse in scores and pair.better in scores]
     lists = [entry for entry in dataset.lists if all(key in scores for key in entry)]
     return PreferenceTest(scores, pairs, lists, len(dataset.pairs) - len(pairs), len(dataset.lists) - len(lists))

@@ -1,4 +1,4 @@
-"""How the processes of a run meet, and how what each of them has comes together in order."""
+"""The process group of a run, and collective operations on it."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ from VideoMAE.runtime.launch_environment import NAMES, Launch, gpu_of, is_store_
 
 Result = TypeVar("Result")
 
-JOIN_WITHIN = timedelta(minutes=5)  # nodes differ in how long reading torch from a shared disk takes
-PATIENCE = timedelta(hours=2)  # the main process alone checks every video of a dataset before training
+JOIN_TIMEOUT = timedelta(minutes=5)  # importing torch from a shared disk takes different times on different nodes
+COLLECTIVE_TIMEOUT = timedelta(hours=2)  # the main process alone checks all videos before training
 
-_set_here: list[str] = []  # launch variables that `start` has set, until `stop`
+_variables_set: list[str] = []  # launch variables that `start` has set and `stop` removes
 
 
 class World(NamedTuple):
@@ -31,7 +31,7 @@ class World(NamedTuple):
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
 
@@ -41,22 +41,21 @@ class ErrorOnAllRanks(ValueError):
 
 @contextlib.contextmanager
 def raise_on_all_ranks() -> Iterator[None]:
-    """Re-raises a ValueError of code that fails alike on every process as an ErrorOnAllRanks."""
+    """Re-raises a ValueError of code that fails on every process alike as an ErrorOnAllRanks."""
     try:
         yield
     except ValueError as error:
         raise ErrorOnAllRanks(str(error)) from error
 
 
-def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
-    """Joins the processes that torchrun or srun started, or stands alone; `device` is auto, cuda or cpu.
+def start(device: str, *, join_timeout: timedelta = JOIN_TIMEOUT) -> World:
+    """Initializes the process group: gloo on CPUs, NCCL on GPUs. `device` is auto, cuda or cpu.
 
-    A process group is made in each case, gloo on CPUs and NCCL on GPUs, since DeepSpeed wants one; torchrun's variables
-    are set for it too.
+    A single process has a group too, and torchrun's variables are set, because DeepSpeed needs both.
 
     Raises:
         ValueError: the launcher's variables contradict each other, there is no GPU for this process, or the other
-            processes do not come within `join_within`.
+            processes do not connect within `join_timeout`.
     """
     launch = read_launch(os.environ)
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -65,65 +64,70 @@ def start(device: str, *, join_within: timedelta = JOIN_WITHIN) -> World:
         launch = launch._replace(local_rank=gpu_of(launch, torch.cuda.device_count(), os.environ))
         chosen = torch.device("cuda", launch.local_rank)
         torch.cuda.set_device(chosen)
-    store = _meet(launch, join_within)
+    store = _rendezvous(launch, join_timeout)
     values = (launch.rank, launch.local_rank, launch.size, launch.address, launch.port)
     for name, value in zip(NAMES, values, strict=True):
         if name not in os.environ:
             os.environ[name] = str(value)
-            _set_here.append(name)
+            _variables_set.append(name)
     try:
         dist.init_process_group(
-            "nccl" if use_gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size, timeout=PATIENCE
+            "nccl" if use_gpu else "gloo",
+            store=store,
+            rank=launch.rank,
+            world_size=launch.size,
+            timeout=COLLECTIVE_TIMEOUT,
         )
-        dist.barrier(device_ids=[launch.local_rank] if use_gpu else None)  # connects them all while that is bounded
+        dist.barrier(device_ids=[launch.local_rank] if use_gpu else None)  # connects all pairs within the join timeout
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"the {launch.size} processes met at {launch.address}:{launch.port} but could not connect: {reason}"
+            f"the {launch.size} processes at {launch.address}:{launch.port} could not initialize their group: {reason}"
         ) from error
-    store.set_timeout(PATIENCE)
+    store.set_timeout(COLLECTIVE_TIMEOUT)
     return World(launch.rank, launch.size, chosen)
 
 
-def _meet(launch: Launch, within: timedelta) -> dist.Store:
-    """The store through which the processes find each other, once all of them are there."""
+def _rendezvous(launch: Launch, timeout: timedelta) -> dist.Store:
+    """Connects to the store of the process group, and waits for all processes."""
     if launch.size == 1:
         return dist.HashStore()
-    place, deadline = f"{launch.address}:{launch.port}", time.monotonic() + within.total_seconds()
+    deadline = time.monotonic() + timeout.total_seconds()
     hosted = is_store_hosted(os.environ)
     try:
         if launch.rank > 0 or hosted:
             _await_listener(launch, deadline)
         else:
-            socket.getaddrinfo(launch.address, launch.port)  # libtorch's words on an unknown name fill the screen
+            socket.getaddrinfo(launch.address, launch.port)  # libtorch's error for an unknown name is a screen long
         store = dist.TCPStore(
             launch.address,
             launch.port,
             launch.size,
             is_master=launch.rank == 0 and not hosted,
-            timeout=within,
+            timeout=timeout,
             wait_for_workers=False,
         )
-        store.set(f"here/{launch.rank}", "")
+        store.set(f"joined/{launch.rank}", "")
         missing = list(range(launch.size))
-        while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        while missing := [rank for rank in missing if not store.check([f"joined/{rank}"])]:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"process {', '.join(map(str, missing))} did not come")
+                raise TimeoutError(f"missing: process {', '.join(map(str, missing))}")
             time.sleep(0.05)
     except (dist.DistError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"process {launch.rank} of {launch.size} could not meet the others at {place} (it tries for up to "
-            f"{within.total_seconds():g} s): {reason}; set MASTER_ADDR and MASTER_PORT where these are wrong"
+            f"process {launch.rank} of {launch.size} could not join the others at {launch.address}:{launch.port} "
+            f"(time limit {timeout.total_seconds():g} s): {reason}; if the address is wrong, set MASTER_ADDR and "
+            "MASTER_PORT"
         ) from error
     return store
 
 
 def _await_listener(launch: Launch, deadline: float) -> None:
-    """Returns when the main process listens; libtorch's own waiting prints stack traces.
+    """Waits until the main process listens. libtorch would print stack traces while it waits.
 
     Raises:
-        OSError: nobody listens, or the name of the machine is unknown, until the deadline.
+        OSError: the connection is refused, or the host unknown, until the deadline.
     """
     while True:
         try:
@@ -136,11 +140,11 @@ def _await_listener(launch: Launch, deadline: float) -> None:
 
 
 def stop() -> None:
-    """Leaves the process group."""
+    """Destroys the process group and unsets the variables of `start`."""
     if dist.is_initialized():
         dist.destroy_process_group()
-    while _set_here:
-        os.environ.pop(_set_here.pop(), None)
+    while _variables_set:
+        os.environ.pop(_variables_set.pop(), None)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
@@ -150,13 +154,13 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here."""
+    """A barrier."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
 
 
 def mean_over_processes(values: torch.Tensor) -> list[float]:
-    """The means of some numbers over all processes; not finite where one is so anywhere. (n,) -> n floats"""
+    """The means of n numbers over all processes, (n,) -> n floats; not finite if any value is not finite."""
     values = values.detach().float().clone()
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(values)
@@ -174,7 +178,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def from_main(value: Any) -> Any:
-    """The value that the first process has, at every process."""
+    """The (picklable) value of the main process, at every process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return value
     box = [value]
@@ -183,10 +187,10 @@ def from_main(value: Any) -> Any:
 
 
 def gather_by_index(indices: Sequence[int], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every process's rows, sorted by index. indices (n,), rows (n, ...) -> (V,) int64, (V, ...)
+    """The rows of all processes, sorted by index: indices (n,), rows (n, ...) -> (V,) int64, (V, ...)
 
     Raises:
-        AssertionError: an index came from two processes.
+        AssertionError: a duplicate index.
     """
     parts = [part for part in gather((np.asarray(indices, dtype=np.int64), rows)) if len(part[0])]
     if not parts:
@@ -199,8 +203,7 @@ def gather_by_index(indices: Sequence[int], rows: np.ndarray) -> tuple[np.ndarra
 
 
 def on_main(world: World, function: Callable[[], Result]) -> Result:
-    """Runs a function at the main process only and gives its result to every process; its ValueError is raised at
-    all."""
+    """Runs a function at the main process only; every process gets its result or raises its error as ValueError."""
     result, error = None, None
     if world.is_main:
         try:

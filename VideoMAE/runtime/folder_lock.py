@@ -1,4 +1,4 @@
-"""One run at a time in an output folder."""
+"""Locks output folders, so that each is used by one run at a time."""
 
 import errno
 import fcntl
@@ -11,20 +11,20 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 LOCK_NAME = ".lock"
-PATIENCE_SECONDS = 10.0
-PATIENCE_AFTER_RESTART_SECONDS = 300.0
-"""For a job that Slurm started again: what its last start left on a lost node may take a while to end, and a file
-server keeps the locks of a machine that is gone for a minute or two."""
+WAIT_SECONDS = 10.0
+WAIT_AFTER_REQUEUE_SECONDS = 300.0
+"""For a job that Slurm requeued: processes on a lost node may take a while to end, and a file server keeps the locks of
+a lost node for a minute or two."""
 
 _held: dict[Path, int] = {}  # folder -> file descriptor
 
 
 def hold_folder(
-    folder: Path, *, patience_seconds: float = PATIENCE_SECONDS, instead: str = "choose another --output_dir"
+    folder: Path, *, wait_seconds: float = WAIT_SECONDS, remedy: str = "choose another --output_dir"
 ) -> None:
-    """Keeps other runs out of a folder until `release_folders` or the end of this process, however it ends.
+    """Locks a folder until `release_folders` or the end of this process; waits for a run that is about to end.
 
-    Waits for a run that is about to leave. A POSIX lock: children do not inherit it, and the kernel frees it.
+    It is a POSIX lock: child processes do not inherit it, and the kernel releases it.
 
     Raises:
         ValueError: another process holds the folder.
@@ -33,16 +33,16 @@ def hold_folder(
         return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    begin, said = time.monotonic(), False
+    start, logged = time.monotonic(), False
     while not _try_lock(descriptor, folder):
-        waited = time.monotonic() - begin
+        waited = time.monotonic() - start
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-        if waited > patience_seconds:
+        if waited > wait_seconds:
             os.close(descriptor)
-            raise ValueError(f"{folder}: {holder} works in it; wait for its end or {instead}")
-        if waited > 2 and not said:
-            logger.info("%s: %s works in it; waiting up to %g s for its end", folder, holder, patience_seconds)
-            said = True
+            raise ValueError(f"{folder}: in use by {holder}; wait until it ends, or {remedy}")
+        if waited > 2 and not logged:
+            logger.info("%s: in use by %s; waiting for its end, up to %g s", folder, holder, wait_seconds)
+            logged = True
         time.sleep(0.2)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -55,15 +55,15 @@ def _try_lock(descriptor: int, folder: Path) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        logger.warning("%s: its file system knows no locks; see to it that no second run uses the folder", folder)
+        logger.warning("%s: the file system does not support locks; do not start a second run there", folder)
     return True
 
 
 def check_still_held(folder: Path) -> None:
-    """Tells a folder that this process holds from one that has taken its place, which may be another run's.
+    """Checks that a folder that this process holds was not replaced by another one, possibly another run's.
 
     Raises:
-        ValueError: the folder is gone or another one.
+        ValueError: it was deleted or replaced.
     """
     if folder not in _held:
         return
@@ -72,10 +72,10 @@ def check_still_held(folder: Path) -> None:
     except FileNotFoundError:
         same = False
     if not same:
-        raise ValueError(f"{folder}: was deleted or replaced while this run worked in it")
+        raise ValueError(f"{folder}: was deleted or replaced during the run")
 
 
 def release_folders() -> None:
-    """Lets others in."""
+    """Releases all locks of this process."""
     while _held:
         os.close(_held.popitem()[1])

@@ -1,7 +1,7 @@
 """Signals that ask a run to stop: SIGTERM, SIGUSR1 (Slurm's warning before the time limit) and Ctrl-C.
 
-Between `deferred` and its end a signal is only noted, for the loop to see at the end of a step; elsewhere, where
-nothing would be lost, it ends the program at once.
+Inside `deferred`, a signal is only recorded, and the training loop stops at the end of a step. Elsewhere, it ends the
+program immediately, because there is nothing to save.
 """
 
 import ctypes
@@ -17,21 +17,21 @@ from types import FrameType
 from VideoMAE.runtime.launch_environment import is_child_of_torchrun
 
 REQUEUE_STATUS = 75
-"""Exit status of a run that saved and wants to be started again (EX_TEMPFAIL); the sbatch files requeue on it."""
+"""Exit status of a run that has saved and can be resumed (EX_TEMPFAIL); the sbatch files requeue the job."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class InterruptedRunError(Exception):
-    """The run was asked to stop and has saved what there was to save; the text says what."""
+    """The run stopped on request, after saving; the message describes what was saved."""
 
 
 class StopRequest:
-    """Whether, by which signal and when this process was asked to stop."""
+    """Whether this process was asked to stop, by which signal, and when."""
 
     def __init__(self) -> None:
         self.signal_name = ""
-        self._asked_at = 0.0
+        self._received_at = 0.0
         self._is_deferred = False
 
     def __bool__(self) -> bool:
@@ -39,43 +39,45 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the signals over; gives them back at the end."""
+        """Handles the signals, and restores the previous handlers at the end."""
         self.signal_name = ""
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def seconds_ago(self) -> float:
-        """Time since the signal came; 0 when none did."""
-        return time.monotonic() - self._asked_at if self else 0.0
+        """Time since the signal; 0 if there was none."""
+        return time.monotonic() - self._received_at if self else 0.0
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Signals are noted in here, and whoever is in here looks and raises InterruptedRunError."""
+        """Records signals; the caller checks for them and raises InterruptedRunError."""
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self:  # already stopping: a launcher repeats the signal once the first process has ended
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self:  # already stopping: a launcher repeats the signal when the first process has ended
             return
-        self.signal_name, self._asked_at = signal.Signals(number).name, time.monotonic()
+        self.signal_name, self._received_at = signal.Signals(number).name, time.monotonic()
         if not self._is_deferred:
             raise InterruptedRunError(f"{self.signal_name}: stopped before there was anything to save")
 
 
 stop_request = StopRequest()
-"""The one of this process: signals belong to a process."""
+"""The stop request of this process."""
 
 
 def end_with_launcher() -> None:
-    """Asks the kernel for a SIGTERM when torchrun or the slurmstepd of srun's tasks ends, however it ends, so that its
-    processes are never left alone: nobody would know of them, and they would hold the output folder."""
+    """Makes the kernel send SIGTERM to this process when its torchrun or slurmstepd ends.
+
+    Otherwise an orphaned process would continue unnoticed and hold the output folder.
+    """
     if sys.platform != "linux":
         return
     launcher = os.getppid()
@@ -86,7 +88,7 @@ def end_with_launcher() -> None:
 
 
 def _program_of(process: int) -> str:
-    """The name of a process's program; "" where /proc does not show it."""
+    """The name of a process's program; "" if it is not in /proc."""
     try:
         return Path(f"/proc/{process}/comm").read_text().strip()
     except OSError:

@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 from safetensors.numpy import save_file
 from torch import nn
 
-from VideoMAE.data.named_videos import NamedVideo
+from VideoMAE.data.video_lists import NamedVideo
 from VideoMAE.files import (
     clear_leftovers,
     is_temporary,

@@ -13,23 +13,22 @@ from torch import Tensor, nn
 from VideoMAE.cli import counted
 from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, preference_clips
+from VideoMAE.data.datasets import ComparisonDataset, EvaluationDataset, collate_comparisons
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
-from VideoMAE.data.splits import check_bad_share, readable, unreadable
+from VideoMAE.data.splits import readable, remaining_unreadable, unreadable
 from VideoMAE.data.v2v import (
     Comparison,
-    ComparisonDataset,
     check_metadata,
-    collate_comparisons,
+    comparison_name,
     hold_out_connected,
-    named,
     num_contradictions,
     pairs_in,
     read_comparisons,
     videos_of,
-    without,
+    without_videos,
 )
-from VideoMAE.data.vce import Annotations, EvaluationDataset
+from VideoMAE.data.vce import Annotations
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.optim_factory import keep_base
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks
@@ -159,15 +158,15 @@ def make_loaders(
     )
     loader = make_loader(dataset, sampler, collate_fn=collate_comparisons, **run_setup.loader_settings(config, world))
     validation = evaluation_loader(held_out, check, config, world) if labels.held_out else None
-    ids = [named(entry) for entry in train]
+    ids = [comparison_name(entry) for entry in train]
     return Loaders(loader, sampler, validation, ids, max_bad, run_setup.fingerprint(ids))
 
 
 def readable_comparisons(labels: Labels, check: VideoCheck, config: V2VConfig) -> tuple[list[Comparison], int]:
     """The training comparisons of readable videos, and the number of further videos that may be unreadable."""
     videos = videos_of(config.data.data_dir, labels.train)
-    max_bad = check_bad_share(videos, check, max_share=config.data.max_bad_videos)
-    train, lost = without(labels.train, unreadable(videos, check))
+    max_bad = remaining_unreadable(videos, check, max_fraction=config.data.max_bad_videos)
+    train, lost = without_videos(labels.train, unreadable(videos, check))
     if lost:
         logger.warning("%s with unreadable videos: %s", counted(len(lost), "dropped training comparison"), _named(lost))
     return train, max_bad
@@ -182,7 +181,7 @@ def probe_data(
 
     def make_loss(positions: np.ndarray, targets: Tensor) -> Callable[[Tensor], Tensor]:
         row = {videos.ids[position]: number for number, position in enumerate(positions)}
-        kept, lost = without(train, {key: "" for key in videos.ids if key not in row})
+        kept, lost = without_videos(train, {key: "" for key in videos.ids if key not in row})
         if not kept:
             raise ValueError("none of the training comparisons has readable videos")
         if lost:
@@ -203,7 +202,7 @@ def probe_data(
 
 
 def _named(comparisons: Sequence[Comparison]) -> str:
-    return ", ".join(named(entry) for entry in comparisons)
+    return ", ".join(comparison_name(entry) for entry in comparisons)
 
 
 def log_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: str, num_parameters: int) -> None:
@@ -270,8 +269,8 @@ def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
         precision = choose_precision(config.run.precision, world.device)
         exclusion = Exclusion(config.data.exclude)
         labels = read_labels(config, exclusion)
-        exclusion.say("comparisons")
-        everything = [named(entry) for part in labels for entry in part]
+        exclusion.log_counts("comparisons")
+        everything = [comparison_name(entry) for part in labels for entry in part]
         run_setup.claim_output_dir(config, world=world, labels=run_setup.fingerprint(everything))
         data = config.data
         model = run_setup.start_model(

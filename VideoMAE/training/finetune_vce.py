@@ -9,17 +9,11 @@ from torch import nn
 from VideoMAE.augment.video_transforms import ValidationTransform
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
+from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
-from VideoMAE.data.splits import check_bad_share, hold_out, long_enough, readable, unreadable
-from VideoMAE.data.vce import (
-    Annotations,
-    EvaluationDataset,
-    TrainDataset,
-    read_annotations,
-    read_class_list,
-    read_emotions,
-)
+from VideoMAE.data.splits import hold_out, long_enough, readable, remaining_unreadable, unreadable
+from VideoMAE.data.vce import Annotations, read_annotations, read_class_list, read_emotions
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.engine_for_finetuning import final_test, write_results
 from VideoMAE.optim_factory import scale_to_batch
@@ -100,7 +94,7 @@ def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> Mix | None:
 def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world: World) -> Loaders:
     """The loaders of training clips and, unless disabled, validation clips."""
     data, augment, optim = config.data, config.augment, config.optim
-    max_bad = check_bad_share(labels["train"], check, max_share=data.max_bad_videos)
+    max_bad = remaining_unreadable(labels["train"], check, max_fraction=data.max_bad_videos)
     train = long_enough(labels["train"], check, clip_len=data.num_frames, clip_fps=data.train_fps)
     transform = train_transform(augment, input_size=data.input_size)
     opener = VideoOpener(data.decoder, check.infos)
@@ -165,7 +159,7 @@ def probe_data(labels: Labels, check: VideoCheck, config: VCEConfig, task: Emoti
         None if config.run.disable_eval_during_finetuning else one_clip_each(labels["validation"], check, config),
         {"training": labels["train"].ids, "validation": labels["validation"].ids},
         lambda _, targets: lambda logits: task.loss_of(logits, targets),
-        check_bad_share(labels["train"], check, max_share=config.data.max_bad_videos),
+        remaining_unreadable(labels["train"], check, max_fraction=config.data.max_bad_videos),
     )
 
 
@@ -233,7 +227,7 @@ def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
         precision = choose_precision(config.run.precision, world.device)
         exclusion = Exclusion(config.data.exclude)
         labels = read_labels(config.data, exclusion)
-        exclusion.say("videos")
+        exclusion.log_counts("videos")
         nb_classes = len(labels["train"].emotions)
         claim_output_dir(config, world=world, labels=fingerprint_of(labels))
         model = start_model(

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from VideoMAE.config import FinetuneConfig, to_json
+from VideoMAE.data.datasets import EvaluationDataset
 from VideoMAE.data.loaders import Batch, make_loader
-from VideoMAE.data.named_videos import NamedVideo
-from VideoMAE.data.vce import Annotations, EvaluationDataset
+from VideoMAE.data.vce import Annotations
+from VideoMAE.data.video_lists import NamedVideo
 from VideoMAE.engine_for_finetuning import Task, evaluate
 from VideoMAE.modeling_finetune import VisionTransformer
 from VideoMAE.runtime import distributed

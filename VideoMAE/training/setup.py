@@ -35,8 +35,8 @@ from VideoMAE.runtime import distributed
 from VideoMAE.runtime.distributed import ErrorOnAllRanks, World
 from VideoMAE.runtime.folder_lock import (
     LOCK_NAME,
-    PATIENCE_AFTER_RESTART_SECONDS,
-    PATIENCE_SECONDS,
+    WAIT_AFTER_REQUEUE_SECONDS,
+    WAIT_SECONDS,
     hold_folder,
     release_folders,
 )
@@ -167,7 +167,7 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, resumes: bool) -> None
                 f"{output_dir}: already contains this run; pass --auto_resume or choose another --output_dir"
             )
     restarted = num_restarts(os.environ) > 0
-    hold_folder(output_dir, patience_seconds=PATIENCE_AFTER_RESTART_SECONDS if restarted else PATIENCE_SECONDS)
+    hold_folder(output_dir, wait_seconds=WAIT_AFTER_REQUEUE_SECONDS if restarted else WAIT_SECONDS)
     clear_leftovers(output_dir)
     write_json(file, settings)
 

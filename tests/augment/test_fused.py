@@ -1,4 +1,4 @@
-"""Fused augmentation: the draws of the exact one, and nearly its pixels. Differences in units of 255."""
+"""Fused augmentation: the draws of the exact one, and nearly its pixels. Differences are in units of 255."""
 
 import pickle
 from itertools import product
@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from augmentation import default_transform
 
 from VideoMAE.augment.fused import FusedTransform, plan_clip
 from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
@@ -22,16 +23,16 @@ from VideoMAE.config import AugmentConfig, V2VAugmentConfig
 from VideoMAE.training.setup import train_transform
 
 SIZE = 64
-EXACT, FUSED = TrainTransform(SIZE, erase_probability=0.0), FusedTransform(SIZE, erase_probability=0.0)
+EXACT, FUSED = (default_transform(kind, SIZE, erase_probability=0.0) for kind in (TrainTransform, FusedTransform))
 NAMES = FUSED.rand_augment.names
 MOVING = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
-COLOURS = tuple(name for name in NAMES if name not in MOVING)
+COLORS = tuple(name for name in NAMES if name not in MOVING)
 FRAME = (96, 128)  # height, width
 WHOLE = CropBox(0, 0, *FRAME)
 
 
 def make_scene(height: int, width: int, *, num_frames: int = 2) -> np.ndarray:
-    """A panning texture of several grains with discs in front of it, and noise -> (T, H, W, 3) uint8."""
+    """A panning texture of several scales, with discs and noise -> (T, H, W, 3) uint8."""
     rng = np.random.default_rng(0)
     shape = (width * 2, height * 2)
     grains = [
@@ -40,8 +41,8 @@ def make_scene(height: int, width: int, *, num_frames: int = 2) -> np.ndarray:
     ]
     scene = sum(grains) + 120
     for _ in range(6):
-        place, colour = rng.integers(0, shape), rng.integers(0, 256, 3).tolist()
-        cv2.circle(scene, place.tolist(), height // 9, colour, -1, cv2.LINE_AA)
+        place, color = rng.integers(0, shape), rng.integers(0, 256, 3).tolist()
+        cv2.circle(scene, place.tolist(), height // 9, color, -1, cv2.LINE_AA)
     frames = [scene[4 * t : 4 * t + height, 5 * t : 5 * t + width] for t in range(num_frames)]
     return np.clip(frames + rng.normal(0, 3, (num_frames, height, width, 3)), 0, 255).astype(np.uint8)
 
@@ -58,13 +59,13 @@ def drawn(*operations: AppliedOperation, crop: CropBox = WHOLE, flip: bool = Fal
 
 
 def of_255(clip: torch.Tensor) -> torch.Tensor:
-    """Normalised clips back to the scale of bytes."""
+    """Normalized clips back to the scale of bytes."""
     std, mean = (torch.tensor(values).view(3, 1, 1, 1) for values in (IMAGENET_STD, IMAGENET_MEAN))
     return (clip * std + mean) * 255
 
 
 def difference(draw: TrainDraw, frames: np.ndarray = SCENE) -> float:
-    """Mean absolute difference of the two."""
+    """Mean absolute difference of both transforms."""
     return (of_255(EXACT.apply(frames, draw)) - of_255(FUSED.apply(frames, draw))).abs().mean().item()
 
 
@@ -76,11 +77,11 @@ def test_an_operation_is_close_to_the_exact_one(name):
     assert difference(drawn(operation(name, interpolation="bilinear"))) < 1.6
 
 
-@pytest.mark.parametrize("name", COLOURS)
-def test_colours_alone_are_the_exact_ones_to_a_level_or_two(name):
+@pytest.mark.parametrize("name", COLORS)
+def test_color_operations_equal_the_exact_ones_up_to_rounding(name):
     frames, draw = SCENE[:, :SIZE, :SIZE], drawn(operation(name), crop=CropBox(0, 0, SIZE, SIZE))
     expected = apply_operations(np.ascontiguousarray(frames), draw.operations).transpose(3, 0, 1, 2).astype(float)
-    inner = np.s_[..., 1:-1, 1:-1]  # sharpening leaves the edge alone or repeats it
+    inner = np.s_[..., 1:-1, 1:-1]  # sharpness treats the border differently
     unequal = np.abs(of_255(FUSED.apply(frames, draw)).numpy() - expected)[inner]
     assert unequal.max() < 1.01
     if name not in ("ColorIncreasing", "SharpnessIncreasing", "ContrastIncreasing"):
@@ -98,17 +99,17 @@ def test_two_operations_in_either_order_are_close():
 
 
 @pytest.mark.parametrize("size", [FRAME, (61, 45), (180, 135)])
-def test_whole_draws_are_close_on_average(size):
+def test_random_draws_are_close_on_average(size):
     frames = make_scene(*size)
     differences = [difference(FUSED.draw(*size, np.random.default_rng(seed)), frames) for seed in range(30)]
-    assert np.mean(differences) < 1.6  # the limit is 3
+    assert np.mean(differences) < 1.6
     assert max(differences) < 8
 
 
-def test_magnitudes_and_sets_of_every_kind_are_close():
+def test_other_policies_are_close():
     for config in ("rand-m10-n2-p1", "rand-m3-n3-mstd101", "none"):
         exact, fused = (
-            kind(SIZE, auto_augment=config, interpolation="random", erase_probability=0.0)
+            default_transform(kind, SIZE, auto_augment=config, interpolation="random", erase_probability=0.0)
             for kind in (TrainTransform, FusedTransform)
         )
         draws = [fused.draw(*FRAME, np.random.default_rng(seed)) for seed in range(12)]
@@ -116,8 +117,8 @@ def test_magnitudes_and_sets_of_every_kind_are_close():
         assert np.mean([(of_255(one) - of_255(other)).abs().mean() for one, other in pairs]) < 3
 
 
-def test_the_draws_are_those_of_exact():
-    exact, fused = TrainTransform(SIZE), FusedTransform(SIZE)
+def test_draws_equal_those_of_exact():
+    exact, fused = default_transform(TrainTransform, SIZE), default_transform(FusedTransform, SIZE)
     for seed in range(50):
         rngs = [np.random.default_rng(seed) for _ in range(2)]
         assert exact.draw(*FRAME, rngs[0]) == fused.draw(*FRAME, rngs[1])
@@ -126,14 +127,14 @@ def test_the_draws_are_those_of_exact():
 
 @pytest.mark.parametrize("name", MOVING)
 @pytest.mark.parametrize("sign", [1, -1])
-def test_what_leaves_the_frame_is_grey_where_exact_has_it_grey(name, sign):
+def test_pixels_from_outside_the_frame_are_gray_as_in_exact(name, sign):
     white = np.full((1, *FRAME, 3), 250, dtype=np.uint8)
-    grey = [of_255(kind.apply(white, drawn(operation(name, 10.0, sign))))[0, 0] < 189 for kind in (EXACT, FUSED)]
-    assert 0.02 < grey[0].float().mean() < 0.9
-    assert (grey[0] != grey[1]).float().mean() < 0.02
+    gray = [of_255(kind.apply(white, drawn(operation(name, 10.0, sign))))[0, 0] < 189 for kind in (EXACT, FUSED)]
+    assert 0.02 < gray[0].float().mean() < 0.9
+    assert (gray[0] != gray[1]).float().mean() < 0.02
 
 
-def test_what_is_filled_takes_part_in_later_colours_only():
+def test_later_color_operations_change_filled_areas():
     shift, later = AppliedOperation("TranslateXRel", (40 / FRAME[1],), "bicubic"), operation("SolarizeAdd")
     middle, right = SIZE // 2, SIZE - 3
     for operations, level in (
@@ -148,7 +149,7 @@ def test_what_is_filled_takes_part_in_later_colours_only():
         assert clip[..., middle].std() > 5
 
 
-def test_what_was_shifted_out_and_back_stays_lost():
+def test_pixels_shifted_out_and_back_stay_gray():
     there, back = (AppliedOperation("TranslateXRel", (shift / FRAME[1],), "bicubic") for shift in (40, -40))
     clip = of_255(FUSED.apply(SCENE, drawn(there, operation("Invert"), back)))
     width = round(SIZE * 40 / FRAME[1])
@@ -165,10 +166,12 @@ def test_a_flipped_draw_is_the_mirrored_one():
 
 
 @pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
-def test_erasing_is_that_of_exact_to_the_bit(mode):
+def test_erasing_equals_that_of_exact_bitwise(mode):
     boxes = [ErasedBox(3, 5, 20, 30, noise_seed=1), ErasedBox(40, 0, 9, 11, noise_seed=2)]
     draw = TrainDraw([], WHOLE, True, boxes)
-    exact, fused = (kind(SIZE, erase_mode=mode).apply(SCENE, draw) for kind in (TrainTransform, FusedTransform))
+    exact, fused = (
+        default_transform(kind, SIZE, erase_mode=mode).apply(SCENE, draw) for kind in (TrainTransform, FusedTransform)
+    )
     for box in boxes:
         part = np.s_[..., box.top : box.top + box.height, box.left : box.left + box.width]
         assert torch.equal(exact[part], fused[part])
@@ -185,12 +188,12 @@ def test_frames_of_any_size_are_close(size):
         assert clip.shape == (3, 2, SIZE, SIZE)
         assert clip.is_contiguous()
         differences.append(difference(draw, frames))
-    # Exact shifts by whole pixels where a frame has few: the edge of what it fills may lie half a pixel elsewhere.
+    # The exact transform shifts by whole pixels, so that the border of a filled area may differ by half a pixel.
     assert np.mean(differences) < 4 + 20 / min(size)
 
 
-def test_frames_are_only_read_and_the_result_is_always_the_same():
-    fused, frames = FusedTransform(SIZE), SCENE.copy()
+def test_frames_are_not_written_to_and_the_result_is_reproducible():
+    fused, frames = default_transform(FusedTransform, SIZE), SCENE.copy()
     frames.setflags(write=False)
     clips = [fused(frames, np.random.default_rng(seed)) for seed in range(20)]
     copy = pickle.loads(pickle.dumps(fused))
@@ -199,17 +202,17 @@ def test_frames_are_only_read_and_the_result_is_always_the_same():
     np.testing.assert_array_equal(frames, SCENE)
 
 
-def test_only_the_part_that_is_shown_is_touched():
+def test_only_the_region_of_the_plan_is_read():
     small = drawn(operation("Rotate", 3.0), operation("ColorIncreasing"), crop=CropBox(40, 60, 12, 12))
     top, left, height, width = plan_clip(SCENE, small, SIZE).region
     assert height * width < 24 * 24
-    blotted = np.zeros_like(SCENE)
+    masked = np.zeros_like(SCENE)
     part = np.s_[:, top : top + height, left : left + width]
-    blotted[part] = SCENE[part]
-    assert torch.equal(FUSED.apply(blotted, small), FUSED.apply(SCENE, small))
+    masked[part] = SCENE[part]
+    assert torch.equal(FUSED.apply(masked, small), FUSED.apply(SCENE, small))
 
 
-def test_the_flag_chooses():
+def test_the_flag_selects_the_transform():
     assert type(train_transform(AugmentConfig(), input_size=SIZE)) is FusedTransform
     assert type(train_transform(AugmentConfig(augment="exact"), input_size=SIZE)) is TrainTransform
     assert type(train_transform(V2VAugmentConfig(augment="fused"), input_size=SIZE)) is FusedTransform

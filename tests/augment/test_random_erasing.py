@@ -1,4 +1,4 @@
-"""Random erasing for clips: the boxes' sizes and places, what fills them, and how often."""
+"""Random erasing of clips: sizes and positions of the boxes, their fill, and the probability."""
 
 import math
 
@@ -12,6 +12,10 @@ HEIGHT, WIDTH = 224, 224
 BOX = ErasedBox(top=5, left=10, height=12, width=7, noise_seed=3)
 
 
+def make_erasing(probability=1.0, *, mode="pixel", max_count=1):
+    return RandomErasing(probability, mode=mode, max_count=max_count)
+
+
 def make_clip(num_frames=6, height=32, width=40):
     return torch.full((3, num_frames, height, width), 7.0)
 
@@ -22,7 +26,7 @@ def inside(box):
 
 def test_boxes_keep_area_aspect_and_frame_limits():
     rng = np.random.default_rng(0)
-    boxes = [box for _ in range(3000) for box in RandomErasing(1.0).draw(HEIGHT, WIDTH, rng)]
+    boxes = [box for _ in range(3000) for box in make_erasing(1.0).draw(HEIGHT, WIDTH, rng)]
     assert len(boxes) > 2990
     for box in boxes:
         rounding = (box.height + box.width + 1) / 2
@@ -36,7 +40,7 @@ def test_boxes_keep_area_aspect_and_frame_limits():
 
 def test_area_is_uniform_and_aspect_log_uniform():
     rng = np.random.default_rng(1)
-    boxes = [box for _ in range(4000) for box in RandomErasing(1.0).draw(HEIGHT, WIDTH, rng)]
+    boxes = [box for _ in range(4000) for box in make_erasing(1.0).draw(HEIGHT, WIDTH, rng)]
     areas = np.array([box.height * box.width / (HEIGHT * WIDTH) for box in boxes])
     log_aspects = np.array([math.log(box.height / box.width) for box in boxes])
     assert abs(areas.mean() - (0.02 + 1 / 3) / 2) < 0.01
@@ -49,7 +53,7 @@ def test_boxes_reach_every_corner():
     rng = np.random.default_rng(2)
     covered = np.zeros((8, 8), dtype=bool)
     for _ in range(600):
-        for box in RandomErasing(1.0).draw(8, 8, rng):
+        for box in make_erasing(1.0).draw(8, 8, rng):
             covered[inside(box)] = True
     assert covered.all()
 
@@ -57,7 +61,7 @@ def test_boxes_reach_every_corner():
 @pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
 def test_a_clip_is_erased_with_the_probability_asked_for(probability):
     rng = np.random.default_rng(3)
-    erased = [bool(RandomErasing(probability).draw(HEIGHT, WIDTH, rng)) for _ in range(4000)]
+    erased = [bool(make_erasing(probability).draw(HEIGHT, WIDTH, rng)) for _ in range(4000)]
     assert abs(np.mean(erased) - probability) < 0.025
 
 
@@ -94,7 +98,7 @@ def test_const_is_zero():
 
 def test_count_is_uniform_up_to_its_maximum_and_the_boxes_share_the_area():
     rng = np.random.default_rng(5)
-    draws = [RandomErasing(1.0, max_count=3).draw(HEIGHT, WIDTH, rng) for _ in range(3000)]
+    draws = [make_erasing(1.0, max_count=3).draw(HEIGHT, WIDTH, rng) for _ in range(3000)]
     lengths = [len(draw) for draw in draws]
     for count in (1, 2, 3):
         assert abs(lengths.count(count) / 3000 - 1 / 3) < 0.04
@@ -105,15 +109,15 @@ def test_count_is_uniform_up_to_its_maximum_and_the_boxes_share_the_area():
 def test_equal_generators_erase_alike():
     clip = make_clip()
     for seed in range(10):
-        results = [RandomErasing(1.0, max_count=3)(clip, np.random.default_rng(seed)) for _ in range(2)]
+        results = [make_erasing(1.0, max_count=3)(clip, np.random.default_rng(seed)) for _ in range(2)]
         assert torch.equal(*results)
         assert not torch.equal(results[0], clip)
 
 
-def test_input_clip_and_global_generator_are_left_alone():
+def test_input_clip_and_global_generator_are_unchanged():
     clip, state = make_clip(), torch.get_rng_state()
     for mode in ("pixel", "rand", "const"):
-        RandomErasing(1.0, mode=mode)(clip, np.random.default_rng(0))
+        make_erasing(1.0, mode=mode)(clip, np.random.default_rng(0))
     assert torch.equal(clip, make_clip())
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -122,7 +126,7 @@ def test_input_clip_and_global_generator_are_left_alone():
 def test_tiny_clips_are_accepted(size):
     rng = np.random.default_rng(6)
     for _ in range(50):
-        assert RandomErasing(1.0)(make_clip(2, *size), rng).shape == (3, 2, *size)
+        assert make_erasing(1.0)(make_clip(2, *size), rng).shape == (3, 2, *size)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,6 @@ def test_tiny_clips_are_accepted(size):
         ({"max_count": 0}, "--recount 0"),
     ],
 )
-def test_senseless_settings_are_refused_by_name(arguments, flag):
+def test_invalid_settings_are_refused_by_flag(arguments, flag):
     with pytest.raises(ValueError, match=flag):
-        RandomErasing(**arguments)
+        make_erasing(**arguments)

@@ -1,12 +1,14 @@
 """Transforms: golden values, agreement with torchvision on the same box, any frame size, one draw per clip."""
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from augmentation import default_transform
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
@@ -26,12 +28,13 @@ from VideoMAE.augment.video_transforms import (
     resize_short_side,
 )
 
+train_transform = partial(default_transform, TrainTransform)
 GOLDEN = Path(__file__).parents[1] / "golden" / "validation_transform_0.npz"
 SCALE, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
-WEIRD_SIZES = [(1, 1), (1, 9), (9, 1), (3, 400), (33, 31), (225, 223)]
+UNUSUAL_SIZES = [(1, 1), (1, 9), (9, 1), (3, 400), (33, 31), (225, 223)]
 TRANSFORMS = {
-    "train": lambda frames: TrainTransform(48)(frames, np.random.default_rng(0)),
-    "train without augmentation": lambda frames: TrainTransform(48, auto_augment="none")(
+    "train": lambda frames: train_transform(48)(frames, np.random.default_rng(0)),
+    "train without augmentation": lambda frames: train_transform(48, auto_augment="none")(
         frames, np.random.default_rng(0)
     ),
     "validation": ValidationTransform(56, 48),
@@ -43,8 +46,8 @@ def make_frames(num_frames=4, height=60, width=81, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8)
 
 
-def normalize_plainly(frames):
-    """(T, H, W, 3) uint8 -> (3, T, H, W) by the formula."""
+def normalize_by_formula(frames):
+    """(T, H, W, 3) uint8 -> (3, T, H, W)"""
     clip = torch.from_numpy(frames).permute(3, 0, 1, 2).double() / 255
     mean, std = (torch.tensor(values).double().view(3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((clip - mean) / std).float()
@@ -57,23 +60,23 @@ def test_validation_pixels_are_the_original_programs(case):
     np.testing.assert_allclose(clip.numpy(), golden[f"{case}/tensor"], atol=1e-5)
 
 
-@pytest.mark.parametrize("size", WEIRD_SIZES)
+@pytest.mark.parametrize("size", UNUSUAL_SIZES)
 def test_normalize_follows_the_formula_for_every_byte(size):
     for frames in (make_frames(3, *size), np.arange(256, dtype=np.uint8).repeat(6).reshape(2, 16, 16, 3)):
         clip = normalize(frames)
         assert clip.dtype == torch.float32
         assert clip.is_contiguous()
-        torch.testing.assert_close(clip, normalize_plainly(frames), atol=1e-6, rtol=0)
+        torch.testing.assert_close(clip, normalize_by_formula(frames), atol=1e-6, rtol=0)
 
 
 def test_normalize_takes_crops_and_writes_where_it_is_told():
     frames = make_frames()
     out = torch.full((2, 3, 4, 20, 30), -9.0)
     assert normalize(frames[:, 7:27, 5:35], out=out[1]).data_ptr() == out[1].data_ptr()
-    torch.testing.assert_close(out[1], normalize_plainly(frames)[:, :, 7:27, 5:35], atol=1e-6, rtol=0)
+    torch.testing.assert_close(out[1], normalize_by_formula(frames)[:, :, 7:27, 5:35], atol=1e-6, rtol=0)
     assert torch.all(out[0] == -9)
     mirrored = frames[:, :, ::-1]
-    torch.testing.assert_close(normalize(mirrored), normalize_plainly(frames).flip(-1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(normalize(mirrored), normalize_by_formula(frames).flip(-1), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +104,14 @@ def test_crop_views_are_crops_of_the_normalised_clip():
         assert views.is_contiguous()
         dim = 3 if axis == "width" else 2
         for view, start in zip(views, [0, 9, 18], strict=True):
-            torch.testing.assert_close(view, normalize_plainly(frames).narrow(dim, start, 32), atol=1e-6, rtol=0)
+            torch.testing.assert_close(view, normalize_by_formula(frames).narrow(dim, start, 32), atol=1e-6, rtol=0)
 
 
 def test_crop_views_center_the_other_side_and_fill_a_given_tensor():
     frames = make_frames(2, 40, 50)
     out = torch.empty(4, 3, 2, 32, 32)
     crop_views(frames, 32, [0, 18], axis="width", out=out[2:])
-    expected = normalize_plainly(frames)[:, :, 4:36]
+    expected = normalize_by_formula(frames)[:, :, 4:36]
     torch.testing.assert_close(out[2], expected[..., :32], atol=1e-6, rtol=0)
     torch.testing.assert_close(out[3], expected[..., 18:], atol=1e-6, rtol=0)
 
@@ -127,26 +130,26 @@ def test_a_crop_larger_than_the_short_side_is_refused():
 def test_squash_keeps_the_whole_frame():
     frames = make_frames()
     expected = np.stack([cv2.resize(frame, (32, 32), interpolation=cv2.INTER_LINEAR) for frame in frames])
-    torch.testing.assert_close(SquashTransform(32)(frames), normalize_plainly(expected), atol=1e-6, rtol=0)
+    torch.testing.assert_close(SquashTransform(32)(frames), normalize_by_formula(expected), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("box", [CropBox(0, 0, 60, 81), CropBox(11, 30, 40, 33), CropBox(5, 2, 48, 48)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_training_crop_agrees_with_torchvision_on_the_same_box(box, flip):
     frames = make_frames()
-    clip = TrainTransform(48).apply(frames, TrainDraw([], box, flip, []))
-    whole = normalize_plainly(frames)
+    clip = train_transform(48).apply(frames, TrainDraw([], box, flip, []))
+    whole = normalize_by_formula(frames)
     expected = TF.resized_crop(whole, *box, [48, 48], interpolation=TF.InterpolationMode.BILINEAR, antialias=False)
     torch.testing.assert_close(clip, expected.flip(-1) if flip else expected, atol=1e-4, rtol=0)
 
 
-def test_training_pixels_follow_the_reference_order():
+def test_training_operations_have_the_order_of_the_original():
     frames = make_frames()
-    transform = TrainTransform(48, erase_probability=1.0)
+    transform = train_transform(48, erase_probability=1.0)
     for seed in range(10):
         draw = transform.draw(60, 81, np.random.default_rng(seed))
         augmented = transform.rand_augment(frames, np.random.default_rng(seed))
-        expected = TF.resized_crop(normalize_plainly(augmented), *draw.crop, [48, 48], antialias=False)
+        expected = TF.resized_crop(normalize_by_formula(augmented), *draw.crop, [48, 48], antialias=False)
         if draw.flip:
             expected = expected.flip(-1)
         (box,) = draw.erased
@@ -159,44 +162,51 @@ def test_training_pixels_follow_the_reference_order():
 
 def test_erasing_comes_after_the_flip():
     box = ErasedBox(0, 0, 10, 10, noise_seed=0)
-    clip = TrainTransform(48, erase_mode="const").apply(
+    clip = train_transform(48, erase_mode="const").apply(
         make_frames(), TrainDraw([], CropBox(0, 0, 60, 81), True, [box])
     )
     assert torch.all(clip[..., :10, :10] == 0)
 
 
-def test_crop_boxes_keep_area_and_aspect_and_spread_as_torchvisions_do():
+def test_crop_boxes_are_distributed_as_in_torchvision():
     rng = np.random.default_rng(0)
-    boxes = [draw_crop(320, 426, rng, scale=SCALE, aspect=ASPECT) for _ in range(3000)]
+    boxes = np.array([draw_crop(320, 426, rng, scale=SCALE, aspect=ASPECT) for _ in range(3000)])
     picture = torch.empty(1, 320, 426)
     torch.manual_seed(0)
-    theirs = np.array([RandomResizedCrop.get_params(picture, list(SCALE), list(ASPECT)) for _ in range(3000)])
-    ours = np.array(boxes)
-    np.testing.assert_allclose(ours.mean(axis=0), theirs.mean(axis=0), rtol=0.06)
-    np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.08)
-    areas, aspects = ours[:, 2] * ours[:, 3] / (320 * 426), ours[:, 3] / ours[:, 2]
+    expected = np.array([RandomResizedCrop.get_params(picture, list(SCALE), list(ASPECT)) for _ in range(3000)])
+    np.testing.assert_allclose(boxes.mean(axis=0), expected.mean(axis=0), rtol=0.06)
+    np.testing.assert_allclose(boxes.std(axis=0), expected.std(axis=0), rtol=0.08)
+    areas, aspects = boxes[:, 2] * boxes[:, 3] / (320 * 426), boxes[:, 3] / boxes[:, 2]
     assert 0.079 < areas.min() < 0.1 < 0.9 < areas.max() <= 1
     assert 0.74 < aspects.min() < 0.77 < 1.3 < aspects.max() < 1.35
-    assert np.all(ours[:, 0] + ours[:, 2] <= 320)
-    assert np.all(ours[:, 1] + ours[:, 3] <= 426)
+    assert np.all(boxes[:, 0] + boxes[:, 2] <= 320)
+    assert np.all(boxes[:, 1] + boxes[:, 3] <= 426)
 
 
 @pytest.mark.parametrize("size", [(8, 400), (400, 8), (1, 30), (30, 1), (7, 50)])
-def test_where_no_box_fits_the_largest_central_one_is_torchvisions(size):
+def test_the_fallback_box_equals_that_of_torchvision(size):
     box = draw_crop(*size, np.random.default_rng(0), scale=(0.9, 1.0), aspect=ASPECT)
     assert tuple(box) == tuple(RandomResizedCrop.get_params(torch.empty(1, *size), [0.9, 1.0], list(ASPECT)))
 
 
+@pytest.mark.parametrize("side", ["top", "left"])
+def test_a_crop_box_as_high_or_as_wide_as_the_frame_is_placed_at_random(side):
+    rng, frame = np.random.default_rng(0), {"top": (64, 32), "left": (32, 64)}[side]
+    boxes = [draw_crop(*frame, rng, scale=(0.5, 0.5), aspect=(1.0, 1.0)) for _ in range(50)]
+    assert {box[2:] for box in boxes} == {(32, 32)}
+    assert len({getattr(box, side) for box in boxes}) > 15
+
+
 @pytest.mark.parametrize(("probability", "flips"), [(0.0, 0), (1.0, 400), (0.5, 200)])
-def test_clips_are_flipped_with_the_probability_asked_for(probability, flips):
+def test_clips_are_flipped_with_the_given_probability(probability, flips):
     rng = np.random.default_rng(1)
-    transform = TrainTransform(32, flip_probability=probability)
+    transform = train_transform(32, flip_probability=probability)
     assert abs(sum(transform.draw(40, 40, rng).flip for _ in range(400)) - flips) < 45
 
 
 def test_every_frame_of_a_clip_gets_the_same_draw():
     frames = np.repeat(make_frames(1), 3, axis=0)
-    transform = TrainTransform(32, erase_mode="const")
+    transform = train_transform(32, erase_mode="const")
     rng = np.random.default_rng(2)
     for _ in range(30):
         clip = transform(frames, rng)
@@ -204,7 +214,7 @@ def test_every_frame_of_a_clip_gets_the_same_draw():
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-@pytest.mark.parametrize("size", WEIRD_SIZES)
+@pytest.mark.parametrize("size", UNUSUAL_SIZES)
 def test_frames_of_any_size_become_square_clips_and_are_not_written_to(name, size):
     frames = make_frames(2, *size)
     frames.flags.writeable = False
@@ -218,29 +228,29 @@ def test_frames_of_any_size_become_square_clips_and_are_not_written_to(name, siz
 
 
 def test_equal_generators_give_equal_clips_and_later_draws_differ():
-    frames, transform = make_frames(), TrainTransform(32)
+    frames, transform = make_frames(), train_transform(32)
     rngs = [np.random.default_rng(3) for _ in range(2)]
     clips = [[transform(frames, rng) for _ in range(5)] for rng in rngs]
     assert all(torch.equal(*pair) for pair in zip(*clips, strict=True))
     assert not torch.equal(clips[0][0], clips[0][1])
 
 
-def test_transforms_survive_pickling_with_their_results():
+def test_pickled_transforms_give_the_same_results():
     frames = make_frames()
     for transform in (ValidationTransform(40, 32), SquashTransform(32)):
         assert torch.equal(pickle.loads(pickle.dumps(transform))(frames), transform(frames))
-    train = TrainTransform(32)
+    train = train_transform(32)
     copy = pickle.loads(pickle.dumps(train))
     assert torch.equal(copy(frames, np.random.default_rng(4)), train(frames, np.random.default_rng(4)))
 
 
-def test_settings_reach_the_parts_they_belong_to():
+def test_settings_reach_their_operations():
     with pytest.raises(ValueError, match="--aa"):
-        TrainTransform(32, auto_augment="rand-x9")
+        train_transform(32, auto_augment="rand-x9")
     with pytest.raises(ValueError, match="--train_interpolation"):
-        TrainTransform(32, interpolation="nearest")
+        train_transform(32, interpolation="nearest")
     with pytest.raises(ValueError, match="--remode"):
-        TrainTransform(32, erase_mode="noise")
-    transform = TrainTransform(32, erase_probability=1.0, erase_count=4)
+        train_transform(32, erase_mode="noise")
+    transform = train_transform(32, erase_probability=1.0, erase_count=4)
     assert max(len(transform.draw(40, 40, rng).erased) for rng in map(np.random.default_rng, range(50))) == 4
-    assert TrainTransform(32, erase_probability=0.0).draw(40, 40, np.random.default_rng(0)).erased == []
+    assert train_transform(32, erase_probability=0.0).draw(40, 40, np.random.default_rng(0)).erased == []

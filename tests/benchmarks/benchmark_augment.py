@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from copy import copy
 from itertools import count
 from pathlib import Path
 from statistics import mean, median
@@ -20,18 +21,19 @@ import torch
 import torch.nn.functional as F
 import tyro
 from benchmarking import Times, say, time_interleaved, use_threads, write_film
-from VideoMAE.augment.device_augment import PlanTransform
 
-from VideoMAE.augment.fused import FusedTransform
 from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
 from VideoMAE.augment.random_erasing import erase
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
+from VideoMAE.config import AugmentConfig
 from VideoMAE.data.clip_sampling import random_window
 from VideoMAE.data.clips import TrainClips
+from VideoMAE.training.setup import train_transform
 from VideoMAE.video.reader import Video
 
 CLIP_LEN, STRIDE, SIZE = 16, 4, 224
-EXACT, FUSED = TrainTransform(SIZE), FusedTransform(SIZE)
+EXACT = train_transform(AugmentConfig(augment="exact"), input_size=SIZE)
+FUSED = train_transform(AugmentConfig(augment="fused"), input_size=SIZE)
 
 
 class WholeFrames(TrainTransform):
@@ -115,11 +117,12 @@ def time_all(path: Path, frames: np.ndarray, *, repeats: int) -> Times:
         reader = decord.VideoReader(str(path), num_threads=1)
         return reader.get_batch(random_window(len(reader), clip_len=CLIP_LEN, stride=STRIDE, rng=rng)).asnumpy()
 
-    kinds = {"fused": FUSED, "exact": EXACT, "exact on whole frames": WholeFrames(SIZE)}
+    whole_frames = copy(EXACT)
+    whole_frames.__class__ = WholeFrames
+    kinds = {"fused": FUSED, "exact": EXACT, "exact on whole frames": whole_frames}
     items = {name: TrainClips(CLIP_LEN, STRIDE, None, 1, kind) for name, kind in kinds.items()}
     functions = {f"augment, {name}": seeded(lambda rng, kind=kind: kind(frames, rng)) for name, kind in kinds.items()}
     functions |= {f"item, {name}": seeded(lambda rng, item=item: item(path, rng)) for name, item in items.items()}
-    functions["plan for the device"] = seeded(lambda rng: PlanTransform(FUSED)(frames, rng))
     functions["floor: one warp and table a frame"] = lambda: one_warp_and_table(frames)
     functions["floor: bare decoding of the windows"] = seeded(decode)
     return time_interleaved(functions, repeats=repeats)

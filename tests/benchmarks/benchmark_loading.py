@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -26,7 +27,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 from VideoMAE.augment.rand_augment import apply_operations
 from VideoMAE.augment.random_erasing import erase
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
-from VideoMAE.data.vce import TrainDataset
+from VideoMAE.data.datasets import TrainDataset
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.benchmark_loader import open_benchmark
 from VideoMAE.dataset_tools.loader_timing import Window, decode_windows, endless_keys, reading_timed
@@ -73,7 +74,9 @@ def loader_of(root: Path, mode: Any, *flags: str) -> WatchedLoader:
 def by_the_book(exact: WatchedLoader) -> TrainDataset:
     """The same items, whose pixels are made as the original makes them."""
     dataset: Any = exact.dataset
-    clips = replace(dataset.make_clips, transform=ByTheBook(dataset.make_clips.transform.crop_size))
+    transform = copy(dataset.make_clips.transform)
+    transform.__class__ = ByTheBook
+    clips = replace(dataset.make_clips, transform=transform)
     return TrainDataset(dataset.annotations, make_clips=clips, seed=dataset.seed)
 
 

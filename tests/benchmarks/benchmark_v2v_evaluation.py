@@ -20,9 +20,9 @@ from benchmarking import memory_mb, say, say_ratio, say_times, time_interleaved,
 
 from VideoMAE.augment.video_transforms import SquashTransform
 from VideoMAE.data.clips import EvenClips, IgnoreRng
+from VideoMAE.data.datasets import EvaluationDataset
 from VideoMAE.data.loaders import ShareSampler, make_loader
 from VideoMAE.data.v2v import Comparison, Pair, pairs_in, videos_of
-from VideoMAE.data.vce import EvaluationDataset
 from VideoMAE.engine_for_finetuning import final_test
 from VideoMAE.modeling_finetune import VisionTransformer, vit_micro_patch16_224
 from VideoMAE.training.metric_logger import MetricLogger

@@ -1,4 +1,4 @@
-"""Which frames make a clip: the original programs' indices, uniform draws, and the examples that docstrings give."""
+"""Sampling of frames: the original programs' indices, uniform draws, and the examples of docstrings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from VideoMAE.data.clip_sampling import (
-    ViewGeometry,
+    crop_axis,
     crop_starts,
     even_in_windows,
     evenly_spaced,
@@ -19,7 +19,6 @@ from VideoMAE.data.clip_sampling import (
     sliding_starts,
     strided_frames,
     strided_in_windows,
-    view_geometry,
     window_indices,
 )
 
@@ -27,14 +26,14 @@ NUM_STORED = 40  # the golden lists of strided frames may be cut to this many
 
 
 class FixedDraw:
-    """A generator whose next draw is known; remembers the range it was asked for."""
+    """A generator with a fixed draw; records the requested ranges."""
 
     def __init__(self, value: int) -> None:
         self.value = value
-        self.asked: list[tuple[int, ...]] = []
+        self.requested: list[tuple[int, ...]] = []
 
     def integers(self, *bounds: int) -> int:
-        self.asked.append(bounds)
+        self.requested.append(bounds)
         return self.value
 
 
@@ -59,7 +58,7 @@ def test_a_random_window_is_the_golden_one_for_the_drawn_end(golden: Any) -> Non
         indices = random_window(case["num_frames"], clip_len=case["clip_len"], stride=case["stride"], rng=draw)
         assert indices.tolist() == case["indices"], case
         window = case["clip_len"] * case["stride"]
-        assert draw.asked == ([] if case["clip_end"] is None else [(window, case["num_frames"])])
+        assert draw.requested == ([] if case["clip_end"] is None else [(window, case["num_frames"])])
 
 
 def test_strided_frames_are_the_original_programs(golden: Any) -> None:
@@ -80,18 +79,17 @@ def test_evenly_spaced_frames_are_the_original_programs(golden: Any) -> None:
         assert indices.dtype == np.int64
 
 
-def test_views_are_the_original_programs_in_order(golden: Any) -> None:
+def test_views_are_the_original_programs(golden: Any) -> None:
     settings = ("strided_frames", "height", "width", "num_segments", "num_crops", "clip_len", "crop_size")
     cases = golden("sampling_0.json")["test_views"]
-    grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    assert len({tuple(case[name] for name in settings) for case in cases}) == 10
     for case in cases:
-        grouped.setdefault(tuple(case[name] for name in settings), []).append(case)
-    assert len(grouped) == 10
-    for key, views in grouped.items():
-        named = dict(zip(settings, key, strict=True))
-        expected = [ViewGeometry(v["first_frame"], v["crop_start"], v["crop_axis"]) for v in views]
-        assert [(v["segment"], v["crop"]) for v in views] == sorted((v["segment"], v["crop"]) for v in views)
-        assert view_geometry(named.pop("strided_frames"), **named) == expected, named
+        num_strided, height, width, num_segments, num_crops, clip_len, crop_size = (case[name] for name in settings)
+        starts = segment_starts(num_strided, num_segments=num_segments, clip_len=clip_len)
+        crops = crop_starts(max(height, width), num_crops=num_crops, crop_size=crop_size)
+        assert len(starts) == num_segments and len(crops) == num_crops
+        view = (starts[case["segment"]], crops[case["crop"]], crop_axis(height, width))
+        assert view == (case["first_frame"], case["crop_start"], case["crop_axis"]), case
 
 
 def test_a_single_segment_and_a_single_crop_are_in_the_middle() -> None:
@@ -120,7 +118,7 @@ def test_window_ends_are_uniform_from_the_first_possible_to_the_last_frame() -> 
 
 
 @pytest.mark.parametrize("num_frames", [*range(1, 70), 96, 150, 361])
-def test_random_windows_rise_within_the_video(num_frames: int) -> None:
+def test_random_windows_are_sorted_and_within_the_video(num_frames: int) -> None:
     rng = np.random.default_rng(num_frames)
     for clip_len, stride in ((16, 4), (16, 1), (8, 3)):
         indices = random_window(num_frames, clip_len=clip_len, stride=stride, rng=rng)
@@ -145,7 +143,7 @@ def test_random_windows_rise_within_the_video(num_frames: int) -> None:
         (100, 3, 118),  # slower than the clip: frames repeat
     ],
 )
-def test_windows_at_4_fps_are_counted_as_the_reference_counts(num_frames: int, video_fps: float, expected: int) -> None:
+def test_windows_at_4_fps_are_counted_as_in_the_original(num_frames: int, video_fps: float, expected: int) -> None:
     assert num_fps_windows(num_frames, video_fps=video_fps, clip_len=16, clip_fps=4) == expected
 
 
@@ -164,21 +162,21 @@ def test_fps_windows_are_consecutive_resampled_frames_and_all_equally_likely(num
     assert np.abs(np.array(counts) - 150).max() < 5 * np.sqrt(150)
 
 
-def test_a_video_too_short_for_a_clip_at_4_fps_is_an_error_with_its_numbers() -> None:
+def test_a_video_too_short_for_a_clip_at_4_fps_is_an_error() -> None:
     with pytest.raises(ValueError, match="119 frames at 30 fps are too few for a clip of 16 frames at 4 fps"):
         random_fps_window(119, video_fps=30, clip_len=16, clip_fps=4, rng=np.random.default_rng(0))
 
 
-def test_windows_slide_as_long_as_they_fit_and_a_short_video_is_one() -> None:
+def test_windows_slide_within_the_video_and_a_short_video_has_one() -> None:
     assert sliding_starts(10, window_frames=4, hop_frames=3).tolist() == [0, 3, 6]
     assert sliding_starts(10, window_frames=4.5, hop_frames=3).tolist() == [0, 3]
     assert sliding_starts(3, window_frames=4, hop_frames=3).tolist() == [0]
-    assert sliding_starts(10, window_frames=8, hop_frames=0.1).tolist() == [0, 1, 2]  # no hop is below a frame
+    assert sliding_starts(10, window_frames=8, hop_frames=0.1).tolist() == [0, 1, 2]  # a hop is at least one frame
     assert len(sliding_starts(300, window_frames=30.0, hop_frames=0.3 * 30)) == 31  # 0.3 x 30 is not quite 9
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 64, 200])
-def test_frames_of_windows_are_those_of_whole_videos_from_each_start_on(num_frames: int) -> None:
+def test_frames_of_a_window_are_those_of_the_video_from_its_start(num_frames: int) -> None:
     size = {"num_frames": num_frames, "clip_len": 16}
     starts = sliding_starts(num_frames, window_frames=64, hop_frames=7)
     strided = strided_in_windows(starts, window_frames=64, **size)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from augmentation import default_transform
 from video_files import write_moving_video
 
 from VideoMAE.augment.fused import FusedTransform
@@ -14,7 +15,7 @@ from VideoMAE.video.reader import Video
 
 
 class CountedVideo(Video):
-    """The reader itself, which keeps count."""
+    """Counts opened videos and decoded frames."""
 
     opened = 0
     decoded = 0
@@ -28,9 +29,10 @@ class CountedVideo(Video):
         return super().frames_at(indices)
 
 
-@pytest.mark.parametrize("transform", [TrainTransform(32), FusedTransform(32)], ids=["exact", "fused"])
+@pytest.mark.parametrize("kind", [TrainTransform, FusedTransform])
 @pytest.mark.parametrize("train_fps", [4.0, None])
-def test_augmented_copies_decode_once(tmp_path: Path, monkeypatch, transform, train_fps) -> None:
+def test_augmented_copies_decode_once(tmp_path: Path, monkeypatch, kind, train_fps) -> None:
+    transform = default_transform(kind, 32)
     path = write_moving_video(tmp_path / "video.mp4", 80)
     monkeypatch.setattr(CountedVideo, "opened", 0)
     monkeypatch.setattr(CountedVideo, "decoded", 0)

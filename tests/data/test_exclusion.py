@@ -1,4 +1,4 @@
-"""Excluded videos take no part in a run, which says so, counts them, and is another run with other ids."""
+"""Excluded videos are left out of a run, counted, and part of its identity."""
 
 from __future__ import annotations
 
@@ -46,7 +46,16 @@ def test_a_file_of_ids_may_have_reasons_comments_and_blank_lines(tmp_path: Path)
     assert read_excluded(file) == expected
 
 
-def test_the_fingerprint_depends_on_the_ids_alone(tmp_path: Path) -> None:
+def test_a_comparison_of_two_excluded_videos_is_lost_once(tmp_path: Path) -> None:
+    file = tmp_path / "exclude.txt"
+    file.write_text("a\nb\nc\n")
+    exclusion = Exclusion(file)
+    kept = [exclusion.keeps(entry, split="train") for entry in (["a", "b"], ["b", "d"], ["d", "e"])]
+    assert kept == [False, False, True]
+    assert exclusion.results() == {"excluded": {"train": 2, "unknown_ids": ["c"]}}
+
+
+def test_the_fingerprint_depends_on_the_ids_only(tmp_path: Path) -> None:
     files = [tmp_path / name for name in "abc"]
     for file, text in zip(files, ("1\n2 # bad\n", "# why\n2\n1\n", "1\n3\n"), strict=True):
         file.write_text(text)
@@ -56,9 +65,7 @@ def test_the_fingerprint_depends_on_the_ids_alone(tmp_path: Path) -> None:
     assert Exclusion(None).results() == {}
 
 
-def test_a_vce_run_leaves_excluded_videos_out_says_so_and_knows_them_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_vce_run_leaves_excluded_videos_out_and_counts_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = make_vce_folder(tmp_path / "data", 20, 5, unreadable=("00003", "50001"), num_frames=120)
     labels = json.loads((data / "train_labels.json").read_text())
     labels["00007"]["emotions"]["Joy"] = "much"
@@ -69,8 +76,8 @@ def test_a_vce_run_leaves_excluded_videos_out_says_so_and_knows_them_again(
     assert "00007: the intensity of Joy is 'much'" in refusal(run_class_finetuning, *flags)
     with caplog.at_level("INFO"):
         run(run_class_finetuning, *flags, "--exclude", exclude)
-    assert f"--exclude {exclude}: 4 ids, with which 2 train, 1 test videos go" in caplog.text
-    assert f"--exclude {exclude}: no label read here names 1 of its ids: 99999" in caplog.text
+    assert f"--exclude {exclude}: 4 ids; excluded videos: 2 train, 1 test" in caplog.text
+    assert f"--exclude {exclude}: 1 id not in the labels: 99999" in caplog.text
     assert "16 training videos" in caplog.text  # of 18 that remain, 2 validate
     results = json.loads((output / "results.json").read_text())
     assert results["excluded"] == {"train": 2, "test": 1, "unknown_ids": ["99999"]}
@@ -84,7 +91,7 @@ def test_a_vce_run_leaves_excluded_videos_out_says_so_and_knows_them_again(
         run_class_finetuning, *flags, "--exclude", moved
     )
     moved.write_text("\n".join([*labels, *(f"5000{i}" for i in range(5))]))
-    assert "train_labels.json: holds no videos but excluded ones" in refusal(
+    assert "train_labels.json: contains only excluded videos" in refusal(
         run_class_finetuning, *flags, "--exclude", moved
     )
 
@@ -105,7 +112,7 @@ def test_a_v2v_run_leaves_every_comparison_with_an_excluded_video_out(tmp_path: 
     exclude, output = tmp_path / "exclude.txt", tmp_path / "run"
     exclude.write_text("00000\n00048\n00063\n00070\n")
     flags = ["--data_dir", data, "--results_path", output, *TINY, "--num_epochs", 1, "--max_bad_videos", 0]
-    assert "video 00000 stands in it twice" in refusal(run_v2v_finetuning, *flags)
+    assert "duplicate video 00000" in refusal(run_v2v_finetuning, *flags)
     run(run_v2v_finetuning, *flags, "--exclude", exclude)
     results = json.loads((output / "results.json").read_text())
     assert results["excluded"] == {"train": 2, "test": 1, "listwise": 2, "unknown_ids": []}
@@ -123,9 +130,9 @@ def test_a_v2v_dataset_may_have_no_lists(tmp_path: Path) -> None:
     assert (results["num_pairs"], results["num_lists"]) == (14, 0)
 
 
-def test_a_file_of_ids_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_file_of_ids_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\x00")
     flags = ["--data_path", tmp_path, "--output_dir", tmp_path / "run", *VCE, "--exclude"]
-    assert refusal(run_class_finetuning, *flags, "absent.txt").endswith("absent.txt: no such file")
+    assert refusal(run_class_finetuning, *flags, "absent.txt").endswith("absent.txt: no such file; check --exclude")
     for name in ("binary", "."):
-        assert f"error: --exclude {tmp_path}" in refusal(run_class_finetuning, *flags, tmp_path / name)
+        assert f"error: {tmp_path / name}: cannot be read" in refusal(run_class_finetuning, *flags, tmp_path / name)

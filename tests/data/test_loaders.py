@@ -1,4 +1,4 @@
-"""Samplers and loaders: the same total batch however it is shared out, and nothing changed by worker processes."""
+"""Samplers and loaders: total batches do not depend on the number of processes, batches not on workers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from VideoMAE.data.datasets import EvaluationDataset, Sample, SampleKey, TrainDataset
 from VideoMAE.data.loaders import Batch, ShareSampler, TrainSampler, collate, make_loader
-from VideoMAE.data.vce import Annotations, EvaluationDataset, Sample, SampleKey, TrainDataset
+from VideoMAE.data.vce import Annotations
 from VideoMAE.video.reader import UnreadableVideoError
 
 FACTORS = [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2), (1, 8, 1), (1, 1, 8), (2, 1, 4), (1, 2, 4)]
@@ -20,7 +21,7 @@ FACTORS = [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2), (1, 8, 1), (1, 1, 8), (2,
 def total_batches(
     num_videos: int, batch_size: int, update_freq: int, world_size: int, *, epoch: int = 0, seed: int = 0
 ) -> list[list[SampleKey]]:
-    """Everything that all processes see in each optimizer step."""
+    """The keys of all processes in each optimizer step."""
     shares = []
     for rank in range(world_size):
         sampler = TrainSampler(
@@ -36,7 +37,7 @@ def total_batches(
 
 
 @pytest.mark.parametrize("factors", FACTORS)
-def test_a_steps_total_batch_is_the_same_set_however_it_is_shared_out(factors: tuple[int, int, int]) -> None:
+def test_a_steps_total_batch_does_not_depend_on_how_it_is_distributed(factors: tuple[int, int, int]) -> None:
     for epoch in (0, 3):
         expected = [set(step) for step in total_batches(43, 8, 1, 1, epoch=epoch)]
         assert [set(step) for step in total_batches(43, *factors, epoch=epoch)] == expected
@@ -53,7 +54,7 @@ def test_an_epoch_shows_every_video_at_most_once_and_leaves_out_less_than_a_tota
         assert set(positions) <= set(range(num_videos))
 
 
-def test_epochs_and_seeds_have_orders_of_their_own_and_keys_carry_the_epoch() -> None:
+def test_order_depends_on_epoch_and_seed_and_keys_have_the_epoch() -> None:
     orders = {
         (epoch, seed): [key for step in total_batches(40, 4, 1, 1, epoch=epoch, seed=seed) for key in step]
         for epoch in range(3)
@@ -64,6 +65,21 @@ def test_epochs_and_seeds_have_orders_of_their_own_and_keys_carry_the_epoch() ->
     positions = [tuple(key.position for key in keys) for keys in orders.values()]
     assert len(set(positions)) == 6
     assert total_batches(40, 4, 1, 1, epoch=2) == total_batches(40, 4, 1, 1, epoch=2)
+
+
+@pytest.mark.parametrize("factors", FACTORS)
+def test_an_epoch_resumed_at_a_step_has_the_batches_from_that_step_on(factors: tuple[int, int, int]) -> None:
+    batch_size, update_freq, world_size = factors
+    for rank in range(world_size):
+        sampler = TrainSampler(
+            43, batch_size=batch_size, update_freq=update_freq, rank=rank, world_size=world_size, seed=0
+        )
+        sampler.set_position(2)
+        whole = list(sampler)
+        for step in range(6):
+            sampler.set_position(2, step)
+            assert list(sampler) == whole[step * update_freq :]
+            assert len(sampler) == len(whole) - step * update_freq
 
 
 def test_different_videos_are_left_out_in_different_epochs() -> None:
@@ -105,7 +121,7 @@ def test_a_batch_holds_every_view_with_its_videos_target_and_each_video_once() -
     assert batch.skipped == {"00001": "empty"}
 
 
-def test_an_unreadable_video_leaves_the_batch_but_not_its_reason() -> None:
+def test_an_unreadable_video_is_dropped_from_the_batch_but_its_reason_is_kept() -> None:
     missing = Sample(7, None, torch.zeros(4), {"00007": "cut off"})
     batch = collate([make_sample(5), missing, make_sample(2)])
     assert batch.clips[:, 0, 0, 0, 0].tolist() == [5, 5, 2, 2]
@@ -119,7 +135,7 @@ def test_an_unreadable_video_leaves_the_batch_but_not_its_reason() -> None:
 
 
 class NoisyClips:
-    """`num_sample` random clips; video 3 cannot be read. Draws from the global states too, which must not matter."""
+    """`num_sample` random clips; video 3 cannot be read. It also draws from global generators."""
 
     def __init__(self, num_sample: int) -> None:
         self.num_sample = num_sample
@@ -149,26 +165,26 @@ def train_batches(num_workers: int, *, num_sample: int = 1, epochs: tuple[int, .
     return batches
 
 
-def assert_equal_batches(ours: list[Batch], theirs: list[Batch]) -> None:
-    for one, other in zip(ours, theirs, strict=True):
+def assert_equal_batches(batches: list[Batch], expected: list[Batch]) -> None:
+    for one, other in zip(batches, expected, strict=True):
         assert torch.equal(one.clips, other.clips)
         assert torch.equal(one.targets, other.targets)
         assert torch.equal(one.indices, other.indices)
         assert one.skipped == other.skipped
 
 
-def test_two_workers_give_the_training_batches_that_none_gives() -> None:
+def test_training_batches_do_not_depend_on_workers() -> None:
     expected = train_batches(0)
     assert len(expected) == 10
     assert {key for batch in expected for key in batch.skipped} == {"00003"}
     assert_equal_batches(train_batches(2), expected)
 
 
-def test_an_epoch_gone_on_with_later_is_the_one_that_would_have_come() -> None:
+def test_a_resumed_epoch_has_the_same_batches() -> None:
     assert_equal_batches(train_batches(0, epochs=(1,)), train_batches(0)[5:])
 
 
-def test_num_sample_clips_of_a_video_come_with_one_decoding_and_its_target() -> None:
+def test_num_sample_clips_of_a_video_share_its_target() -> None:
     annotations = make_annotations(11)
     for batch in train_batches(0, num_sample=3, epochs=(0,)):
         assert batch.clips.shape == (6, 3, 2, 4, 4)
@@ -177,7 +193,7 @@ def test_num_sample_clips_of_a_video_come_with_one_decoding_and_its_target() -> 
         assert not torch.equal(batch.clips[0], batch.clips[1])
 
 
-def test_two_workers_give_the_evaluation_batches_that_none_gives() -> None:
+def test_evaluation_batches_do_not_depend_on_workers() -> None:
     def batches(num_workers: int) -> list[Batch]:
         dataset = EvaluationDataset(make_annotations(7), make_clips=NoisyClips(2), seed=0)
         sampler = ShareSampler(7, rank=1, world_size=2)

@@ -1,4 +1,4 @@
-"""Clips that are made where the main process reads them."""
+"""Workers make clips in shared memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from VideoMAE.data.clips import empty_clips
+from VideoMAE.data.datasets import EvaluationDataset, Sample
 from VideoMAE.data.loaders import Batch, ShareSampler, collate, make_loader
-from VideoMAE.data.vce import Annotations, EvaluationDataset, Sample
+from VideoMAE.data.vce import Annotations
 
 
 class Clips:
-    """Says, in the tensor that it was given to write to, whether that lies in shared memory."""
+    """Clips filled with whether they are in shared memory."""
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         clips = empty_clips(2, 3)
         return clips.fill_(float(clips.is_shared()))
 
 
-def test_a_worker_writes_to_shared_memory_and_the_main_process_to_its_own() -> None:
+def test_a_worker_makes_clips_in_shared_memory() -> None:
     videos = Annotations(["0", "1", "2"], [Path("x.mp4")] * 3, np.zeros((3, 4), np.float32))
     for num_workers in (0, 1):
         loader = make_loader(
@@ -38,19 +39,19 @@ def test_a_worker_writes_to_shared_memory_and_the_main_process_to_its_own() -> N
 
 
 class Counting:
-    """Clips of the number of the video, so that joining them the wrong way shows."""
+    """Clips filled with the number of the video."""
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
         return torch.full((2, 3), float(path.stem))
 
 
-def noting(samples: Sequence[Sample]) -> Batch:
-    """A batch whose targets say whether it was made in shared memory."""
+def collate_with_flag(samples: Sequence[Sample]) -> Batch:
+    """A batch whose target is whether its clips are in shared memory."""
     batch = collate(samples)
     return batch._replace(targets=torch.tensor(float(batch.clips.is_shared())))
 
 
-def test_a_worker_joins_clips_in_shared_memory() -> None:
+def test_a_worker_concatenates_clips_in_shared_memory() -> None:
     videos = Annotations(["0", "1", "2"], [Path(f"{i}.mp4") for i in range(3)], np.zeros((3, 4), np.float32))
     for num_workers in (0, 1):
         (batch,) = make_loader(
@@ -60,11 +61,11 @@ def test_a_worker_joins_clips_in_shared_memory() -> None:
             pin_memory=False,
             decode_seconds=60,
             batch_size=3,
-            collate_fn=noting,
+            collate_fn=collate_with_flag,
         )
         assert batch.targets == num_workers
         assert batch.clips.tolist() == [[float(i)] * 3 for i in (0, 0, 1, 1, 2, 2)]
 
 
-def test_the_room_is_of_the_type_asked_for() -> None:
+def test_empty_clips_have_the_requested_type() -> None:
     assert empty_clips(4, 5, dtype=torch.uint8).dtype == torch.uint8

@@ -1,4 +1,4 @@
-"""Splits: what is held out, which videos can be trained on, and when there are too many bad ones."""
+"""Splits: held-out, readable and long enough videos; too many unreadable ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from VideoMAE.data.splits import check_bad_share, hold_out, long_enough, readable, unreadable
+from VideoMAE.data.splits import hold_out, long_enough, readable, remaining_unreadable, unreadable
 from VideoMAE.data.vce import Annotations
 from VideoMAE.video.check import VideoCheck
 from VideoMAE.video.reader import VideoInfo
@@ -23,7 +23,7 @@ def make_annotations(num_videos: int) -> Annotations:
 def make_check(
     annotations: Annotations, *, bad: dict[int, str], num_frames: dict[int, int] | None = None
 ) -> VideoCheck:
-    """Every video has 360 frames at 30 fps if nothing else is said."""
+    """Videos have 360 frames at 30 fps unless `num_frames` overrides that."""
     lengths = dict.fromkeys(range(len(annotations.ids)), 360) | (num_frames or {})
     infos = {
         str(path): VideoInfo(lengths[i], 30.0, 240, 320, "h264", lengths[i] / 30)
@@ -65,24 +65,26 @@ def test_bad_videos_of_another_split_do_not_count() -> None:
     everything = make_annotations(6)
     check = make_check(everything, bad={5: "empty"})
     assert unreadable(everything.select(range(4)), check) == {}
-    assert check_bad_share(everything.select(range(4)), check, max_share=0.0) == 0
+    assert remaining_unreadable(everything.select(range(4)), check, max_fraction=0.0) == 0
 
 
 @pytest.mark.parametrize(
-    ("num_videos", "num_bad", "max_share", "left"),
+    ("num_videos", "num_bad", "max_fraction", "left"),
     [(100, 0, 0.01, 1), (100, 1, 0.01, 0), (99, 0, 0.01, 0), (100, 28, 0.29, 1), (250, 1, 0.01, 1), (10, 10, 1.0, 0)],
 )
-def test_as_many_more_may_fail_as_the_share_leaves(num_videos: int, num_bad: int, max_share: float, left: int) -> None:
+def test_the_remaining_number_of_unreadable_videos_follows_from_the_fraction(
+    num_videos: int, num_bad: int, max_fraction: float, left: int
+) -> None:
     annotations = make_annotations(num_videos)
     check = make_check(annotations, bad=dict.fromkeys(range(num_bad), "empty"))
-    assert check_bad_share(annotations, check, max_share=max_share) == left
+    assert remaining_unreadable(annotations, check, max_fraction=max_fraction) == left
 
 
 def test_too_many_bad_videos_are_an_error_that_names_them_all() -> None:
     annotations = make_annotations(100)
     check = make_check(annotations, bad={7: "it is cut off", 42: "no such file"})
-    with pytest.raises(ValueError, match="2 of 100 training videos are unreadable and --max_bad_videos 0.01") as caught:
-        check_bad_share(annotations, check, max_share=0.01)
+    with pytest.raises(ValueError, match="unreadable training videos: 2 of 100, but --max_bad_videos 0.01") as caught:
+        remaining_unreadable(annotations, check, max_fraction=0.01)
     assert "allows 1: 00007: it is cut off; 00042: no such file" in str(caught.value)
 
 
@@ -93,7 +95,7 @@ def test_videos_shorter_than_a_clip_are_left_out_and_counted(caplog: pytest.LogC
         kept = long_enough(annotations, check, clip_len=16, clip_fps=4.0)
     assert kept.ids == ["00001", "00003"]
     assert kept.intensities[:, 0].tolist() == [1, 3]
-    assert "2 of 4 training videos are shorter than a clip (16 frames at 4 fps) and left out" in caplog.text
+    assert "training videos shorter than a clip (16 frames at 4 fps): 2 of 4, left out" in caplog.text
 
 
 def test_without_a_clip_rate_every_readable_video_is_long_enough(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,15 +17,16 @@ import torch
 import video_files
 from torch import Tensor
 
+from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
 from VideoMAE.data.loaders import ShareSampler, TrainSampler, make_loader
-from VideoMAE.data.vce import Annotations, EvaluationDataset, TrainDataset
+from VideoMAE.data.vce import Annotations
 from VideoMAE.video.reader import DecoderName, UnreadableVideoError, Video, require_decoder
 
 NUM_VIDEOS = 12
 
 
 class Clips:
-    """Clips that hold the number in the file's name, except for those that `fate` says something else of."""
+    """Clips that hold the number in the file's name, or meet their `fate`."""
 
     def __init__(self, folder: Path, fate: dict[int, str] | None = None) -> None:
         self.folder, self.fate = folder, fate or {}
@@ -43,7 +44,7 @@ class Clips:
                 flag.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         if fate == "bug":
-            raise KeyError("a mistake in the program")
+            raise KeyError("a bug")
         if fate == "unreadable":
             raise UnreadableVideoError(path, "not a video")
         return torch.full((1, 3, 2, 4, 4), float(number) + rng.random())
@@ -68,7 +69,7 @@ def batches(tmp_path: Path, fate: dict[int, str] | None = None, *, num_workers: 
     return seen
 
 
-def test_nothing_is_changed_by_watching(tmp_path: Path) -> None:
+def test_watching_does_not_change_the_batches(tmp_path: Path) -> None:
     assert batches(tmp_path, num_workers=2) == batches(tmp_path, num_workers=0)
 
 
@@ -79,7 +80,7 @@ def test_a_hanging_video_is_named_and_counts_as_unreadable(tmp_path: Path, caplo
     assert [batch[:2] for batch in found] == [batch[:2] for batch in expected]
     reasons = {reason for batch in found for reason in batch[2].values()}
     assert reasons == {"the reader did not answer within 4 s"}
-    assert caplog.text.count(f"{tmp_path / '7.mp4'} did not answer within 4 s") == 1
+    assert caplog.text.count(f"{tmp_path / '7.mp4'}: did not answer within 4 s") == 1
     assert "worker " in caplog.text
 
 
@@ -87,7 +88,7 @@ def test_a_worker_that_is_killed_changes_nothing(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         found = batches(tmp_path, {3: "killed once", 8: "killed once"}, seconds=30)
     assert found == batches(tmp_path, num_workers=0)
-    assert f"{tmp_path / '3.mp4'} died (signal 9, out of memory?)" in caplog.text
+    assert f"{tmp_path / '3.mp4'}: died (signal 9, out of memory?)" in caplog.text
 
 
 def test_a_video_that_kills_its_reader_twice_counts_as_unreadable(tmp_path: Path) -> None:
@@ -97,18 +98,18 @@ def test_a_video_that_kills_its_reader_twice_counts_as_unreadable(tmp_path: Path
     assert {reason for batch in found for reason in batch[2].values()} == {"the reader died (signal 11)"}
 
 
-def test_workers_that_keep_dying_are_an_error_and_not_an_endless_loop(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"workers died 4 times without a batch in between.* MiB free in /dev/shm"):
+def test_workers_that_keep_dying_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"workers died 4 times in a row; the last one died .* MiB free in /dev/shm"):
         batches(tmp_path, dict.fromkeys(range(NUM_VIDEOS), "segfault"), num_workers=1, seconds=30)
 
 
-def test_a_mistake_in_the_program_stays_one(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="a mistake in the program"):
+def test_an_exception_in_a_worker_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="a bug"):
         batches(tmp_path, {2: "bug"})
 
 
 class Threads:
-    """What a worker may run at once while it has a film open: threads of torch, of OpenCV, and of the process."""
+    """The numbers of threads of torch, of OpenCV and of the process in a worker with an open video."""
 
     def __init__(self, decoder: DecoderName) -> None:
         self.decoder = decoder
@@ -121,7 +122,7 @@ class Threads:
 
 
 @pytest.mark.parametrize(("decoder", "num_decoding"), [("decord", 1), ("pyav", 0)])
-def test_a_worker_computes_in_one_thread(tmp_path: Path, decoder: DecoderName, num_decoding: int) -> None:
+def test_a_worker_uses_one_thread(tmp_path: Path, decoder: DecoderName, num_decoding: int) -> None:
     gc.collect()  # the end of earlier tests' loaders, inherited by the worker, would start threads there
     require_decoder(decoder)  # as would the import, which every run does beforehand
     path = video_files.write_grey_video(tmp_path / "film.mp4", 24)

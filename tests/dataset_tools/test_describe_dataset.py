@@ -1,4 +1,4 @@
-"""A dataset's description: its numbers against independent ones, and a page that needs nothing else."""
+"""Descriptions of datasets: numbers against independent computations, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.dataset_tools.read_labels import read_emotions
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
-charts = importlib.import_module("VideoMAE.dataset_tools.describe_emotion_charts")
+charts = importlib.import_module("VideoMAE.dataset_tools.describe_charts")
 program = importlib.import_module("VideoMAE.dataset_tools.describe_dataset")
 numbers_of = importlib.import_module("VideoMAE.dataset_tools.describe_numbers")
 style = importlib.import_module("VideoMAE.reporting.chart_style")
-thumbnails = importlib.import_module("VideoMAE.reporting.thumbnails")
+page_module = importlib.import_module("VideoMAE.reporting.page")
 
 BROKEN = "00004"
 PNG_START = b"\x89PNG\r\n"
 
 
 def describe_here(root: Path, output_dir: Path, *flags: object) -> int:
-    """Run the program in this process, which has torch loaded already -> exit status."""
-    before = sys.argv
-    sys.argv = ["describe_dataset.py", str(root), "--output_dir", str(output_dir), *map(str, flags)]
-    try:
+    """Runs the program in this process, which has torch loaded already. -> exit status"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys, "argv", ["describe_dataset.py", str(root), "--output_dir", str(output_dir), *map(str, flags)]
+        )
         return program.main()
-    finally:
-        sys.argv = before
 
 
 def describe(root: Path, output_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:
@@ -50,7 +49,7 @@ def describe(root: Path, output_dir: Path, *flags: object) -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def vce(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve videos of 10 frames at 30 fps, one of them broken; metadata.json tells of five others."""
+    """Twelve videos of 10 frames at 30 fps, one of them broken; metadata.json has five others."""
     root = make_vce_folder(tmp_path_factory.mktemp("vce") / "my <set>", 8, 4, num_frames=10, unreadable=(BROKEN,))
     told = {"duration": "60.5", "frame_rate": "25/1", "height": 100, "width": 200, "number_of_frames": "1512"}
     malformed = {"duration": "long", "frame_rate": "0/0", "height": 100, "width": 200, "number_of_frames": "1512"}
@@ -69,7 +68,7 @@ def described(vce: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[subp
 
 
 class References(HTMLParser):
-    """Everything in a page that names something outside it, and every picture's start."""
+    """The external references and the tags of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -92,7 +91,7 @@ def intensities(root: Path, *splits: str) -> np.ndarray:
     return np.array([[entry["emotions"][name] for name in EMOTIONS] for entry in entries])
 
 
-def test_the_page_holds_everything_it_shows(described: tuple[Any, Path]) -> None:
+def test_the_page_is_self_contained(described: tuple[Any, Path]) -> None:
     page = (described[1] / "index.html").read_text()
     found = References(page)
     assert found.outside == []
@@ -104,14 +103,14 @@ def test_the_page_holds_everything_it_shows(described: tuple[Any, Path]) -> None
     assert found.tags["source"] == 7, "each chart is there for a dark page too"
 
 
-def test_the_charts_and_the_contact_sheet_lie_beside_the_page(described: tuple[Any, Path]) -> None:
+def test_charts_and_contact_sheet_are_written_beside_the_page(described: tuple[Any, Path]) -> None:
     names = "top_emotions", "intensities", "correlation", "together_in_top3", "durations", "sizes", "frame_rates"
     files = {path.name: path.read_bytes() for path in described[1].iterdir()}
     assert set(files) == {*(f"{name}.png" for name in (*names, "contact_sheet")), "index.html", "description.json"}
     assert all(content.startswith(PNG_START) for name, content in files.items() if name.endswith(".png"))
 
 
-def test_a_broken_video_is_named_and_costs_its_thumbnail_only(described: tuple[Any, Path]) -> None:
+def test_a_broken_video_is_named_and_has_no_thumbnail(described: tuple[Any, Path]) -> None:
     done, output_dir = described
     assert done.returncode == 1
     assert BROKEN in done.stderr
@@ -133,7 +132,7 @@ def test_examples_are_the_most_intense_videos(described: tuple[Any, Path], vce: 
         assert [caption for _, caption in pictures] == [f"{value:.2f}" for value in np.float32(values)]
 
 
-def test_facts_come_from_metadata_and_else_from_the_files(described: tuple[Any, Path]) -> None:
+def test_video_properties_come_from_metadata_or_else_from_the_files(described: tuple[Any, Path]) -> None:
     videos = read(described[1] / "description.json")["videos"]
     assert videos["sizes"] == {"64x48": 6, "200x100": 5}
     assert videos["frame_rates"] == {"30": 6, "25": 5}
@@ -141,13 +140,13 @@ def test_facts_come_from_metadata_and_else_from_the_files(described: tuple[Any, 
     assert videos["share_shorter_than_a_clip"] == pytest.approx(6 / 11)
 
 
-def test_a_name_with_markup_stays_text(described: tuple[Any, Path]) -> None:
+def test_markup_in_the_folder_name_is_escaped(described: tuple[Any, Path]) -> None:
     page = (described[1] / "index.html").read_text()
     assert "my &lt;set&gt;" in page
     assert "<set>" not in page
 
 
-def test_numbers_of_emotions_agree_with_independent_ones(tmp_path: Path) -> None:
+def test_emotion_numbers_agree_with_independent_computations(tmp_path: Path) -> None:
     root = make_vce_labels(tmp_path / "vce", {"train": 300, "test": 100})
     numbers = numbers_of.emotion_numbers(read_emotions(root))
     both, train, test = intensities(root, "train", "test"), intensities(root, "train"), intensities(root, "test")
@@ -174,7 +173,7 @@ def test_numbers_of_emotions_agree_with_independent_ones(tmp_path: Path) -> None
         assert numbers["together_in_top3"][i][j] == shared
 
 
-def test_the_majority_guess_is_that_of_the_commonest_training_emotions(tmp_path: Path) -> None:
+def test_the_majority_guess_predicts_the_most_common_training_emotions(tmp_path: Path) -> None:
     root = make_vce_labels(tmp_path / "vce", {"train": 300, "test": 100})
     found = numbers_of.emotion_numbers(read_emotions(root))["guesses"]
     train, test = intensities(root, "train"), intensities(root, "test")
@@ -188,7 +187,7 @@ def test_the_majority_guess_is_that_of_the_commonest_training_emotions(tmp_path:
 
 
 class Named(NamedTuple):
-    """Annotations of a dataset with emotions of its own."""
+    """Annotations with other emotions than VCE's."""
 
     ids: list[str]
     intensities: np.ndarray
@@ -196,7 +195,7 @@ class Named(NamedTuple):
 
 
 @pytest.mark.parametrize("num_emotions", [1, 2, 3, 27])
-def test_other_emotions_than_vces_are_described_and_drawn(num_emotions: int) -> None:
+def test_datasets_with_other_emotions_are_described(num_emotions: int) -> None:
     names = tuple(f"feeling {number}" for number in range(num_emotions))
     values = draw_intensities(50)[:, :num_emotions].astype(np.float32)
     values[:, -1] = 0.25  # never varies
@@ -208,7 +207,7 @@ def test_other_emotions_than_vces_are_described_and_drawn(num_emotions: int) -> 
         assert style.as_png(chart.draw(style.DARK)).startswith(PNG_START)
 
 
-def test_of_very_many_emotions_the_charts_show_the_commonest() -> None:
+def test_charts_of_many_emotions_show_the_most_common() -> None:
     values = np.concatenate([draw_intensities(200), draw_intensities(200, seed=1)], axis=1).astype(np.float32)
     annotations = Named([str(index) for index in range(200)], values, tuple(f"feeling {k}" for k in range(54)))
     numbers = numbers_of.emotion_numbers({"train": annotations, "test": annotations})
@@ -218,18 +217,18 @@ def test_of_very_many_emotions_the_charts_show_the_commonest() -> None:
     assert all("14 least common" in chart.caption for chart in charts.emotion_charts(numbers))
 
 
-def test_pictures_fit_into_their_budget() -> None:
+def test_thumbnails_fit_into_their_budget() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 96, 128, 3), dtype=np.uint8)
     pictures = {str(index): picture for index, picture in enumerate(noise)}
-    generous = thumbnails.as_jpegs(pictures, budget_bytes=10**9)
-    tight = thumbnails.as_jpegs(pictures, budget_bytes=sum(map(len, generous.values())) // 2)
+    generous = page_module.as_jpegs(pictures, budget_bytes=10**9)
+    tight = page_module.as_jpegs(pictures, budget_bytes=sum(map(len, generous.values())) // 2)
     assert tight.keys() == generous.keys()
     assert sum(map(len, tight.values())) <= sum(map(len, generous.values())) // 2
 
 
 @pytest.fixture(scope="module")
 def v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs with a contradiction and a circle of three, lists of 2 to 4; one video is broken; no metadata."""
+    """Pairs with a contradiction and a cycle of three, lists of 2 to 4; one video is broken; no metadata."""
     train = [*draw_comparisons([5, 4, 2], first=0), ["00900", "00901"], ["00901", "00900"]]
     train += [["00910", "00911"], ["00911", "00912"], ["00912", "00910"]]
     lists = [["00800", "00801"], ["00810", "00811", "00812"], ["00820", "00821", "00822", "00823"]]
@@ -242,7 +241,7 @@ def v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_numbers_of_comparisons_agree_with_independent_ones(
+def test_comparison_numbers_agree_with_independent_computations(
     v2v: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert describe_here(v2v, tmp_path / "page", "--num_processes", 1) == 1
@@ -270,16 +269,16 @@ def test_numbers_of_comparisons_agree_with_independent_ones(
     assert References((tmp_path / "page/index.html").read_text()).outside == []
 
 
-def test_only_some_of_many_videos_without_metadata_are_looked_into(
+def test_at_most_max_probed_videos_without_metadata_are_opened(
     v2v: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     describe_here(v2v, tmp_path / "page", "--num_thumbnails", 0, "--max_probed", 5, "--num_processes", 1)
     numbers = read(tmp_path / "page/description.json")
     assert numbers["videos"]["num_videos"] + len(numbers["unreadable"]) == 5
-    assert f"looking into 5 of {numbers['num_videos']} videos" in caplog.text
+    assert f"probing 5 of {numbers['num_videos']} videos" in caplog.text
     assert (
-        f"of {numbers['num_videos_without_facts']} others nothing is known"
+        f"the properties of {numbers['num_videos_without_facts']} others are unknown"
         in (tmp_path / "page/index.html").read_text()
     )
 
@@ -287,14 +286,14 @@ def test_only_some_of_many_videos_without_metadata_are_looked_into(
 @pytest.mark.parametrize(
     ("root", "output_dir", "flags", "said"),
     [
-        ("vce", "vce/inside", [], "which is only read"),
+        ("vce", "vce/inside", [], "which must not be modified"),
         ("nowhere", "page", [], "no such folder"),
         ("empty", "page", [], "has no train_labels.json"),
         ("torn", "page", [], "not valid JSON"),
         ("vce", "page", ["--num_processes", "0"], "--num_processes must be at least 1, not 0"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_sentence(
+def test_invalid_folders_and_flags_give_a_one_line_error(
     tmp_path: Path, root: str, output_dir: str, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_vce_labels(tmp_path / "vce", {"train": 3, "test": 3})

@@ -1,11 +1,10 @@
-"""The demo: its page in a browser, its endpoints through Gradio's client, what it refuses, and that nothing is left."""
+"""The demo: its page in a browser, its endpoints through Gradio's client, rejected requests, and removal of files."""
 
 import json
 import os
 import re
 import signal
 import socket
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,15 +21,14 @@ from tiny_runs import TinyRuns
 from video_files import grey_frames, moving_frames, write_video
 
 from VideoMAE import demo
-from VideoMAE.demo_app import charts as demo_charts
 from VideoMAE.demo_app import videos as demo_videos
-from VideoMAE.demo_app.answers import Answers
+from VideoMAE.demo_app.answers import NUM_DIFFERENCES, Answers
 from VideoMAE.demo_app.reference import Reference, find_examples, read_reference
 from VideoMAE.inference.predictor import Prediction, load_predictor
 
 
 def must_have(reason: str | None) -> None:
-    """Skips without what a test needs; under CI=true that is a failure."""
+    """Skips the test for a missing requirement; fails it under CI=true."""
     if reason is not None and os.environ.get("CI") == "true":
         pytest.fail(f"CI needs it: {reason}")
     if reason is not None:
@@ -49,7 +47,7 @@ def runs(tiny_runs: TinyRuns) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def videos(folder: Path) -> list[Path]:
-    """Two that can be read, of 2 s."""
+    """Two readable videos of 2 s."""
     return [
         write_video(folder / f"film <{n}> & co.mp4", moving_frames(20, width=48, height=32, seed=90 + n), fps=10)
         for n in range(2)
@@ -65,7 +63,7 @@ def server(folder: Path, runs: list[Path]) -> Iterator[Site]:
 
 @pytest.fixture
 def site(server: Site) -> Site:
-    """The running server, to which no upload of another test counts."""
+    """The running server; uploads of earlier tests are not counted."""
     server.forget_uploads()
     return server
 
@@ -86,7 +84,7 @@ def client(server: Site) -> Any:
 
 @pytest.fixture
 def page(browser: Any, site: Site) -> Iterator[Any]:
-    """The page, and in `page.asked` and `page.complaints` what it asked for and what went wrong in it."""
+    """The page, with its requests in `page.requests` and its console errors in `page.errors`."""
     opened = open_page(browser, site)
     yield opened
     opened.close()
@@ -95,9 +93,9 @@ def page(browser: Any, site: Site) -> Iterator[Any]:
 def open_page(browser: Any, site: Site) -> Any:
     page = browser.new_page()
     page.set_default_timeout(600_000)
-    page.asked, page.complaints = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
+    page.requests, page.errors = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
     page.goto(site.url)
     page.wait_for_selector("#one-video input[type=file]", state="attached")
     return page
@@ -109,38 +107,40 @@ def ask(client: Any, name: str, *files: Path) -> Any:
     return client.predict(*map(handle_file, files), api_name=name)
 
 
-def test_a_video_is_uploaded_and_its_feelings_are_shown(page: Any, site: Site, videos: list[Path]) -> None:
+def test_an_uploaded_video_gets_predictions_and_curves(page: Any, site: Site, videos: list[Path]) -> None:
     page.set_input_files("#one-video input[type=file]", videos[0])
-    page.wait_for_selector("#one-time .emo-plot")
-    assert page.inner_text("#one-result h3") == "film _0_ _ co.mp4"
-    values = [float(text) for text in page.locator("#one-result .emo-bars b").all_inner_texts()]
+    page.wait_for_selector("#one-time figure")
+    assert page.inner_text("#one-result h3.emo-name") == "film _0_ _ co.mp4"
+    values = [float(text) for text in page.locator("#one-result td:nth-child(2)").all_text_contents()]
     assert len(values) == 27 and values == sorted(values, reverse=True)
-    finding = page.inner_text("#one-result .emo-pleasantness .emo-finding")
-    assert re.fullmatch(r"More pleasant than \d+ % of the 5 test videos", finding)
-    assert page.locator("#one-time .emo-plot").count() == 2
-    assert page.locator("#one-time polyline").count() == demo_charts.NUM_CURVES + 1
-    assert {url.split("/")[2] for url in page.asked if url.startswith("http")} == {site.url.split("/")[2]}
-    assert page.complaints == []
+    pleasantness, emotions = (page.locator("#one-result figure img").nth(n) for n in range(2))
+    assert re.fullmatch(r"More pleasant than \d+ % of the 5 test videos", pleasantness.get_attribute("alt"))
+    assert emotions.get_attribute("alt").startswith("Mostly ")
+    assert page.locator("#one-time figure").count() == 2
+    for picture in page.locator("figure img").all():
+        assert picture.evaluate("picture => picture.naturalWidth") > 0, "the browser shows every chart"
+    assert {url.split("/")[2] for url in page.requests if url.startswith("http")} == {site.url.split("/")[2]}
+    assert page.errors == []
     assert site.uploads() == []
 
 
-def test_an_example_is_picked_and_two_are_compared(page: Any, site: Site, videos: list[Path]) -> None:
+def test_an_example_gets_a_prediction_and_two_videos_are_compared(page: Any, site: Site, videos: list[Path]) -> None:
     page.locator("#examples button").first.click()
-    page.locator("#one-result h3", has_text=re.compile(r"^000\d\d.mp4$")).wait_for()
+    page.locator("#one-result h3.emo-name", has_text=re.compile(r"^000\d\d.mp4$")).wait_for()
     page.get_by_role("tab", name="Compare two").click()
     page.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_text("Choose a video A.").wait_for()
+    page.get_by_text("Select a video A.").wait_for()
     for letter, path in zip("AB", videos, strict=True):
         page.set_input_files(f"#two-{letter} input[type=file]", path)
         page.locator(f"#two-{letter} .file-preview").wait_for()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.wait_for_selector("#two-result .emo-two")
     assert "is more pleasant" in page.inner_text("#two-result .emo-finding >> nth=0")
-    assert page.locator("#two-result .emo-differences li").count() == demo_charts.NUM_DIFFERENCES
+    assert page.locator("#two-result tbody tr").count() == NUM_DIFFERENCES
     assert site.uploads() == []
 
 
-def test_a_file_that_is_no_video_gives_a_sentence(page: Any, site: Site, folder: Path) -> None:
+def test_a_file_that_is_not_a_video_gives_a_one_line_error(page: Any, site: Site, folder: Path) -> None:
     bad = folder / "notes.mp4"
     bad.write_text("no video at all")
     logged = len(site.log.read_text())
@@ -151,16 +151,16 @@ def test_a_file_that_is_no_video_gives_a_sentence(page: Any, site: Site, folder:
     assert site.uploads() == [] and "Traceback" not in site.log.read_text()[logged:]
 
 
-def test_two_people_at_once_each_get_their_own(page: Any, browser: Any, site: Site, videos: list[Path]) -> None:
+def test_simultaneous_users_get_their_own_results(page: Any, browser: Any, site: Site, videos: list[Path]) -> None:
     pages = [page, open_page(browser, site)]
     for one, path in zip(pages, videos, strict=True):
         one.set_input_files("#one-video input[type=file]", path)
     for number, one in enumerate(pages):
-        one.locator("#one-result h3", has_text=f"film _{number}_ _ co.mp4").wait_for()
-        one.wait_for_selector("#one-time .emo-plot")
+        one.locator("#one-result h3.emo-name", has_text=f"film _{number}_ _ co.mp4").wait_for()
+        one.wait_for_selector("#one-time figure")
 
 
-def test_programs_get_what_the_library_says(client: Any, runs: list[Path], videos: list[Path]) -> None:
+def test_endpoints_return_the_predictions_of_the_library(client: Any, runs: list[Path], videos: list[Path]) -> None:
     predictor = load_predictor(runs, device="cpu")
     expected = predictor(videos)
     found = ask(client, "/predict", videos[0])
@@ -180,22 +180,22 @@ def test_programs_get_what_the_library_says(client: Any, runs: list[Path], video
     assert len(gaps) == 27 and gaps == sorted(gaps, reverse=True)
 
 
-def test_ten_uploads_of_the_same_file_at_once_are_all_answered(client: Any, site: Site, videos: list[Path]) -> None:
+def test_ten_simultaneous_uploads_of_one_file_all_get_predictions(client: Any, site: Site, videos: list[Path]) -> None:
     with ThreadPoolExecutor(10) as pool:
         found = list(pool.map(lambda _: ask(client, "/predict", videos[0]), range(10)))
     assert all(entry == found[0] for entry in found) and found[0]["video"] == "film _0_ _ co.mp4"
     assert site.uploads() == []
 
 
-def test_a_video_that_is_too_long_is_refused_and_removed(client: Any, site: Site, folder: Path) -> None:
+def test_a_video_that_is_too_long_is_rejected_and_removed(client: Any, site: Site, folder: Path) -> None:
     long = write_video(folder / "long.mp4", grey_frames(MAX_SECONDS * 2 + 2, width=32, height=32), fps=2)
-    with pytest.raises(Exception, match=r"^long.mp4: it lasts 6 s; this page takes at most 5 s$"):
+    with pytest.raises(Exception, match=r"^long.mp4: it lasts 6 s; the maximum is 5 s$"):
         ask(client, "/predict", long)
     assert site.uploads() == []
 
 
 def answer(site: Site, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
-    """Status and text of a request as no browser sends it."""
+    """Status and text of the response to a request without a browser."""
     request = urllib.request.Request(site.url + path, body, {name.replace("_", "-"): headers[name] for name in headers})
     try:
         with urllib.request.urlopen(request, timeout=600) as found:
@@ -204,7 +204,7 @@ def answer(site: Site, path: str, body: bytes | None = None, **headers: str) -> 
         return error.code, error.read().decode()
 
 
-def test_an_upload_that_is_too_large_is_refused(site: Site) -> None:
+def test_an_upload_that_is_too_large_is_rejected(site: Site) -> None:
     kind = {"content_type": "multipart/form-data; boundary=x"}
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="../../big.mp4"\r\n\r\n'
     status, text = answer(site, "gradio_api/upload", head + bytes((MAX_UPLOAD_MB + 1) << 20) + b"\r\n--x--", **kind)
@@ -217,14 +217,14 @@ def test_an_upload_that_is_too_large_is_refused(site: Site) -> None:
 
 
 def call(site: Site, name: str, *values: Any) -> str:
-    """What an endpoint answers to values as a hostile client may send them."""
+    """The response of an endpoint to arbitrary values, as a hostile client may send them."""
     body = json.dumps({"data": values}).encode()
     status, text = answer(site, f"gradio_api/call/{name}", body, content_type="application/json")
     assert status == 200
     return answer(site, f"gradio_api/call/{name}/{json.loads(text)['event_id']}")[1]
 
 
-def test_files_of_the_server_and_addresses_are_refused(site: Site, videos: list[Path], runs: list[Path]) -> None:
+def test_paths_of_the_server_and_urls_are_rejected(site: Site, videos: list[Path], runs: list[Path]) -> None:
     secret = runs[0] / "config.json"
     for path in (str(videos[0]), str(secret), "http://127.0.0.1:9/film.mp4", "/proc/self/environ", "uploads"):
         for more in ({}, {"is_stream": True}, {"url": "http://127.0.0.1:9/film.mp4"}):
@@ -241,7 +241,7 @@ def test_the_endpoints_are_described(site: Site) -> None:
     assert all(f"/{name}</code>" in text for name in ("predict", "over_time", "compare"))
 
 
-def test_a_signal_ends_it_and_nothing_is_left(tmp_path: Path, runs: list[Path]) -> None:
+def test_sigterm_stops_the_server_and_removes_all_files(tmp_path: Path, runs: list[Path]) -> None:
     must_have(why_no_server())
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\nsmall\r\n--x--'
     with serving(tmp_path / "site", "--checkpoint", str(runs[0])) as site:
@@ -251,19 +251,19 @@ def test_a_signal_ends_it_and_nothing_is_left(tmp_path: Path, runs: list[Path]) 
         assert list(site.temp.iterdir()) == []
 
 
-def test_a_decoder_that_hangs_costs_its_file_only(
+def test_a_decoder_that_hangs_rejects_only_its_file(
     tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (seen,) = demo_videos.look_at([videos[0]], max_seconds=MAX_SECONDS)
-    assert isinstance(seen, demo_videos.SeenVideo) and seen.duration_seconds == pytest.approx(2)
+    (seen,) = demo_videos.probe_videos([videos[0]], max_seconds=MAX_SECONDS)
+    assert isinstance(seen, demo_videos.DemoVideo) and seen.duration_seconds == pytest.approx(2)
     assert seen.thumbnail().shape[0] == demo_videos.TILE_HEIGHT
-    monkeypatch.setattr(demo_videos, "probe_and_draw_strip", demo_site.hang)
-    monkeypatch.setattr(demo_videos, "LOOK_LIMIT_SECONDS", 0.3)
-    assert demo_videos.look_at([videos[0]], max_seconds=5) == [f"{videos[0].name}: did not answer within 0.3 s"]
+    monkeypatch.setattr(demo_videos, "probe_and_write_strip", demo_site.hang)
+    monkeypatch.setattr(demo_videos, "PROBE_LIMIT_SECONDS", 0.3)
+    assert demo_videos.probe_videos([videos[0]], max_seconds=5) == [f"{videos[0].name}: did not answer within 0.3 s"]
     assert list(videos[0].parent.glob("*.strip.jpg")) == []
 
 
-def test_only_what_lies_in_the_folder_of_uploads_is_taken_and_it_is_removed(tmp_path: Path) -> None:
+def test_only_files_in_the_upload_folder_are_accepted_and_they_are_removed(tmp_path: Path) -> None:
     uploads = demo_videos.Uploads(tmp_path / "uploads")
     paths = [uploads.folder / name / "a.mp4" for name in ("1", "2", "old")]
     for path in paths:
@@ -274,13 +274,13 @@ def test_only_what_lies_in_the_folder_of_uploads_is_taken_and_it_is_removed(tmp_
     link.symlink_to(outside)
     for wrong in (outside, link, uploads.folder / "1", uploads.folder / "1/../../b.mp4", uploads.folder / "3/c.mp4"):
         with pytest.raises(ValueError, match="only a video that was uploaded"):
-            uploads.own(wrong)
-    with pytest.raises(ValueError, match="only a video"), uploads.taken(paths[0], outside):
+            uploads.checked(wrong)
+    with pytest.raises(ValueError, match="only a video"), uploads.removed_after(paths[0], outside):
         pass
-    with pytest.raises(KeyError), uploads.taken(paths[1]):
+    with pytest.raises(KeyError), uploads.removed_after(paths[1]):
         raise KeyError
     assert [path.exists() for path in paths] == [False, False, True] and outside.exists()
-    uploads.forget_older_than(paths[2].parent.stat().st_mtime + 1)
+    uploads.remove_older_than(paths[2].parent.stat().st_mtime + 1)
     assert list(uploads.folder.iterdir()) == []
 
 
@@ -290,17 +290,19 @@ def test_only_what_lies_in_the_folder_of_uploads_is_taken_and_it_is_removed(tmp_
      ("..", "video"), ("", "video"), (".hidden", "hidden"), ("x\0y.mp4", "x_y.mp4"),
      ("é" * 200 + ".mp4", "é" * 76 + ".mp4")],
 )  # fmt: skip
-def test_uploads_have_harmless_names(name: str, kept: str) -> None:
+def test_upload_names_are_sanitized(name: str, kept: str) -> None:
     assert demo_videos.safe_name(name) == kept
 
 
-def test_what_runs_know_of_their_test_videos(runs: list[Path], tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_reference_scores_and_examples_come_from_the_runs(
+    runs: list[Path], tiny_runs: TinyRuns, tmp_path: Path
+) -> None:
     reference = read_reference(runs)
     assert (len(reference.scores), reference.num_intensities, len(reference.mean_intensities)) == (5, 4, 27)
-    assert len(reference.facts) == 2 and not reference.is_drawn
+    assert len(reference.facts) == 2 and not reference.is_synthetic
     by_hand = Reference(np.array([1.0, 2.0, 2.0, 5.0]), {}, 0, [])
     assert [by_hand.percentile(score) for score in (0, 1, 2, 4, 9)] == [0, 12.5, 50, 75, 100]
-    assert by_hand.in_words(4) == "more pleasant than 75 % of the 4 test videos"
+    assert by_hand.rank_of(4) == "More pleasant than 75 % of the 4 test videos"
     lines = [json.loads(line) for line in (runs[1] / "scores.jsonl").read_text().splitlines()]
     ranked = [line["id"] for line in sorted(lines, key=lambda line: line["score"])]
     assert [path.stem for path in find_examples(runs, None)] == ranked
@@ -312,61 +314,59 @@ def test_what_runs_know_of_their_test_videos(runs: list[Path], tiny_runs: TinyRu
         find_examples(runs, tmp_path / "nowhere")
     assert not len(read_reference([tmp_path]).scores)
     (tmp_path / "scores.jsonl").write_text('{"id": "1", "score": 1}\n{"id"')
-    with pytest.raises(ValueError, match=r"scores.jsonl: is not a run's file of results"):
+    with pytest.raises(ValueError, match=r"scores.jsonl, line 2: not valid JSON"):
         read_reference([tmp_path])
 
 
 @pytest.mark.parametrize("has_intensities", [False, True])
 @pytest.mark.parametrize("has_score", [False, True])
-def test_either_task_alone_is_shown(has_intensities: bool, has_score: bool) -> None:
+def test_predictions_of_either_task_alone_are_shown(has_intensities: bool, has_score: bool) -> None:
     predictor: Any = SimpleNamespace(tasks=(), emotions=())
     answers = Answers(predictor, Reference(np.array([0.0, 1.0]), {}, 0, []), max_seconds=9)
-    seen = demo_videos.SeenVideo("<i>.mp4", Path("x"), 2.0, b"")
+    seen = demo_videos.DemoVideo("<i>.mp4", Path("x"), 2.0, b"")
     intensities = {"Joy": 0.5, "Awe <3": 0.25, "Fear": 0.0} if has_intensities else None
     prediction = Prediction(seen.path, intensities, 0.5 if has_score else None, 2.0, None)
-    text = answers.about(seen, prediction)
+    text = answers.html(seen, prediction)
     assert "<i>.mp4" not in text and "&lt;i&gt;.mp4" in text and "Awe <3" not in text
-    assert ("emo-bars" in text, "emo-gauge" in text) == (has_intensities, has_score)
-    text = answers.about_two((seen, prediction), (seen, prediction))
-    assert ("emo-differences" in text, "equally pleasant" in text) == (has_intensities, has_score)
-    assert answers.as_values(seen, prediction)["percentile"] == (50 if has_score else None)
-    assert answers.compared(prediction, prediction)["more_pleasant"] == ("equal" if has_score else None)
+    assert ('alt="Mostly ' in text, 'alt="More pleasant' in text) == (has_intensities, has_score)
+    text = answers.comparison_html((seen, prediction), (seen, prediction))
+    assert ("The largest difference is in" in text, "equally pleasant" in text) == (has_intensities, has_score)
+    assert answers.values(seen, prediction)["percentile"] == (50 if has_score else None)
+    assert answers.compare(prediction, prediction)["more_pleasant"] == ("equal" if has_score else None)
 
 
-def ending(monkeypatch: pytest.MonkeyPatch, *flags: object) -> Any:
-    """How the command ends: its sentence, or status."""
-    monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, flags)])
-    before = signal.getsignal(signal.SIGTERM)
+def ending(capsys: pytest.CaptureFixture[str], *flags: object) -> Any:
+    """The exit status of the command if it is not 1, otherwise its error message."""
     try:
-        with pytest.raises(SystemExit) as ended:
-            demo.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return ended.value.code
+        status = demo.main([*map(str, flags)])
+    except SystemExit as ended:
+        status = ended.code
+    return capsys.readouterr().err.strip() if status == 1 else status
 
 
-def test_mistakes_end_it_with_a_sentence(
+def test_invalid_flags_give_a_one_line_error(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ending(monkeypatch) == 2  # no --checkpoint
-    assert ending(monkeypatch, "--checkpoint", "x", "--prot", "1") == 2
-    assert ending(monkeypatch, "--checkpoint", "x", "--max_seconds", 0) == "error: --max_seconds 0: must be above 0"
-    assert ending(monkeypatch, "--checkpoint", *"xyz") == "error: --checkpoint takes one or two, not 3"
+    assert ending(capsys) == 2  # no --checkpoint
+    assert ending(capsys, "--checkpoint", "x", "--prot", "1") == 2
+    capsys.readouterr()
+    assert ending(capsys, "--checkpoint", "x", "--max_seconds", 0) == "error: --max_seconds 0: must be above 0"
+    assert ending(capsys, "--checkpoint", *"xyz") == "error: --checkpoint takes one or two, not 3"
     monkeypatch.setattr(demo, "find_spec", lambda name: name)  # with Gradio
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        sentence = ending(monkeypatch, "--checkpoint", runs[0], "--port", port)
+        sentence = ending(capsys, "--checkpoint", runs[0], "--port", port)
         assert re.match(rf"error: cannot serve at --host 127.0.0.1 --port {port}: Address already in use", sentence)
     monkeypatch.setattr(demo, "find_spec", lambda name: None)  # without
-    assert re.match(
-        r"error: the demo needs Gradio: \S+ -m pip install gradio", ending(monkeypatch, "--checkpoint", "x")
-    )
+    assert re.match(r"error: the demo needs Gradio: \S+ -m pip install .gradio", ending(capsys, "--checkpoint", "x"))
 
 
-def test_a_checkpoint_that_is_none_ends_it_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_checkpoint_gives_a_one_line_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     must_have(why_no_server())
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "weights.pth").write_bytes(b"no weights")
-    sentence = ending(monkeypatch, "--checkpoint", tmp_path / "weights.pth", "--port", 0)
+    sentence = ending(capsys, "--checkpoint", tmp_path / "weights.pth", "--port", 0)
     assert sentence.startswith(f"error: {tmp_path}/weights.pth: ") and "\n" not in sentence

@@ -4,15 +4,13 @@ The videos are flat grey and the brighter one is preferred, which a tiny ViT lea
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked_runs import V2V, forked
 from tiny_runs import TinyRuns
 from v2v_dataset import TINY, TRAIN, write_dataset
 
@@ -122,30 +120,14 @@ def test_a_checkpoint_of_vce_is_refused_as_one_of_another_task(
     assert "head.0.weight" in reason and "\n" not in reason
 
 
-def run_on_two(data: Path, output: Path, *flags: str) -> dict[str, Any]:
-    launch = [
-        "-m",
-        "VideoMAE.runtime.launch",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "VideoMAE.run_v2v_finetuning",
-    ]
-    command = [sys.executable, *launch, "--data_dir", str(data), "--results_path", str(output), *flags]
-    unset = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # ninja, for DeepSpeed
-    environment |= {"OMP_NUM_THREADS": "1", "PATH": path}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((output / "results.json").read_text())
-
-
 @pytest.mark.parametrize("backend", [[], ["--enable_deepspeed"]], ids=["ddp", "deepspeed"])
 def test_two_processes_have_the_losses_and_results_of_one(
     dataset: Path, trained: Path, tmp_path: Path, backend: list[str]
 ) -> None:
-    results = run_on_two(dataset, tmp_path / "run", *TRAIN, "--batch_size", "2", *backend)
+    arguments = ["--data_dir", str(dataset), "--results_path", str(tmp_path / "run"), *TRAIN, "--batch_size", "2"]
+    with forked([*arguments, *backend], said=tmp_path / "said", processes=2, program=V2V) as two:
+        assert two.wait() == 0, two.said[-3000:]
+    results = json.loads((tmp_path / "run/results.json").read_text())
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(trained), rtol=0, atol=1e-5)
     assert results == json.loads((trained / "results.json").read_text())
     accuracies = [[line["val_pair_accuracy"] for line in lines(run / "log.txt")] for run in (trained, tmp_path / "run")]
@@ -223,9 +205,7 @@ def test_unreadable_videos_lose_their_comparisons_by_name(
 ) -> None:
     bad = ("00001", "00048", "00063")
     data = write_dataset(tmp_path / "data", bad=bad)
-    assert "training videos are unreadable and --max_bad_videos 0.01 allows 0: 00001" in reason_to_stop(
-        data, tmp_path / "stopped", *TRAIN
-    )
+    assert "but --max_bad_videos 0.01 allows 0: 00001" in reason_to_stop(data, tmp_path / "stopped", *TRAIN)
     flags = [*TRAIN, "--num_epochs", "1", "--max_bad_videos", "0.1", "--val_fraction", "0.3"]
     results = run(data, tmp_path / "run", *flags)
     assert set(results["unreadable"]) == {"00048", "00063"}

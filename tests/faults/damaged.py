@@ -166,7 +166,7 @@ def second_run(lab: Lab) -> str:
     output_dir = lab.new()
     with lab.held(output_dir, steps=2) as (run, gate):
         sentence = lab.stops(output_dir)
-        assert f"process {run.pid} on" in sentence and "works in it" in sentence
+        assert f"process {run.pid} on" in sentence and "in use by" in sentence
         gate.open()
         assert run.wait() == 0, run.said
     lab.is_right(output_dir)

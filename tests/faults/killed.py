@@ -153,7 +153,7 @@ def rank_killed(lab: Lab) -> str:
         os.kill(gate.wait(process, processes=2)[1], signal.SIGKILL)
         gate.open()
         said = process.communicate()[1]
-    assert process.returncode == 1 and "was ended by signal 9" in said and "Traceback" not in said, said
+    assert process.returncode == 1 and "was killed by signal 9" in said and "Traceback" not in said, said
     all_whole(output_dir)
     lab.finishes(output_dir, *TWO, processes=2, expected=lab.unbroken(2, tuple(TWO)))
     return finished(1)
@@ -264,14 +264,14 @@ def asked_twice(lab: Lab) -> str:
 
 @case("kill -9 of a data-loader worker")
 def worker_killed(lab: Lab) -> str:
-    """kill -9 of the process that reads the videos: another one takes its place"""
+    """kill -9 of the process that reads the videos: it is replaced"""
     output_dir = lab.new()
     with lab.held(output_dir, steps=2) as (run, gate):
         os.kill(children_of(run.pid)[0], signal.SIGKILL)
         gate.open()
         assert run.wait() == 0, run.said
         said = run.said
-    assert "died (signal 9" in said and "it starts anew" in said and "Traceback" not in said
+    assert "died (signal 9" in said and "restarting the workers" in said and "Traceback" not in said
     lab.is_right(output_dir)
     return finished(0)
 
@@ -279,7 +279,10 @@ def worker_killed(lab: Lab) -> str:
 @case("a data-loader worker stands still")
 def worker_frozen(lab: Lab) -> str:
     """SIGSTOP of a worker between two videos: the watchdog ends it after --decode_seconds and no video is given up"""
-    output_dir, between_videos = lab.new(), lab.gate("VideoMAE.data.watched_loader:_Shared.__call__", calls=4)
+    output_dir, between_videos = (
+        lab.new(),
+        lab.gate("VideoMAE.data.watched_loader:_CollateInSharedMemory.__call__", calls=4),
+    )
     watched = ["--decode_seconds", str(WATCHED_SECONDS)]
     with lab.held(output_dir, *watched, steps=2, gates=[between_videos]) as (run, gate):
         (worker,) = between_videos.wait(run)  # three batches have been fetched from it
@@ -288,7 +291,7 @@ def worker_frozen(lab: Lab) -> str:
         gate.open()
         assert run.wait() == 0, run.said
         said = run.said
-    assert f"did not answer within {WATCHED_SECONDS} s; it starts anew" in said, said
+    assert f"did not answer within {WATCHED_SECONDS} s; restarting the workers" in said, said
     assert "unreadable in training" not in said, said
     lab.is_right(output_dir)
     return finished(0)

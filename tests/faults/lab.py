@@ -7,7 +7,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import signal
 import sys
@@ -18,8 +17,6 @@ from typing import Any
 TESTS = Path(__file__).resolve().parents[1]
 FOLDERS = [str(folder) for folder in (TESTS.parent, TESTS / "helpers", TESTS / "faults")]
 sys.path[:0] = [folder for folder in FOLDERS if folder not in sys.path]
-os.environ["PYTHONPATH"] = os.pathsep.join(FOLDERS)  # for the fork server
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from forked_runs import Run, forked  # noqa: E402
 from gates import STEP, Gate  # noqa: E402

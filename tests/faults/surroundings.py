@@ -118,7 +118,7 @@ def folder_deleted(lab: Lab) -> str:
         output_dir.rename(lab.new("deleted"))
         gate.open()
         sentence = sentence_of(run)
-    noticed = "was deleted or replaced while this run worked in it" in sentence
+    noticed = "was deleted or replaced during the run" in sentence
     in_writing = "cannot be written: No such file" in sentence  # it went while a file was being written
     assert str(output_dir) in sentence and (noticed or in_writing), sentence
     assert not output_dir.exists()

@@ -1,14 +1,9 @@
-"""Trains a small ViT for 20 steps in several ways and writes each way's losses: run by test_backends.py, alone or under
-torchrun. Usage: backend_worker.py OUTPUT_FILE"""
+"""Trains a small ViT for 10 steps in several ways and writes each way's losses and gradient norms: what
+test_backends.py runs in one process or in two."""
 
 import json
-import os
-import sys
 from functools import partial
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-os.environ["DS_ACCELERATOR"] = "cpu"
 
 import torch
 
@@ -18,7 +13,7 @@ from VideoMAE.runtime import distributed
 from VideoMAE.training.backends import Backend, BackendSettings, DDPBackend, DeepSpeedBackend
 from VideoMAE.training.losses import bce_loss
 
-STEPS, TOTAL_BATCH = 20, 4
+STEPS, TOTAL_BATCH = 10, 4
 
 
 def make_backend(kind: str, world: distributed.World, update_freq: int, clip_grad: float | None) -> Backend:
@@ -33,9 +28,13 @@ def make_backend(kind: str, world: distributed.World, update_freq: int, clip_gra
     return DeepSpeedBackend(model, optimizer, settings, batch_size=batch_size, zero_stage=int(kind[-1]))
 
 
-def train(backend: Backend, world: distributed.World, update_freq: int, first: int, last: int) -> list[float]:
-    """Losses of steps first to last - 1; step s sees the same total batch whatever the world size and accumulation."""
-    losses = []
+Steps = list[tuple[float, float]]
+"""Loss and gradient norm of each step."""
+
+
+def train(backend: Backend, world: distributed.World, update_freq: int, first: int, last: int) -> Steps:
+    """Steps first to last - 1; step s sees the same total batch whatever the world size and accumulation."""
+    steps = []
     micro = TOTAL_BATCH // update_freq
     for step in range(first, last):
         generator = torch.Generator().manual_seed(step)
@@ -47,36 +46,34 @@ def train(backend: Backend, world: distributed.World, update_freq: int, first: i
             mine = slice(number * micro + world.rank, (number + 1) * micro, world.size)
             update = number == update_freq - 1
             loss = bce_loss(partial(backend.forward, update=update)(clips[mine]), targets[mine])
-            backend.backward(loss, update=update)
+            norm = backend.backward(loss, update=update)
             total += loss.detach() / update_freq
-        losses.append(distributed.mean_over_processes(total.reshape(1))[0])
-    return losses
+        assert norm is not None
+        steps.append((distributed.mean_over_processes(total.reshape(1))[0], norm))
+    return steps
 
 
-def train_with_a_break(kind: str, world: distributed.World) -> list[float]:
-    """The same, saved after half of the steps and gone on with in a new backend."""
+def train_with_a_break(kind: str, world: distributed.World) -> Steps:
+    """The same, saved after half of the steps and resumed in a new backend."""
     first = make_backend(kind, world, 1, None)
-    losses = train(first, world, 1, 0, STEPS // 2)
+    steps = train(first, world, 1, 0, STEPS // 2)
     weights = {name: value.clone() for name, value in first.model.state_dict().items()}
     state = first.state_dict()
     second = make_backend(kind, world, 1, None)
     second.model.load_state_dict(weights)
     second.load_state_dict(state)
-    return losses + train(second, world, 1, STEPS // 2, STEPS)
+    return steps + train(second, world, 1, STEPS // 2, STEPS)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     world = distributed.start("cpu")
     torch.set_num_threads(1)
-    losses = {}
+    steps = {}
     for kind in ("ddp", "deepspeed0", "deepspeed1", "deepspeed2"):
-        losses[kind] = train(make_backend(kind, world, 1, None), world, 1, 0, STEPS)
-        losses[f"{kind} accumulated"] = train(make_backend(kind, world, 2, None), world, 2, 0, STEPS)
-        losses[f"{kind} resumed"] = train_with_a_break(kind, world)
-        losses[f"{kind} clipped"] = train(make_backend(kind, world, 1, 0.05), world, 1, 0, STEPS)
+        steps[kind] = train(make_backend(kind, world, 1, None), world, 1, 0, STEPS)
+        steps[f"{kind} accumulated"] = train(make_backend(kind, world, 2, None), world, 2, 0, STEPS)
+        steps[f"{kind} resumed"] = train_with_a_break(kind, world)
+        steps[f"{kind} clipped"] = train(make_backend(kind, world, 1, 0.05), world, 1, 0, STEPS)
     if world.is_main:
-        Path(sys.argv[1]).write_text(json.dumps(losses), encoding="utf-8")
+        Path(arguments[0]).write_text(json.dumps(steps), encoding="utf-8")
     distributed.stop()
-
-
-main()

@@ -1,4 +1,4 @@
-"""The VCE program as processes of its own that cost no import: each is forked from a server that has imported it.
+"""Programs as processes of their own without the cost of imports: a server imports them once and forks each process.
 
 Signals, locks, limits and namespaces are a process's own, so that everything but the import is as under a shell. A real
 launcher's processes are in resume_helpers.started.
@@ -6,22 +6,47 @@ launcher's processes are in resume_helpers.started.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 from gates import Gate, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+VCE, V2V = "VideoMAE.run_class_finetuning", "VideoMAE.run_v2v_finetuning"
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(  # the program, and what it imports only when it needs it
-    ["VideoMAE.training.finetune_vce", "deepspeed", "timm.optim", "timm.data.mixup", "torch._dynamo", "torch._inductor"]
+SERVER.set_forkserver_preload(  # the programs, and what they import only when they need it
+    [
+        VCE,
+        V2V,
+        "VideoMAE.training.finetune_vce",
+        "VideoMAE.training.finetune_v2v",
+        "deepspeed",
+        "timm.optim",
+        "timm.data.mixup",
+        "torch._dynamo",
+        "torch._inductor",
+    ]
 )
+
+
+@cache
+def start_server() -> None:
+    """Starts the server, which takes the folders that it imports from, and DeepSpeed's ninja, from the environment."""
+    folders = [str(REPOSITORY), str(REPOSITORY / "tests/helpers")]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(folders), PATH=path, OMP_NUM_THREADS="1"):
+        forkserver.ensure_running()
 
 
 class Run:
@@ -35,14 +60,18 @@ class Run:
         processes: int,
         before: Callable[[], None] | None,
         gates: Sequence[Gate],
+        program: str,
     ) -> None:
+        start_server()
         self._said = said
         port = free_port()
         self.ranks = []
         for rank in range(processes):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
             environment = {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
-            process = SERVER.Process(target=_be_the_program, args=(arguments, environment, before, gates, said))
+            process = SERVER.Process(
+                target=_be_the_program, args=(program, arguments, environment, before, gates, said)
+            )
             process.start()
             self.ranks.append(process)
         for process in self.ranks:
@@ -103,10 +132,12 @@ def forked(
     processes: int = 1,
     before: Callable[[], None] | None = None,
     gates: Sequence[Gate] = (),
+    program: str = VCE,
 ) -> Iterator[Run]:
-    """A run, killed at the end if anything is left of it; `before` is called in each of its processes first."""
+    """A run of a module's `main`, killed at the end if anything is left of it; `before` is called in each of its
+    processes first."""
     said.unlink(missing_ok=True)
-    started = Run(arguments, said=said, processes=processes, before=before, gates=gates)
+    started = Run(arguments, said=said, processes=processes, before=before, gates=gates, program=program)
     try:
         yield started
     finally:
@@ -120,6 +151,7 @@ def free_port() -> int:
 
 
 def _be_the_program(
+    program: str,
     arguments: list[str],
     environment: dict[str, str],
     before: Callable[[], None] | None,
@@ -137,11 +169,10 @@ def _be_the_program(
         before()
     import torch
 
-    from VideoMAE.run_class_finetuning import main
     from VideoMAE.training import metric_logger
 
     for gate in gates:
         gate.install()
     torch.set_num_threads(1)
     metric_logger.draw_curves = lambda folder: None  # a third of such a small run's time, and the last thing it does
-    main(arguments)
+    importlib.import_module(program).main(arguments)

@@ -23,7 +23,7 @@ from weight_files import network, our_checkpoint, pretraining_network, v2v_netwo
 from VideoMAE.checkpoints.convert import main as convert
 from VideoMAE.data.vce import read_annotations
 from VideoMAE.extract_features import main
-from VideoMAE.inference.load import load_trained
+from VideoMAE.inference.load import load_for_inference
 from VideoMAE.inference.predictor import load_predictor
 from VideoMAE.training import feature_store
 
@@ -33,7 +33,7 @@ QUICK = ["--device", "cpu", "--num_workers", "0"]
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three videos in a folder and one below, one that is none, and a text."""
+    """Three videos, one of them in a subfolder; a file that is not a video; a text file."""
     folder = tmp_path_factory.mktemp("videos")
     (folder / "deeper").mkdir()
     for number, name in enumerate(("a.mp4", "b.mp4", "deeper/c.mp4")):
@@ -45,7 +45,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VCE network whose every weight matters, for clips of 8 frames of 32 x 32."""
+    """A VCE network without zero weights, for clips of 8 frames of 32 x 32."""
     return our_checkpoint(tmp_path_factory.mktemp("weights") / "vce.pth", network())
 
 
@@ -61,15 +61,15 @@ def features(file: Path) -> np.ndarray:
 
 
 def clips_of(checkpoint: Path, video: Path) -> torch.Tensor:
-    return load_trained(checkpoint).emotion_clips()(video, np.random.default_rng(0))
+    return load_for_inference(checkpoint).emotion_clips()(video, np.random.default_rng(0))
 
 
-def test_every_layer_is_what_transformers_sees(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
-    assert convert([str(checkpoint), str(tmp_path / "theirs")]) == 0
-    peer = VideoMAEModel.from_pretrained(tmp_path / "theirs").eval()
+def test_every_layer_equals_that_of_transformers(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    assert convert([str(checkpoint), str(tmp_path / "huggingface")]) == 0
+    reference = VideoMAEModel.from_pretrained(tmp_path / "huggingface").eval()
     clips = clips_of(checkpoint, videos / "a.mp4")
     with torch.no_grad():
-        states = peer(clips.transpose(1, 2), output_hidden_states=True).hidden_states
+        states = reference(clips.transpose(1, 2), output_hidden_states=True).hidden_states
     assert len(states) == 5
     for layer, expected in enumerate(states):
         out = extract(
@@ -101,9 +101,7 @@ def test_the_head_on_final_features_gives_the_predictions(videos: Path, checkpoi
         np.testing.assert_allclose(torch.sigmoid(logits).numpy(), expected, atol=1e-5)
 
 
-def test_final_tokens_are_those_that_the_final_mean_is_made_from(
-    videos: Path, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_final_tokens_average_to_the_final_mean(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
     of_tokens = features(extract(tmp_path / "none", checkpoint, videos / "a.mp4", "--pool", "none") / "a.mp4.npz")
     assert of_tokens.shape == (16, 128)
     about = json.loads((tmp_path / "none/features.json").read_text())
@@ -116,7 +114,7 @@ def test_final_tokens_are_those_that_the_final_mean_is_made_from(
     np.testing.assert_allclose(tokens[0], seen, atol=1e-5)
 
 
-def test_every_form_holds_the_same_and_unreadable_videos_are_named(
+def test_every_format_has_the_same_features_and_unreadable_videos_are_listed(
     videos: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["a.mp4", "b.mp4", "deeper/c.mp4"]
@@ -144,7 +142,7 @@ def test_every_form_holds_the_same_and_unreadable_videos_are_named(
     }  # fmt: skip
 
 
-def test_views_are_kept_or_averaged_and_chosen(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_views_are_kept_or_averaged(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
     views = ["--num_segments", 3, "--num_crops", 2]
     kept = features(extract(tmp_path / "k", checkpoint, videos / "a.mp4", "--views", "keep", *views) / "a.mp4.npz")
     mean = features(extract(tmp_path / "m", checkpoint, videos / "a.mp4", *views) / "a.mp4.npz")
@@ -156,7 +154,7 @@ def test_views_are_kept_or_averaged_and_chosen(videos: Path, checkpoint: Path, t
 
 
 @pytest.mark.parametrize("form", ["npz", "matrix"])
-def test_a_second_call_does_the_rest_alone(
+def test_a_second_call_computes_only_the_missing_features(
     videos: Path, checkpoint: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "some"
@@ -180,20 +178,20 @@ def test_a_second_call_does_the_rest_alone(
 assert_close = partial(np.testing.assert_allclose, rtol=0, atol=1e-5)  # batches of other sizes
 
 
-def held_at_the_fourth_video(arguments: list[str], gate: Gate) -> None:
+def extract_until_gate(arguments: list[str], gate: Gate) -> None:
     feature_store.SECONDS_BETWEEN_SYNCS = 0.0
     gate.install()
     main(arguments)
 
 
 @pytest.mark.parametrize("form", ["npz", "matrix"])
-def test_what_a_kill_leaves_is_whole_and_gone_on_with(checkpoint: Path, tmp_path: Path, form: str) -> None:
+def test_a_killed_extraction_leaves_complete_features_and_resumes(checkpoint: Path, tmp_path: Path, form: str) -> None:
     data = make_vce_folder(tmp_path / "vce_dataset", 12, 4, num_frames=20)
     out = tmp_path / "out"
     more = ["--format", form, "--views", "keep", "--pool", "none"]
     arguments = [str(data), "--checkpoint", str(checkpoint), "--output_dir", str(out), *QUICK, *more]
-    gate = Gate(tmp_path / "gate", "VideoMAE.inference.feature_run:_cast", calls=4)
-    process = multiprocessing.get_context("fork").Process(target=held_at_the_fourth_video, args=(arguments, gate))
+    gate = Gate(tmp_path / "gate", "VideoMAE.inference.features:_cast", calls=4)
+    process = multiprocessing.get_context("fork").Process(target=extract_until_gate, args=(arguments, gate))
     process.start()
     gate.wait(process)
 
@@ -228,7 +226,7 @@ def test_other_settings_weights_or_videos_in_the_same_folder_are_refused(
     out = extract(tmp_path / "out", checkpoint, videos / "a.mp4", "--format", "matrix")
     matrix = (out / "features.npy").read_bytes()
     other = our_checkpoint(tmp_path / "other.pth", network(init_values=0.1))
-    for arguments, said in (
+    for arguments, difference in (
         ([checkpoint, videos / "a.mp4", "--layer", 2], "--layer: final there, 2 here"),
         ([other, videos / "a.mp4"], "checksum of the weights: "),
         ([checkpoint, videos / "a.mp4", videos / "b.mp4"], "number of videos: 1 there, 2 here"),
@@ -236,32 +234,34 @@ def test_other_settings_weights_or_videos_in_the_same_folder_are_refused(
         extract(out, *arguments, "--format", "matrix", status=1)
         message = capsys.readouterr().err.splitlines()[-1]
         assert message.startswith(f"error: {out}: contains features with other settings (")
-        assert said in message
+        assert difference in message
     assert (out / "features.npy").read_bytes() == matrix
     extract(videos, checkpoint, videos / "a.mp4", status=1)
     assert "not empty and not a folder of features" in capsys.readouterr().err
 
 
-def test_pretraining_weights_give_features_as_fine_tuning_would_begin_with_them(
+def test_a_pretrained_encoder_gives_the_features_that_fine_tuning_starts_from(
     videos: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    peer = pretraining_network(hidden_size=128, num_hidden_layers=4, intermediate_size=512)
-    peer.save_pretrained(tmp_path / "theirs")
-    assert convert([str(tmp_path / "theirs"), str(tmp_path / "pretrained.pth"), "--to", "published"]) == 0
+    reference = pretraining_network(hidden_size=128, num_hidden_layers=4, intermediate_size=512)
+    reference.save_pretrained(tmp_path / "huggingface")
+    assert convert([str(tmp_path / "huggingface"), str(tmp_path / "pretrained.pth"), "--to", "published"]) == 0
     clips = clips_of(checkpoint, videos / "a.mp4")
     unmasked = torch.zeros(len(clips), 16, dtype=torch.bool)
     with torch.no_grad():
-        states = peer.videomae(clips.transpose(1, 2), bool_masked_pos=unmasked, output_hidden_states=True).hidden_states
+        states = reference.videomae(
+            clips.transpose(1, 2), bool_masked_pos=unmasked, output_hidden_states=True
+        ).hidden_states
     last = states[4].mean(1)
     size = ["--input_size", 32, "--num_frames", 8, "--views", "keep"]
-    out = extract(tmp_path / "last", tmp_path / "theirs", videos / "a.mp4", *size, "--layer", 4)
+    out = extract(tmp_path / "last", tmp_path / "huggingface", videos / "a.mp4", *size, "--layer", 4)
     np.testing.assert_allclose(features(out / "a.mp4.npz"), last.numpy(), atol=1e-4)
     out = extract(tmp_path / "final", tmp_path / "pretrained.pth", videos / "a.mp4", *size)
     expected = torch.nn.functional.layer_norm(last, (128,), eps=1e-6)
     np.testing.assert_allclose(features(out / "a.mp4.npz"), expected.numpy(), atol=1e-4)
 
 
-def test_datasets_lists_and_equal_names(checkpoint: Path, videos: Path, tmp_path: Path) -> None:
+def test_datasets_lists_and_equal_names_get_distinct_ids(checkpoint: Path, videos: Path, tmp_path: Path) -> None:
     v2v = our_checkpoint(tmp_path / "v2v.pth", v2v_network())
     data = tmp_path / "v2v"
     (data / "videos").mkdir(parents=True)
@@ -283,51 +283,55 @@ def test_datasets_lists_and_equal_names(checkpoint: Path, videos: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("more", "status", "said"),
+    ("more", "status", "message"),
     [
         (["--layer", "5"], 1, "--layer 5: must be final, or a number from 0 to 4, or from -4 to -1"),
         (["--layer", "last"], 1, "--layer last: must be final"),
-        (["--sampling", "v2v", "--num_crops", "3"], 1, "--num_crops 3: V2V's frames lie evenly"),
+        (["--sampling", "v2v", "--num_crops", "3"], 1, "--num_crops 3: V2V samples one clip"),
         (["--batch_size", "0"], 2, "--batch_size 0: must be above 0"),
         (["--num_workers", "-1"], 2, "--num_workers -1: must be at least 0"),
-        (["--list", "nowhere.txt"], 1, "--list nowhere.txt: cannot be read"),
+        (["--list", "nowhere.txt"], 1, "nowhere.txt: no such file; check --list"),
     ],
 )
-def test_what_cannot_be_is_said_and_nothing_is_written(
-    videos: Path, checkpoint: Path, tmp_path: Path, more: list[str], status: int, said: str,
+def test_a_wrong_flag_is_reported_and_nothing_is_written(
+    videos: Path, checkpoint: Path, tmp_path: Path, more: list[str], status: int, message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     extract(tmp_path / "out", checkpoint, videos / "a.mp4", *more, status=status)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_numbers_beyond_float16_are_refused(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_features_that_overflow_float16_are_refused(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = network()
     with torch.no_grad():
         model.fc_norm.weight.mul_(1e6)  # type: ignore[union-attr]
     large = our_checkpoint(tmp_path / "large.pth", model)
     extract(tmp_path / "out", large, videos / "a.mp4", "--dtype", "float16", status=1)
-    assert "is too large for --dtype float16; take float32" in capsys.readouterr().err
+    assert "overflows --dtype float16; use float32" in capsys.readouterr().err
 
 
-def test_it_runs_as_a_file_from_any_folder_with_workers(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_the_program_runs_as_a_file_from_any_folder_with_workers(
+    videos: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, REPOSITORY / "VideoMAE/extract_features.py", videos, "--checkpoint", checkpoint]
     done = subprocess.run(
         [*command, "--output_dir", "out", "--num_workers", "2", "--device", "cpu"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert "1 of 4 videos cannot be read" in done.stderr
+    assert "unreadable: 1 of 4 videos" in done.stderr
     assert len(list((tmp_path / "out").rglob("*.npz"))) == 3
     assert not done.stdout
 
 
-def test_a_runs_folder_will_do_and_its_head_gives_its_scores(tmp_path: Path) -> None:
+def test_the_head_of_a_run_on_its_features_gives_its_scores(tmp_path: Path) -> None:
     run = make_v2v_run(tmp_path)
     out = extract(tmp_path / "out", run, tmp_path / "v2v_dataset")
     scores = {line["id"]: line["score"] for line in map(json.loads, (run / "scores.jsonl").read_text().splitlines())}
-    weight = load_trained(run).model.state_dict()["head.0.weight"][0].numpy()
+    weight = load_for_inference(run).model.state_dict()["head.0.weight"][0].numpy()
     assert len(scores) == 5
     for key, score in scores.items():
         assert features(out / f"{key}.npz") @ weight == pytest.approx(score, abs=1e-4)

@@ -1,5 +1,5 @@
-"""The predict command: its three formats and its curves say what the library says; bad videos are named and cost only
-the status; wrong flags, an interruption and a reader that has enough end it cleanly."""
+"""The predict command: its formats and curves equal the library's predictions; unreadable videos set exit status 1;
+wrong flags, Ctrl-C and a closed pipe end it cleanly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three videos in nested folders, one of them damaged, and a text."""
+    """Three videos in nested folders, one of them damaged, and a text file."""
     folder = tmp_path_factory.mktemp("videos")
     for number, name in enumerate(("b/one.mp4", "b/c/two.MKV")):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -47,20 +47,20 @@ def flags(runs: TinyRuns, *more: str | Path) -> list[str]:
     return ["--checkpoint", *map(str, runs), "--device", "cpu", "--num_workers", "0", *map(str, more)]
 
 
-def whole(prediction: Prediction) -> dict[str, Any]:
+def as_json(prediction: Prediction) -> dict[str, Any]:
     found = {key: value for key, value in prediction._asdict().items() if value is not None}
     return {**found, "path": str(prediction.path)}
 
 
-def test_json_lines_hold_everything_in_order_and_a_bad_video_costs_the_status_alone(
+def test_json_lines_have_all_values_in_order_and_a_bad_video_sets_the_exit_status(
     folder: Path, tiny_runs: TinyRuns, expected: list[Prediction], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(folder), *flags(tiny_runs, "--format", "jsonl")]) == 1
-    said = capsys.readouterr()
-    entries = [json.loads(line) for line in said.out.splitlines()]
-    assert entries == [nearly(whole(prediction)) for prediction in expected]
+    captured = capsys.readouterr()
+    entries = [json.loads(line) for line in captured.out.splitlines()]
+    assert entries == [nearly(as_json(prediction)) for prediction in expected]
     assert entries[0] == {"path": str(folder / "a.mp4"), "error": "the file is empty"}
-    assert f"unreadable: {folder / 'a.mp4'}: the file is empty" in said.err
+    assert f"unreadable: {folder / 'a.mp4'}: the file is empty" in captured.err
 
 
 def test_videos_that_change_their_size_are_predicted_like_others(
@@ -75,7 +75,7 @@ def test_videos_that_change_their_size_are_predicted_like_others(
         assert all(entry["score"] and len(entry["intensities"]) == 27 for entry in entries)
 
 
-def test_a_csv_file_appears_whole_with_a_column_for_everything(
+def test_a_csv_file_is_written_atomically_with_all_values(
     folder: Path, tiny_runs: TinyRuns, expected: list[Prediction], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new" / "predictions.csv"
@@ -130,13 +130,13 @@ def test_curves_over_time_and_their_plots(
     assert picture.shape[0] > 600 and picture.std() > 0.05
 
 
-def test_videos_of_one_name_get_files_of_different_names() -> None:
+def test_videos_with_equal_names_get_different_files() -> None:
     names = distinct_names([Path("a/x.mp4"), Path("b/x.avi"), Path("x-2.mp4"), Path("c/x.mp4")])
     assert names == ["x", "x-2", "x-2-2", "x-3"]
 
 
 @pytest.mark.parametrize(
-    ("more", "status", "said"),
+    ("more", "status", "message"),
     [
         (["--over_time"], 2, "--over_time and --output_dir need each other"),
         (["--output_dir", "x"], 2, "--over_time and --output_dir need each other"),
@@ -145,19 +145,19 @@ def test_videos_of_one_name_get_files_of_different_names() -> None:
         (["--num_workers", "-1"], 2, "--num_workers -1: must be at least 0"),
         (["--output", "/"], 1, "--output /: is a folder"),
         (["--output", "/dev/null/x"], 1, "--output /dev/null/x: cannot be written"),
-        (["--model", "vit_base_patch16_224"], 1, "128 wide and 4 deep, where --model vit_base_patch16_224"),
+        (["--model", "vit_base_patch16_224"], 1, "width 128 and depth 4, but --model vit_base_patch16_224"),
         (["--checkpoint", "/nowhere"], 1, "/nowhere: no such checkpoint"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_sentence(
-    folder: Path, tiny_runs: TinyRuns, capsys: pytest.CaptureFixture[str], more: list[str], status: int, said: str
+def test_a_wrong_flag_is_reported_in_one_line(
+    folder: Path, tiny_runs: TinyRuns, capsys: pytest.CaptureFixture[str], more: list[str], status: int, message: str
 ) -> None:
     assert main([str(folder / "b/one.mp4"), *flags(tiny_runs, *more)]) == status
     lines = capsys.readouterr().err.splitlines()
-    assert said in lines[-1] and lines[-1].startswith("error: ")
+    assert message in lines[-1] and lines[-1].startswith("error: ")
 
 
-def test_a_folder_without_videos_and_missing_arguments(
+def test_a_folder_without_videos_and_missing_arguments_are_errors(
     folder: Path, tiny_runs: TinyRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.txt").write_text("")
@@ -170,7 +170,7 @@ def test_a_folder_without_videos_and_missing_arguments(
         assert caught.value.code == 2
 
 
-def started(folder: Path, *arguments: str | Path, gate: Gate) -> subprocess.Popen[str]:
+def start_program(folder: Path, *arguments: str | Path, gate: Gate) -> subprocess.Popen[str]:
     """The program as a file, from another folder, in a process group of its own as under a shell."""
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / "VideoMAE/predict.py"), *map(str, arguments)],
@@ -179,18 +179,18 @@ def started(folder: Path, *arguments: str | Path, gate: Gate) -> subprocess.Pope
     )  # fmt: skip
 
 
-def test_ctrl_c_ends_it_with_130_and_leaves_nothing(folder: Path, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_leaves_no_files(folder: Path, tiny_runs: TinyRuns, tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for number in range(20):
         (tmp_path / f"many/{number:04d}.mp4").symlink_to(folder / "b/one.mp4")
     arguments = ["many", "--checkpoint", *tiny_runs, "--output", "out.jsonl", "--num_workers", "1"]
     gate = Gate(tmp_path / "many/gate", "VideoMAE.inference.predictor:ClipBatches.add", calls=5)
-    process = started(tmp_path, *arguments, gate=gate)
+    process = start_program(tmp_path, *arguments, gate=gate)
     gate.wait(process)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1] == "error: stopped" and "Traceback" not in said, said
+    _, messages = process.communicate()
+    assert process.returncode == 130, messages
+    assert messages.splitlines()[-1] == "error: stopped" and "Traceback" not in messages, messages
     assert os.listdir(tmp_path) == ["many"]
     while group_of(process.pid):  # killed, and about to end
         time.sleep(0.05)
@@ -208,11 +208,9 @@ def group_of(leader: int) -> list[int]:
     return found
 
 
-def test_as_a_file_from_any_folder_until_its_reader_has_enough(
-    folder: Path, tiny_runs: TinyRuns, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path, "VideoMAE.inference.output:Lines.of", calls=2)
-    process = started(folder, *["b/one.mp4"] * 3, "--checkpoint", tiny_runs.v2v, "--format", "csv", gate=gate)
+def test_a_closed_pipe_ends_the_program_without_a_traceback(folder: Path, tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    gate = Gate(tmp_path, "VideoMAE.inference.output:PredictionFormatter.text_of", calls=2)
+    process = start_program(folder, *["b/one.mp4"] * 3, "--checkpoint", tiny_runs.v2v, "--format", "csv", gate=gate)
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == "path,duration_seconds,score,error\n"
     assert process.stdout.readline().startswith("b/one.mp4,1.0,")

@@ -1,5 +1,5 @@
-"""A predictor says of test videos what the run's own test said, whatever the batches and workers; its windows see the
-frames they should; bad videos are named and cost no other."""
+"""A predictor gives the results of the run's own test for any batch size and number of workers; its windows cover the
+right frames; unreadable videos do not affect others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def both(tiny_runs: TinyRuns) -> Predictor:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5 seconds, wider than high."""
+    """5 seconds, landscape."""
     return write_video(tmp_path_factory.mktemp("video") / "moving.mp4", moving_frames(50, width=96), fps=10)
 
 
@@ -43,7 +43,7 @@ def values(predictions: list[Prediction]) -> np.ndarray:
 
 
 def check_emotions(run: Path, videos: Path, predictor: Predictor) -> None:
-    """The predictor says what predictions.jsonl of the run says, of the unreadable videos too."""
+    """The predictions equal predictions.jsonl of the run, also for unreadable videos."""
     for line in lines(run / "predictions.jsonl"):
         [prediction] = predictor(videos / f"{line['id']}.mp4")
         assert prediction.error == line.get("unreadable")
@@ -56,15 +56,13 @@ def check_scores(run: Path, videos: Path, predictor: Predictor) -> None:
     assert {prediction.path.stem: prediction.score for prediction in predictions} == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_run_s_own_test_said_the_same_of_every_test_video(tiny_runs: TinyRuns, both: Predictor) -> None:
+def test_predictions_equal_those_of_the_run_s_own_test(tiny_runs: TinyRuns, both: Predictor) -> None:
     assert len(lines(tiny_runs.vce / "predictions.jsonl")) == 5 and len(lines(tiny_runs.v2v / "scores.jsonl")) == 5
     check_emotions(tiny_runs.vce, tiny_runs.vce_videos, both)
     check_scores(tiny_runs.v2v, tiny_runs.v2v_videos, both)
 
 
-def test_runs_that_only_test_are_predictors_too_with_their_views_and_their_activation(
-    tiny_runs: TinyRuns, tmp_path: Path
-) -> None:
+def test_a_run_that_only_tested_is_loaded_with_its_views_and_activation(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     flags = ["--eval", "--finetune", str(tiny_runs.vce / "checkpoint-best.pth"), "--loss", "ce", "--short_side_size"]
     flags += ["44", "--test_num_segment", "3", "--test_num_crop", "1", "--sampling_rate", "3"]
     data = ["--data_path", str(tiny_runs.vce_videos.parent), "--output_dir", str(tmp_path / "vce")]
@@ -111,24 +109,22 @@ def test_views_of_several_videos_share_a_forward_pass(
     assert batches == [8, 8, 8]
 
 
-def test_a_stream_reads_no_further_than_it_must(both: Predictor, video: Path) -> None:
-    asked: list[int] = []
+def test_a_stream_reads_at_most_one_batch_ahead(both: Predictor, video: Path) -> None:
+    requested: list[int] = []
 
     def videos() -> Any:
         for number in range(100):
-            asked.append(number)
+            requested.append(number)
             yield video
 
     stream = both.stream(videos())
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert len(asked) <= both.batch_size + 1
+    assert len(requested) <= both.batch_size + 1
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
-def test_every_container_and_codec_that_the_decoder_reads(
-    both: Predictor, video: Path, tmp_path: Path, kind: str
-) -> None:
+def test_every_container_and_codec_is_predicted_alike(both: Predictor, video: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"moving.{kind}"
     options = {} if kind != "webm" else {"codec_options": {"crf": "4", "b": "4M"}}
     write_video(path, moving_frames(50, width=96), fps=10, codec=CONTAINERS[kind], **options)
@@ -137,7 +133,7 @@ def test_every_container_and_codec_that_the_decoder_reads(
     np.testing.assert_allclose(values([found]), values([expected]), atol=0.05)
 
 
-def test_bad_videos_have_their_reason_and_cost_no_other(both: Predictor, video: Path, tmp_path: Path) -> None:
+def test_unreadable_videos_have_a_reason_and_do_not_affect_others(both: Predictor, video: Path, tmp_path: Path) -> None:
     for name, make in BAD_VIDEOS.items():
         make(tmp_path / f"{name}.mp4")
     bad = [*sorted(tmp_path.iterdir()), tmp_path, tmp_path / "missing.mp4"]
@@ -150,7 +146,7 @@ def test_bad_videos_have_their_reason_and_cost_no_other(both: Predictor, video: 
     np.testing.assert_allclose(good, np.broadcast_to(good[0], good.shape), atol=1e-5)
 
 
-def test_a_video_that_hangs_its_decoder_is_given_up_when_workers_read(
+def test_a_video_that_hangs_its_decoder_is_unreadable_with_workers(
     tiny_runs: TinyRuns, video: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "pipe.txt")  # nothing ever comes out of it
@@ -161,7 +157,7 @@ def test_a_video_that_hangs_its_decoder_is_given_up_when_workers_read(
     assert before.score == pytest.approx(after.score, abs=1e-5)  # of batches of different sizes
 
 
-def test_windows_of_emotions_are_the_model_s_answers_to_their_frames(tiny_runs: TinyRuns, video: Path) -> None:
+def test_emotion_curves_equal_the_model_applied_to_each_window(tiny_runs: TinyRuns, video: Path) -> None:
     """An independent loop: the central square of every 4th of 16 frames, from every 5th frame (0.5 s) on."""
     predictor = load_predictor(tiny_runs.vce, batch_size=3)
     curves = predictor.over_time(video)
@@ -176,7 +172,7 @@ def test_windows_of_emotions_are_the_model_s_answers_to_their_frames(tiny_runs: 
     assert np.ptp(curves.intensities, axis=0).max() > 1e-4  # the video moves, and so do the curves
 
 
-def test_a_window_as_long_as_the_video_says_what_the_whole_says(
+def test_a_window_as_long_as_the_video_gives_the_score_of_the_video(
     tiny_runs: TinyRuns, both: Predictor, video: Path
 ) -> None:
     curves = both.over_time(video, window_seconds=5)
@@ -202,7 +198,7 @@ def test_windows_of_a_video_that_only_pyav_reads_and_of_one_frame(both: Predicto
         both.over_time(video, hop_seconds=0)
 
 
-def test_bf16_and_a_run_s_own_precision(tiny_runs: TinyRuns, both: Predictor, video: Path) -> None:
+def test_precision_is_bf16_or_that_of_the_run(tiny_runs: TinyRuns, both: Predictor, video: Path) -> None:
     half = load_predictor([tiny_runs.vce, tiny_runs.v2v], precision="bf16")
     np.testing.assert_allclose(values(half(video)), values(both(video)), atol=0.03)
     assert np.abs(values(half(video)) - values(both(video))).max() > 0
@@ -224,14 +220,14 @@ def test_memory_is_flat_over_200_videos(both: Predictor, tmp_path: Path) -> None
     assert resident_mib() - before < 10
 
 
-def test_settings_that_cannot_be_are_refused(tiny_runs: TinyRuns) -> None:
-    for settings, said in (
+def test_settings_out_of_range_are_refused(tiny_runs: TinyRuns) -> None:
+    for settings, message in (
         ({"batch_size": 0}, "--batch_size 0: must be at least 1"),
         ({"num_workers": -1}, "--num_workers -1: must be at least 0"),
         ({"num_crops": 0}, "--num_crops 0: must be at least 1"),
         ({"precision": "fp16"}, "--precision fp16 needs a GPU"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             load_predictor(tiny_runs.vce, device="cpu", **settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no checkpoint is given"):
         load_predictor([])

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: scipy's, the metric functions on the very draws, and how often they hold the truth."""
+"""Bootstrap intervals against scipy and the metric functions, and their coverage."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import scipy.stats
 
 from VideoMAE.data.v2v import Pair
 from VideoMAE.reporting import bootstrap
-from VideoMAE.reporting.emotion_numbers import Answers, values_of_videos
-from VideoMAE.reporting.preference_numbers import units_of
+from VideoMAE.reporting.emotion_numbers import Predictions, values_per_video
+from VideoMAE.reporting.preference_numbers import components_holding
 from VideoMAE.training import metrics
 
 
 def drawn_rows(counts: np.ndarray) -> np.ndarray:
-    """The rows that a draw holds, each as often as it came up."""
+    """The rows of a draw, with repetitions."""
     return np.repeat(np.arange(len(counts)), counts.astype(int))
 
 
-def test_intervals_of_a_mean_are_scipys() -> None:
+def test_intervals_of_a_mean_agree_with_scipy() -> None:
     values = np.random.default_rng(1).gamma(2.0, size=150)
     drawn = bootstrap.resample({"mean": bootstrap.mean_of(values)}, 150, num_resamples=9999, seed=0)["mean"]
     peer = scipy.stats.bootstrap(
@@ -29,7 +29,7 @@ def test_intervals_of_a_mean_are_scipys() -> None:
     assert found == pytest.approx(tuple(peer), abs=0.04 * (peer.high - peer.low))
 
 
-def test_a_draw_takes_as_many_items_as_there_are_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_have_the_sample_size_and_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = np.concatenate(list(bootstrap.draws(40, num_resamples=300, seed=3)))
     assert counts.shape == (300, 40)
     assert (counts.sum(axis=1) == 40).all()
@@ -39,13 +39,13 @@ def test_a_draw_takes_as_many_items_as_there_are_whatever_the_chunks(monkeypatch
     assert np.array_equal(counts, np.concatenate(list(bootstrap.draws(40, num_resamples=300, seed=3))))
 
 
-def test_every_metric_of_a_draw_is_what_the_metric_functions_say_of_the_videos_in_it() -> None:
+def test_metrics_of_a_draw_equal_the_metric_functions_on_its_videos() -> None:
     rng = np.random.default_rng(0)
     logits, targets = rng.standard_normal((50, 6)), rng.random((50, 6)).astype(np.float32)
     targets[:, 4] = 0.25
     targets[:, 5] = np.arange(50) == 7  # in some draws it never varies
-    answers = Answers(logits, logits)
-    statistics = {name: bootstrap.mean_of(values) for name, values in values_of_videos(answers, targets).items()}
+    predictions = Predictions(logits, logits)
+    statistics = {name: bootstrap.mean_of(values) for name, values in values_per_video(predictions, targets).items()}
     predicted = 1 / (1 + np.exp(-logits))
     by_emotion = bootstrap.correlations_of(predicted, targets)
     statistics["mean_correlation"] = bootstrap.mean_over_columns(by_emotion)
@@ -67,24 +67,26 @@ def test_every_metric_of_a_draw_is_what_the_metric_functions_say_of_the_videos_i
     assert 0 < np.isnan(correlations[:, 5]).sum() < 30
 
 
-def test_accuracies_of_pairs_are_sums_over_what_the_drawn_components_hold() -> None:
+def test_pair_accuracies_are_means_over_the_pairs_of_the_drawn_components() -> None:
     pairs = [Pair("a", "b"), Pair("c", "b"), Pair("x", "y"), Pair("p", "q"), Pair("q", "r"), Pair("p", "r")]
     right = np.array([1.0, 0, 1, 0, 1, 1])
-    units = units_of(pairs, pairs)
+    components = components_holding(pairs, pairs)
     members = [{0, 1}, {2}, {3, 4, 5}]
-    assert units.num_components == 3
-    assert {frozenset(np.flatnonzero(units.component == c).tolist()) for c in range(3)} == set(map(frozenset, members))
-    numbers = [int(units.component[min(group)]) for group in members]
-    statistic = units.mean(right)
+    assert components.num_components == 3
+    assert {frozenset(np.flatnonzero(components.component == c).tolist()) for c in range(3)} == set(
+        map(frozenset, members)
+    )
+    numbers = [int(components.component[min(group)]) for group in members]
+    statistic = components.mean(right)
     for counts in np.concatenate(list(bootstrap.draws(3, num_resamples=20, seed=5))):
         drawn = [right[pair] for group, c in zip(members, numbers, strict=True) for pair in [*group] * int(counts[c])]
         assert statistic(counts[None])[0] == pytest.approx(np.mean(drawn))
 
 
-def test_lists_that_connect_pairs_make_one_component_of_them() -> None:
+def test_pairs_connected_by_a_list_form_one_component() -> None:
     pairs = [Pair("a", "b"), Pair("x", "y"), Pair("p", "q")]
-    assert units_of(pairs, pairs).num_components == 3
-    assert units_of(pairs, [*pairs, ("b", "k", "x")]).num_components == 2
+    assert components_holding(pairs, pairs).num_components == 3
+    assert components_holding(pairs, [*pairs, ("b", "k", "x")]).num_components == 2
 
 
 def test_identical_runs_do_not_differ_in_any_draw() -> None:
@@ -97,7 +99,7 @@ def test_identical_runs_do_not_differ_in_any_draw() -> None:
     assert bootstrap.probability_better(differences) == 0.5
 
 
-def test_a_small_steady_difference_is_found_although_both_runs_vary_more() -> None:
+def test_pairing_detects_a_difference_smaller_than_the_variation_of_each_run() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(0, 1, 200)
     statistics = {"a": bootstrap.mean_of(a), "b": bootstrap.mean_of(a + 0.05 + rng.normal(0, 0.1, 200))}
@@ -112,8 +114,7 @@ def test_a_small_steady_difference_is_found_although_both_runs_vary_more() -> No
 
 
 def coverage(*, by_component: bool) -> float:
-    """How often a 95 % interval of a share holds the true one, 0.6, of 60 components of 5 pairs that are all right or
-    all wrong together."""
+    """How often a 95 % interval contains the true share, 0.6, if all 5 pairs of a component are right or wrong."""
     rng, held = np.random.default_rng(0), 0
     for number in range(200):
         right = np.repeat(rng.random(60) < 0.6, 5).astype(float)
@@ -127,11 +128,11 @@ def coverage(*, by_component: bool) -> float:
     return held / 200
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say_if_whole_components_are_drawn() -> None:
+def test_intervals_have_their_nominal_coverage_only_if_whole_components_are_drawn() -> None:
     assert 0.90 <= coverage(by_component=True) <= 0.98
     assert coverage(by_component=False) < 0.75
 
 
-def test_draws_without_a_value_are_left_out() -> None:
+def test_undefined_draws_are_ignored() -> None:
     assert bootstrap.interval(np.array([np.nan, 1.0, 2.0])) == pytest.approx((1.025, 1.975))
     assert bootstrap.interval(np.array([np.nan])) is None

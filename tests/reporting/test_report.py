@@ -1,4 +1,4 @@
-"""The report of a run and of two: numbers against independent ones, and a page that says what report.json says."""
+"""Reports and comparisons: numbers against independent computations, and pages without other numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tiny_runs import TinyRuns
 from video_files import write_grey_video
 
 from VideoMAE import report
-from VideoMAE.reporting import emotion_numbers
+from VideoMAE.reporting import emotion_numbers, show_results
+from VideoMAE.reporting.bootstrap import Resampling
 from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences
-from VideoMAE.reporting.metric_numbers import Resampling
 from VideoMAE.reporting.run_files import emotion_test, preference_test, read_dataset, read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ NUMBER = re.compile(r"(?<![\w.])[−-]?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 class Page(HTMLParser):
-    """What a page shows, what it names outside itself, and how many of each tag it has."""
+    """The text, the tags and the external references of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -62,15 +62,15 @@ class Page(HTMLParser):
         return {number for text in self.text for number in NUMBER.findall(text)}
 
 
-def said(content: Any) -> Iterator[str]:
-    """Every number of report.json as a page may write it; those in its texts as they are."""
+def numbers_in(content: Any) -> Iterator[str]:
+    """Every number of report.json in all formats of the pages, and those in its texts unchanged."""
     if isinstance(content, dict):
         for key, value in content.items():
-            yield from said(key)
-            yield from said(value)
+            yield from numbers_in(key)
+            yield from numbers_in(value)
     elif isinstance(content, list):
         for value in content:
-            yield from said(value)
+            yield from numbers_in(value)
     elif isinstance(content, str):
         yield from NUMBER.findall(content)
     elif isinstance(content, (int, float)):
@@ -79,31 +79,31 @@ def said(content: Any) -> Iterator[str]:
 
 
 def make_report(*arguments: object) -> tuple[dict[str, Any], Page]:
-    """Runs the program in this process -> report.json, the page."""
+    """Runs the program in this process. -> report.json, the page"""
     folder = Path(str(arguments[arguments.index("--output_dir") + 1]))
     assert report.main([*map(str, arguments), "--num_processes", "1", "--num_resamples", "300"]) == 0
     return read(folder / "report.json"), Page((folder / "index.html").read_text(encoding="utf-8"))
 
 
 def check_page(numbers: dict[str, Any], page: Page, folder: Path) -> None:
-    """What holds of every page."""
+    """Checks that apply to every page."""
     assert page.outside == []
     assert not {"script", "link", "iframe"} & set(page.tags)
-    assert page.numbers() - {*said(numbers)} == set()
+    assert page.numbers() - {*numbers_in(numbers)} == set()
     without_captions = {key: value for key, value in numbers.items() if key != "charts"}
     for name, chart in numbers["charts"].items():
-        assert {*NUMBER.findall(chart["title"])} - {*said(without_captions)} - signs(without_captions) == set()
+        assert {*NUMBER.findall(chart["title"])} - {*numbers_in(without_captions)} - signs(without_captions) == set()
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def signs(numbers: Any) -> set[str]:
-    """Absolute values and counts, which titles say: "0.010 too high"."""
-    return {value.lstrip("−") for value in said(numbers)}
+    """Absolute values, which titles contain: "0.010 too high"."""
+    return {value.lstrip("−") for value in numbers_in(numbers)}
 
 
 @pytest.fixture(scope="module")
 def vce(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A dataset with two of its videos, and two runs tested on it; what can be is named by markup."""
+    """A dataset with two of its videos, and two runs tested on it; names, ids and emotions contain markup."""
     folder = tmp_path_factory.mktemp("vce")
     data = make_labels(folder / "data")
     (data / "videos").mkdir()
@@ -136,14 +136,14 @@ def predictions(run: Path) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.array([[*line[key].values()] for line in lines]) for key in ("predicted", "true"))  # type: ignore[return-value]
 
 
-def test_the_page_is_whole_and_says_nothing_that_report_json_does_not(
+def test_the_page_is_self_contained_and_its_numbers_are_in_report_json(
     vce_report: tuple[dict[str, Any], Page, Path],
 ) -> None:
     check_page(*vce_report)
     assert {path.suffix for path in vce_report[2].iterdir()} == {".html", ".json", ".png"}
 
 
-def test_metrics_are_those_of_the_test_and_lie_in_their_intervals(
+def test_metrics_equal_results_json_and_are_within_their_intervals(
     vce: dict[str, Path], vce_report: tuple[dict[str, Any], Page, Path]
 ) -> None:
     measured, found = read(vce["first"] / "results.json"), vce_report[0]["test"]["metrics"]
@@ -160,7 +160,7 @@ def test_metrics_are_those_of_the_test_and_lie_in_their_intervals(
     assert vce_report[0]["test"]["method"]["num_resamples"] == 300
 
 
-def test_numbers_of_emotions_are_scipys(vce: dict[str, Path], vce_report: tuple[dict[str, Any], Page, Path]) -> None:
+def test_emotion_numbers_agree_with_scipy(vce: dict[str, Path], vce_report: tuple[dict[str, Any], Page, Path]) -> None:
     predicted, true = predictions(vce["first"])
     for place, name in enumerate(EMOTIONS):
         found = vce_report[0]["test"]["emotions"][name]
@@ -172,16 +172,16 @@ def test_numbers_of_emotions_are_scipys(vce: dict[str, Path], vce_report: tuple[
         assert found["num_first"] == sum(row.argmax() == place for row in true)
 
 
-def test_confusion_calibration_and_worst_videos_are_as_counted_one_by_one(
+def test_confusion_calibration_and_worst_videos_agree_with_a_loop(
     vce: dict[str, Path], vce_report: tuple[dict[str, Any], Page, Path]
 ) -> None:
     predicted, true = predictions(vce["first"])
     test = vce_report[0]["test"]
     names = test["confusion"]["emotions"]
     for row, true_name in enumerate(names):
-        for column, said_name in enumerate(names):
+        for column, predicted_name in enumerate(names):
             expected = sum(
-                EMOTIONS[t.argmax()] == true_name and EMOTIONS[p.argmax()] == said_name
+                EMOTIONS[t.argmax()] == true_name and EMOTIONS[p.argmax()] == predicted_name
                 for t, p in zip(true, predicted, strict=True)
             )
             assert test["confusion"]["counts"][row][column] == expected
@@ -197,7 +197,7 @@ def test_confusion_calibration_and_worst_videos_are_as_counted_one_by_one(
     assert [entry["id"] for entry in test["best"]] == [ids[place] for place in order[::-1][:6]]
 
 
-def test_ids_names_and_reasons_with_markup_stay_text(
+def test_markup_in_ids_names_and_reasons_is_escaped(
     vce: dict[str, Path], vce_report: tuple[dict[str, Any], Page, Path]
 ) -> None:
     numbers, page, _ = vce_report
@@ -212,11 +212,11 @@ def test_ids_names_and_reasons_with_markup_stay_text(
 
 
 def num_thumbnails(page: Page) -> int:
-    """Pictures that are no charts, of which each is there for a dark page too."""
+    """The number of images that are not charts; each chart has a second source for dark pages."""
     return page.tags.count("img") - page.tags.count("source")
 
 
-def test_videos_that_are_there_have_a_thumbnail_and_the_others_are_counted(
+def test_readable_videos_have_a_thumbnail_and_the_others_are_counted(
     vce_report: tuple[dict[str, Any], Page, Path],
 ) -> None:
     numbers, page, _ = vce_report
@@ -224,10 +224,12 @@ def test_videos_that_are_there_have_a_thumbnail_and_the_others_are_counted(
     assert numbers["test"]["worst"][0]["id"] == HOSTILE
     assert num_thumbnails(page) == 1 + shown.count("00042")
     assert len(numbers["without_picture"]) == len(shown) - num_thumbnails(page)
-    assert f"{len(shown) - num_thumbnails(page)} videos of those shown cannot be read now" in "".join(page.text)
+    assert f"{len(shown) - num_thumbnails(page)} example videos cannot be read and have no thumbnail" in "".join(
+        page.text
+    )
 
 
-def test_without_the_dataset_the_page_is_made_and_says_so(vce: dict[str, Path], tmp_path: Path) -> None:
+def test_a_missing_dataset_is_named_on_the_page(vce: dict[str, Path], tmp_path: Path) -> None:
     run = make_vce_results(tmp_path / "classes", vce["data"], "--loss", "ce", "--test_average", "softmax")
     numbers, page = make_report(run, "--output_dir", tmp_path / "page", "--data_path", tmp_path / "gone")
     check_page(numbers, page, tmp_path / "page")
@@ -242,14 +244,14 @@ def test_without_the_dataset_the_page_is_made_and_says_so(vce: dict[str, Path], 
 
 
 def without_truth(run: Path) -> None:
-    """What predictions.jsonl was before it said the true intensities."""
+    """Removes the true intensities, as in the first format of predictions.jsonl."""
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     kept = [{key: value for key, value in line.items() if key != "true"} for line in lines]
     (run / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What is said, in one sentence and with status 1, where no report can be made."""
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one-line error of a failed report, with exit status 1."""
     assert report.main([*map(str, arguments)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -257,7 +259,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return error
 
 
-def test_truth_that_does_not_stand_beside_the_predictions_is_the_datasets(
+def test_missing_true_intensities_are_read_from_the_dataset(
     vce: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(vce["first"], tmp_path / "run")
@@ -269,30 +271,30 @@ def test_truth_that_does_not_stand_beside_the_predictions_is_the_datasets(
     changed, fewer = make_labels(tmp_path / "changed", seed=4), make_labels(tmp_path / "fewer", num_test=4)
     for data, reason in (
         (changed, "the labels have changed since its test: "),
-        (tmp_path / "gone", "predictions.jsonl has no true intensities, and the dataset that has them cannot be read"),
-        (fewer, "the dataset's labels know nothing of 26 of its 29 test videos"),
+        (tmp_path / "gone", "predictions.jsonl has no true intensities, and the dataset cannot be read"),
+        (fewer, "the dataset has no labels for 26 of its 29 test videos"),
     ):
-        error = refused(capsys, run, "--data_path", data, "--output_dir", tmp_path / "page")
+        error = error_of(capsys, run, "--data_path", data, "--output_dir", tmp_path / "page")
         assert reason in error
         assert str(run) in error
     assert not (tmp_path / "page").exists()
 
 
-def test_predictions_of_another_test_than_results_json_are_pointed_out(vce: dict[str, Path], tmp_path: Path) -> None:
+def test_predictions_that_contradict_results_json_are_reported(vce: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(vce["first"], tmp_path / "run")
     shutil.copy(vce["second"] / "predictions.jsonl", folder)
     run = read_run(folder)
     dataset = read_dataset(run)
-    judged = emotion_numbers.judge(run, emotion_test(run, dataset))
-    notes = emotion_numbers.emotion_report(run, judged, dataset, Resampling(100, 0))["notes"]
-    assert any(note.startswith("results.json says ") and "top-1 accuracy" in note for note in notes)
+    evaluation = emotion_numbers.evaluate(run, emotion_test(run, dataset))
+    notes = emotion_numbers.emotion_report(run, evaluation, dataset, Resampling(100, 0))["notes"]
+    assert any(note.startswith("results.json has ") and "top-1 accuracy" in note for note in notes)
 
 
-def test_a_real_runs_test_is_worked_out_as_the_run_did(tiny_runs: TinyRuns) -> None:
+def test_metrics_of_a_real_run_equal_its_own(tiny_runs: TinyRuns) -> None:
     run = read_run(tiny_runs.vce)
     dataset = read_dataset(run)
-    judged = emotion_numbers.judge(run, emotion_test(run, dataset))
-    found = emotion_numbers.emotion_report(run, judged, dataset, Resampling(100, 0))
+    evaluation = emotion_numbers.evaluate(run, emotion_test(run, dataset))
+    found = emotion_numbers.emotion_report(run, evaluation, dataset, Resampling(100, 0))
     assert run.results is not None
     assert found["num_unreadable"] == 1
     for metric in ("bce", "mean_absolute_error", "mean_correlation"):
@@ -303,20 +305,20 @@ def test_a_real_runs_test_is_worked_out_as_the_run_did(tiny_runs: TinyRuns) -> N
             assert entry[guess]["value"] == (None if stored is None else pytest.approx(stored))
 
 
-def test_a_run_that_has_not_finished_its_test_gets_its_curves(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+def test_a_run_without_test_results_gets_a_page_of_its_curves(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for name in ("config.json", "log.txt", "steps.jsonl"):
         shutil.copy(tiny_runs.vce / name, run)
     numbers, page = make_report(run, "--output_dir", tmp_path / "page")
     check_page(numbers, page, tmp_path / "page")
-    assert "The run has not finished its test: this page has its curves only." in page.text
+    assert "The run has not finished its test: this page shows only its curves." in page.text
     assert set(numbers["charts"]) == {"curves_loss", "curves_validation", "curves_learning_rate"}
     logged = [json.loads(line) for line in (run / "log.txt").read_text().splitlines()]
     assert [line["train_loss"] for line in numbers["curves"]["epochs"]] == [line["train_loss"] for line in logged]
 
 
-def test_pairs_and_lists_are_judged_as_the_test_did_and_drawn_by_component(
+def test_pair_and_list_metrics_equal_results_json_and_are_resampled_by_component(
     v2v: dict[str, Path], tmp_path: Path
 ) -> None:
     numbers, page = make_report(v2v["first"], "--output_dir", tmp_path / "page", "--num_examples", 2)
@@ -335,7 +337,7 @@ def test_pairs_and_lists_are_judged_as_the_test_did_and_drawn_by_component(
     assert sum(entry["num_pairs"] for entry in test["margins"]) == len(pairs)
 
 
-def test_a_comparison_pairs_the_runs_on_what_both_were_tested_on(vce: dict[str, Path], tmp_path: Path) -> None:
+def test_a_comparison_uses_the_common_test_videos(vce: dict[str, Path], tmp_path: Path) -> None:
     numbers, page = make_report(vce["first"], vce["second"], "--output_dir", tmp_path / "page")
     check_page(numbers, page, tmp_path / "page")
     assert numbers["only"]["a"] == {"00045": "could not be read in B's test"}
@@ -352,7 +354,7 @@ def test_a_comparison_pairs_the_runs_on_what_both_were_tested_on(vce: dict[str, 
     assert max(changes) < 0
 
 
-def test_a_run_against_itself_differs_in_nothing(vce: dict[str, Path], v2v: dict[str, Path]) -> None:
+def test_a_run_compared_with_itself_has_no_differences(vce: dict[str, Path], v2v: dict[str, Path]) -> None:
     run = read_run(vce["first"])
     emotions = emotion_test(run, read_dataset(run))
     found = [compare_emotions([run, run], [emotions, emotions], Resampling(100, 0))]
@@ -372,45 +374,56 @@ def test_two_v2v_runs_are_compared(v2v: dict[str, Path], tmp_path: Path) -> None
     check_page(numbers, page, tmp_path / "page")
     test = numbers["test"]
     assert test["num_only"] == {"a": {"pairs": 0, "lists": 0}, "b": {"pairs": 0, "lists": 1}}
-    assert "0 pairs and 1 list only B has" in "".join(page.text)
+    assert "Only in B and left out: 0 pairs and 1 list." in "".join(page.text)
     assert numbers["only"]["b"] == {"00101": "could not be read in A's test"}
     entry = test["better_in_b"][0]
     assert entry["margin_b"] > entry["margin_a"]
 
 
-def test_runs_of_other_labels_or_tasks_are_not_compared(
+def test_runs_with_different_labels_or_tasks_are_rejected(
     vce: dict[str, Path], v2v: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = make_vce_results(tmp_path / "changed", make_labels(tmp_path / "others", seed=5))
-    error = refused(capsys, vce["first"], changed)
-    assert "were tested on different labels: of the 29 videos that both have, 29 have other intensities" in error
-    assert "of the same task" in refused(capsys, vce["first"], v2v["first"])
+    error = error_of(capsys, vce["first"], changed)
+    assert "were tested on different labels: 29 of the 29 common videos have different intensities" in error
+    assert "of the same task" in error_of(capsys, vce["first"], v2v["first"])
     pair = read(v2v["data"] / "test_labels.json")["comparisons"][0]
     comparisons = {"train": [pair], "test": [pair[::-1]], "listwise": [["00100", "00101"]]}
     run = make_v2v_results(tmp_path / "turned_run", make_v2v_labels(tmp_path / "turned", comparisons))
-    assert "were tested on different labels: 1 of " in refused(capsys, v2v["first"], run)
+    assert "were tested on different labels: 1 of " in error_of(capsys, v2v["first"], run)
     assert [path.name for path in tmp_path.rglob("*") if "report" in path.name] == []
 
 
-def test_what_is_no_run_or_cannot_be_is_said_in_a_sentence(
+def test_invalid_folders_flags_and_files_give_a_one_line_error(
     vce: dict[str, Path], v2v: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = tmp_path / "started"
     started.mkdir()
-    assert "has no config.json" in refused(capsys, started)
+    assert "has no config.json" in error_of(capsys, started)
     shutil.copy(vce["first"] / "config.json", started)
-    assert "neither results.json nor a finished epoch" in refused(capsys, started)
-    assert "no such folder" in refused(capsys, tmp_path / "nowhere")
-    assert "--num_resamples must be at least 100, not 5" in refused(capsys, vce["first"], "--num_resamples", 5)
-    assert "lies in the dataset" in refused(capsys, vce["first"], "--output_dir", vce["data"] / "report")
+    assert "neither results.json nor a finished epoch" in error_of(capsys, started)
+    assert "no such folder" in error_of(capsys, tmp_path / "nowhere")
+    assert "--num_resamples must be at least 100, not 5" in error_of(capsys, vce["first"], "--num_resamples", 5)
+    assert "is inside the dataset" in error_of(capsys, vce["first"], "--output_dir", vce["data"] / "report")
     torn = shutil.copytree(vce["first"], tmp_path / "torn")
     (torn / "predictions.jsonl").write_bytes((torn / "predictions.jsonl").read_bytes()[:-40])
-    assert "predictions.jsonl, line 30: not valid JSON" in refused(capsys, torn)
-    gone = refused(capsys, v2v["first"], "--data_path", tmp_path / "gone")
-    assert "its pairs and lists stand in the dataset only, which cannot be read" in gone
+    assert "predictions.jsonl, line 30: not valid JSON" in error_of(capsys, torn)
+    gone = error_of(capsys, v2v["first"], "--data_path", tmp_path / "gone")
+    assert "the dataset with its pairs and lists cannot be read" in gone
 
 
-def test_it_starts_as_a_file_from_any_folder(tmp_path: Path) -> None:
+def test_report_py_runs_as_a_file_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, REPOSITORY / "VideoMAE/report.py", "nowhere"]
     done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "error: nowhere: no such folder\n")
+
+
+def test_show_results_prints_the_metrics_of_each_run(
+    vce: dict[str, Path], v2v: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show_results.main([str(vce["first"]), str(v2v["first"])]) == 0
+    shown = capsys.readouterr().out
+    assert f"{read(vce['first'] / 'results.json')['acc1']:.1f}" in shown
+    assert f"{read(v2v['first'] / 'results.json')['pair_accuracy']:.1f}" in shown
+    assert show_results.main([str(tmp_path)]) == 1
+    assert "results.json: no such file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Who comes while another works in an output folder waits, as long as it was told to."""
+"""A locked output folder is waited for, up to a time limit."""
 
 import subprocess
 import sys
@@ -17,11 +17,12 @@ from VideoMAE.runtime.folder_lock import hold_folder
 hold_folder(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
+(Path(sys.argv[1]) / "left").touch()
 """
 
 
 @pytest.fixture(autouse=True)
-def nothing_held() -> Iterator[None]:
+def release_all() -> Iterator[None]:
     yield
     release_folders()
 
@@ -34,13 +35,16 @@ def holder(folder: Path, seconds: float) -> subprocess.Popen[str]:
     return process
 
 
-def test_whoever_leaves_in_time_is_waited_for(tmp_path: Path) -> None:
-    with holder(tmp_path, 1):
-        hold_folder(tmp_path, patience_seconds=60)
+def test_a_run_waits_until_the_holder_of_its_folder_has_left(tmp_path: Path) -> None:
+    with holder(tmp_path, 0.5):
+        hold_folder(tmp_path, wait_seconds=60)
+        assert (tmp_path / "left").exists()
 
 
-def test_whoever_stays_is_named(tmp_path: Path) -> None:
+def test_a_holder_that_stays_beyond_the_time_limit_is_named(tmp_path: Path) -> None:
     with holder(tmp_path, 600) as process:
-        with pytest.raises(ValueError, match=f"process {process.pid} on .* works in it; wait for its end"):
-            hold_folder(tmp_path, patience_seconds=0.1)
-        process.kill()
+        try:
+            with pytest.raises(ValueError, match=f"in use by process {process.pid} on .*; wait until it ends, or"):
+                hold_folder(tmp_path, wait_seconds=0.1)
+        finally:
+            process.kill()

@@ -1,4 +1,4 @@
-"""The launcher: each process's part of the processors, and what becomes of a signal that asks the run to stop."""
+"""The launcher: threads per process, forwarded stop signals, and exit status."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from resume_helpers import REPOSITORY, children_of
 from VideoMAE.runtime.stop_request import REQUEUE_STATUS
 
 LAUNCH = [sys.executable, "-m", "VideoMAE.runtime.launch", "--standalone", "--no_python"]
-LONGER_THAN_TORCHRUN_WAITS_SECONDS = 33  # it kills after 30, and no flag of it says otherwise
+LONGER_THAN_TORCHRUN_WAITS_SECONDS = 33  # torchrun kills after 30, without a flag to change that
 STOPPING = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 
 
@@ -29,7 +29,7 @@ def started(*command: str, processes: int = 2, **environment: str) -> subprocess
 
 
 def program(folder: Path, number: int, answer: str) -> list[str]:
-    """A program that leaves a file named by its rank in `folder` and waits; `answer` is what it does on a signal."""
+    """A program that leaves a file named by its rank in `folder` and waits; `answer` is its reaction to a signal."""
     lines = (
         "import os, pathlib, signal, sys, time",
         f"here, rank = pathlib.Path({str(folder)!r}), os.environ['RANK']",
@@ -46,25 +46,25 @@ def wait_for_files(folder: Path, names: list[str], launcher: subprocess.Popen[st
 
 
 @pytest.mark.parametrize("chosen", [{}, {"OMP_NUM_THREADS": "5"}], ids=["nothing set", "set"])
-def test_threads_are_the_processors_of_the_processes_or_what_the_user_says(
+def test_threads_are_the_cores_per_process_or_the_users_choice(
     chosen: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     launcher = started("printenv", "OMP_NUM_THREADS", processes=1, **chosen)
-    said, complaint = launcher.communicate()
-    assert (launcher.returncode, complaint) == (0, "")
-    assert int(said) == int(chosen.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
+    output, messages = launcher.communicate()
+    assert (launcher.returncode, messages) == (0, "")
+    assert int(output) == int(chosen.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
 
 
 @pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
-def test_a_signal_reaches_every_process_and_their_status_is_the_launchers(
+def test_a_signal_reaches_every_process_and_the_launcher_exits_with_their_status(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     launcher = started(*program(tmp_path, number, "(here / f'{rank}.asked').touch()"))
     wait_for_files(tmp_path, ["0", "1"], launcher)
     launcher.send_signal(number)
-    _, complaint = launcher.communicate()
-    assert (launcher.returncode, complaint) == (REQUEUE_STATUS, "")
+    _, messages = launcher.communicate()
+    assert (launcher.returncode, messages) == (REQUEUE_STATUS, "")
     assert (tmp_path / "0.asked").exists() and (tmp_path / "1.asked").exists()
 
 
@@ -73,25 +73,23 @@ def test_a_process_that_saves_for_longer_than_torchrun_waits_is_not_killed(tmp_p
     launcher = started(*program(tmp_path, signal.SIGTERM, save), processes=1)
     wait_for_files(tmp_path, ["0"], launcher)
     launcher.terminate()
-    _, complaint = launcher.communicate()
-    assert (launcher.returncode, complaint) == (REQUEUE_STATUS, "")
+    _, messages = launcher.communicate()
+    assert (launcher.returncode, messages) == (REQUEUE_STATUS, "")
     assert (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
-def test_a_signal_that_comes_before_a_process_listens_asks_for_a_new_start(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def test_a_signal_before_a_process_listens_requeues(number: signal.Signals, tmp_path: Path) -> None:
     answer = f"signal.signal({int(number)}, signal.SIG_DFL); os.kill(os.getpid(), {int(number)})"
     launcher = started(*program(tmp_path, number, answer), processes=1)
     wait_for_files(tmp_path, ["0"], launcher)
     launcher.send_signal(number)
-    _, complaint = launcher.communicate()
+    _, messages = launcher.communicate()
     assert launcher.returncode == REQUEUE_STATUS
-    assert complaint == f"{number.name}: stopped before there was anything to save\n"
+    assert messages == f"{number.name}: stopped before there was anything to save\n"
 
 
-def test_a_signal_before_there_are_processes_asks_for_a_new_start() -> None:
+def test_a_signal_before_there_are_processes_requeues() -> None:
     lines = (
         "import os, signal",
         "from VideoMAE.runtime.launch import SignalForwarder",
@@ -105,12 +103,12 @@ def test_a_signal_before_there_are_processes_asks_for_a_new_start() -> None:
     assert done.stderr == "SIGTERM: stopped before there was anything to save\n"
 
 
-def test_a_process_that_somebody_else_kills_is_named(tmp_path: Path) -> None:
+def test_a_killed_process_is_named(tmp_path: Path) -> None:
     launcher = started(*program(tmp_path, signal.SIGUSR2, "pass"))
     wait_for_files(tmp_path, ["0", "1"], launcher)
     os.kill(rank_1_of(launcher), signal.SIGKILL)
-    _, complaint = launcher.communicate()
-    assert (launcher.returncode, complaint) == (1, "error: process 1 was ended by signal 9\n")
+    _, messages = launcher.communicate()
+    assert (launcher.returncode, messages) == (1, "error: process 1 was killed by signal 9\n")
 
 
 def rank_1_of(launcher: subprocess.Popen[str]) -> int:

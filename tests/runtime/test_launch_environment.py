@@ -1,4 +1,4 @@
-"""Who a process is by what torchrun or Slurm say, and what contradictions do."""
+"""The launch by the variables of torchrun or Slurm, and errors for contradictions."""
 
 import pytest
 
@@ -38,12 +38,12 @@ def without(environment: dict[str, str], name: str) -> dict[str, str]:
         ({**BATCH_SHELL, **TORCHRUN}, Launch("torchrun", 3, 1, 4, "host", 29400)),
     ],
     ids=[
-        "alone", "torchrun", "srun", "queued again", "the user's meeting place", "world size repeated", "batch shell",
+        "alone", "torchrun", "srun", "requeued", "address and port of the user", "world size repeated", "batch shell",
         "salloc shell", "a single task", "torchrun in one task per node", "torchrun's variables made from Slurm's",
         "torchrun in a batch shell",
     ],
 )  # fmt: skip
-def test_who_a_process_is(environment: dict[str, str], expected: Launch) -> None:
+def test_a_launch_is_read_from_the_variables(environment: dict[str, str], expected: Launch) -> None:
     assert read_launch(environment) == expected
 
 
@@ -68,7 +68,7 @@ def test_who_a_process_is(environment: dict[str, str], expected: Launch) -> None
         ({**SRUN, **FROM_SLURM, "RANK": "0"}, ["RANK=0", "SLURM_STEP_NUM_TASKS"]),
     ],
 )
-def test_a_contradiction_is_a_sentence_that_names_the_variables(environment: dict[str, str], names: list[str]) -> None:
+def test_a_contradiction_names_the_variables(environment: dict[str, str], names: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
         read_launch(environment)
     message = str(caught.value)
@@ -91,14 +91,14 @@ def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
 
 
-def test_neighbouring_jobs_steps_and_starts_have_ports_of_their_own_below_those_of_outgoing_connections() -> None:
+def test_neighboring_jobs_steps_and_starts_have_different_ports() -> None:
     around = [(job, step, again) for job in (900, 901, 902) for step in range(20) for again in range(2)]
     ports = [port_of_step(job, step, restarts=again) for job, step, again in around]
     assert len(set(ports)) == len(ports)
     assert all(1024 < port_of_step(job, 0, restarts=0) < 32768 for job in range(0, 10**7, 997))
 
 
-def test_a_process_takes_the_gpu_of_its_number_or_the_only_one_that_slurm_shows_it() -> None:
+def test_a_process_uses_the_gpu_of_its_local_rank_or_the_only_visible_one() -> None:
     task, process = read_launch(SRUN), read_launch(TORCHRUN)
     assert gpu_of(task, 2, {"SLURM_GPUS_ON_NODE": "2"}) == 1
     assert gpu_of(task, 1, {"SLURM_GPUS_ON_NODE": "2"}) == 0

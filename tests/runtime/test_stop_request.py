@@ -1,4 +1,4 @@
-"""A process that a launcher left behind is told to stop."""
+"""Orphaned processes stop, and repeated signals are ignored."""
 
 import signal
 import subprocess
@@ -12,27 +12,27 @@ from VideoMAE.runtime.stop_request import StopRequest
 WAIT = """
 import signal, sys, time
 from VideoMAE.runtime.stop_request import end_with_launcher
-told = []
-signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+received = []
+signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
 end_with_launcher()
 print("ready", flush=True)
 sys.stdin.readline()  # until the launcher has ended
 deadline = time.monotonic() + 0.5
-while not told and time.monotonic() < deadline:
+while not received and time.monotonic() < deadline:
     time.sleep(0.01)
-print("told" if told else "left alone", flush=True)
+print("stopped" if received else "continued", flush=True)
 """
 
 
 @pytest.mark.parametrize(
     ("launcher", "variables", "outcome"),
     [
-        ("slurmstepd", "", "told"),
-        ("torchrun", "TORCHELASTIC_RUN_ID=1", "told"),
-        ("bash", "SLURM_STEP_NUM_TASKS=1", "left alone"),
+        ("slurmstepd", "", "stopped"),
+        ("torchrun", "TORCHELASTIC_RUN_ID=1", "stopped"),
+        ("bash", "SLURM_STEP_NUM_TASKS=1", "continued"),
     ],
 )
-def test_a_process_hears_of_the_end_of_torchrun_and_slurms_step_but_not_of_a_shells(
+def test_a_process_is_stopped_when_torchrun_or_slurms_step_ends_but_not_a_shell(
     tmp_path: Path, launcher: str, variables: str, outcome: str
 ) -> None:
     (tmp_path / launcher).symlink_to("/bin/bash")

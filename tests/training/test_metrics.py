@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 
+from VideoMAE.data.v2v import Pair
 from VideoMAE.training.metrics import (
     average_views,
     binary_cross_entropy,
     intensity_metrics,
+    judge_lists,
+    judge_pairs,
+    kendall_tau,
     list_accuracy,
     mean_correlation,
     predicted_in_true_top_k,
@@ -59,12 +64,43 @@ def test_list_accuracy_is_the_original_programs(golden: Any) -> None:
     lists = [case["scores"][end - length : end] for end, length in zip(ends, case["lengths"], strict=True)]
     assert ends[-1] == len(case["scores"])
     assert list_accuracy(lists) == case["accuracy"]
+    keys = np.split(np.arange(ends[-1]), ends[:-1])
+    judged = judge_lists(dict(enumerate(case["scores"])), [entry.tolist() for entry in keys])
+    assert judged["list_accuracy"] == pytest.approx(100 * case["accuracy"])
 
 
 def test_a_list_counts_when_its_scores_never_fall() -> None:
     assert list_accuracy([[0.1, 0.1, 0.3]]) == 1
     assert list_accuracy([[0.1, 0.3, 0.2]]) == 0
     assert list_accuracy([[1, 2], [2, 1], [1, 1], [0, 2, 1, 3]]) == 0.5
+
+
+def test_a_pair_counts_when_the_preferred_score_is_strictly_higher() -> None:
+    scores = {"a": 0.0, "b": 1.0, "c": 1.0}
+    judged = judge_pairs(scores, [Pair("a", "b"), Pair("b", "c"), Pair("c", "a"), Pair("a", "gone")])
+    assert judged == {"pair_accuracy": pytest.approx(100 / 3), "num_ties": 1, "num_pairs": 4, "num_pairs_lost": 1}
+    assert judge_pairs({}, [Pair("a", "b")])["pair_accuracy"] is None
+
+
+def test_lists_are_judged_whole_and_by_their_pairs() -> None:
+    scores = {"a": 0.0, "b": 1.0, "c": 1.0, "d": -1.0}
+    lists = [("a", "b", "c"), ("a", "b", "d"), ("a", "gone")]
+    judged = judge_lists(scores, lists)
+    assert judged["list_accuracy"] == 50.0  # equal scores pass
+    assert judged["pair_accuracy_in_lists"] == pytest.approx(100 * 3 / 6)
+    assert (judged["num_ties_in_lists"], judged["num_lists"], judged["num_lists_lost"]) == (1, 3, 1)
+    assert judged["mean_kendall_tau"] == pytest.approx((2 / np.sqrt(3 * 2) + (1 - 2) / 3) / 2)
+    assert judge_lists({}, lists)["mean_kendall_tau"] is None
+
+
+def test_kendall_tau_is_concordant_minus_discordant_pairs() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        scores = rng.integers(0, 5, size=rng.integers(2, 6)).astype(float)
+        differences = [scores[j] - scores[i] for i, j in itertools.combinations(range(len(scores)), 2)]
+        untied = sum(d != 0 for d in differences)
+        expected = sum(np.sign(differences)) / np.sqrt(untied * len(differences)) if untied else 0.0
+        assert kendall_tau(scores.tolist()) == pytest.approx(expected)
 
 
 def test_of_equal_predictions_and_intensities_the_first_counts() -> None:
@@ -129,6 +165,16 @@ def test_intensity_metrics_compare_sigmoids_with_intensities() -> None:
     assert measured["bce"] == binary_cross_entropy(logits, intensities)
     assert measured["mean_absolute_error"] == pytest.approx(np.abs(predicted - intensities).mean())
     assert measured["mean_correlation"] == pytest.approx(mean_correlation(predicted, intensities))
+
+
+def test_intensities_come_from_the_mean_logits_whatever_average_ranks_the_emotions() -> None:
+    views = np.random.default_rng(1).standard_normal((40, 6, 27)).astype(np.float32) * 4
+    intensities = make_logits_and_intensities(40)[1]
+    task = EmotionTask(loss="bce", smoothing=0.1, mixup=None, classes_only=False)
+    expected = intensity_metrics(views.mean(axis=1, dtype=np.float64), intensities)
+    for average in ("logits", "softmax"):
+        measured = task.metrics(views, intensities, average=average)
+        assert {name: measured[name] for name in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

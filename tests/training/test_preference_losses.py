@@ -9,8 +9,8 @@ import torch
 from scipy.special import log_expit
 
 from VideoMAE.config import OptimConfig, V2VOptimConfig, V2VRunConfig
+from VideoMAE.data.datasets import ComparisonBatch
 from VideoMAE.data.loaders import TrainSampler
-from VideoMAE.data.v2v import ComparisonBatch
 from VideoMAE.modeling_finetune import VisionTransformer
 from VideoMAE.optim_factory import keep_base, make_schedule, scale_to_batch, set_step_values
 from VideoMAE.runtime.distributed import World

@@ -86,6 +86,15 @@ def test_weights_are_found_under_model_or_module_or_bare(tmp_path: Path, key: st
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+def test_of_several_keys_that_a_checkpoint_has_the_first_asked_for_is_taken(tmp_path: Path) -> None:
+    states = {key: VisionTransformer(**SMALL, num_classes=5).state_dict() for key in ("module", "model")}
+    path = save(tmp_path / "both.pth", states)
+    model = VisionTransformer(**SMALL, num_classes=5)
+    for keys in ("model|module", "module|model"):
+        load_pretrained(model, path, model_key=keys)
+        assert torch.equal(model.head.weight, states[keys.split("|")[0]]["head.weight"])
+
+
 def test_a_prefix_selects_and_is_stripped(tmp_path: Path) -> None:
     state = {f"net.{name}": value for name, value in VisionTransformer(**SMALL).state_dict().items()}
     path = save(tmp_path / "prefixed.pth", {"model": {**state, "other.weight": torch.zeros(1)}})
@@ -125,7 +134,9 @@ def test_learned_positions_of_another_grid_are_interpolated_per_frame(tmp_path: 
     load_pretrained(model, save(tmp_path / "learned.pth", {"model": source.state_dict()}))
     grid = model.pos_embed.detach().reshape(4, 2, 2, 48)
     torch.testing.assert_close(grid.mean(dim=(1, 2)), 10 * torch.arange(4.0)[:, None].expand(4, 48), rtol=0, atol=1e-4)
-    assert (grid[:, 1] - grid[:, 0] > 0.5).all()
+    weights = torch.tensor([-3.0, 19.0, 19.0, -3.0]) / 32  # of the cubic (a = -0.75) halfway between two rows
+    lower = weights @ torch.tensor([-1.0, -1.0, -1 / 3, 1 / 3])  # the row before the first is the first again
+    torch.testing.assert_close(grid[:, 1] - grid[:, 0], (-2 * lower).expand(4, 2, 48), rtol=0, atol=1e-5)
     assert torch.allclose(grid[:, :, 0], grid[:, :, 1], atol=1e-5)
 
 
@@ -169,7 +180,7 @@ def test_a_damaged_file_is_one_sentence_that_names_it(tmp_path: Path, kind: str)
 @pytest.mark.parametrize("content", [[1, 2], {"model": {}}, {"epoch": 3}])
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     path = save(tmp_path / "none.pth", content)
-    with pytest.raises(ValueError, match="none.pth: (holds no weights|expected a dict)"):
+    with pytest.raises(ValueError, match="none.pth: (contains no weights|expected a dict)"):
         load_pretrained(VisionTransformer(**SMALL), path)
 
 

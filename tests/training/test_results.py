@@ -9,8 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from VideoMAE.data.v2v import Pair
 from VideoMAE.data.vce import EMOTIONS
-from VideoMAE.training.results import METRIC_TITLES, chance, emotion_results, majority_guess, prediction_lines, table
+from VideoMAE.training.results import (
+    METRIC_TITLES,
+    chance,
+    emotion_results,
+    majority_guess,
+    prediction_lines,
+    preference_results,
+    preference_table,
+    table,
+)
 from VideoMAE.training.tasks import EmotionTask
 
 # Most intense in training: emotion 1 three times, 3 twice, 0 once, the others never.
@@ -85,6 +95,11 @@ def test_chance_is_the_expectation_of_a_random_ranking() -> None:
     assert guess["mean_correlation"] is None
 
 
+def test_chance_among_fewer_emotions_than_guesses_is_certainty() -> None:
+    guess = chance(make_task(), TARGETS[:, :4])
+    assert (guess["acc1"], guess["acc3"], guess["acc5"]) == (25, 75, 100)
+
+
 def test_labels_without_intensities_give_guesses_without_intensity_metrics() -> None:
     task = make_task("ce", classes_only=True)
     for guess in (majority_guess(task, TRAINING, TARGETS), chance(task, TARGETS)):
@@ -156,3 +171,14 @@ def test_prediction_lines_of_classes_hold_chances_and_one_true_emotion() -> None
     assert [line["true_top3"] for line in lines] == [["a"], ["b"], ["c"], ["d"], ["e"]]
     for line in lines:
         assert sum(line["predicted"].values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_results_name_what_is_lost_and_compare_with_chance() -> None:
+    pairs, lists = [Pair("a", "b"), Pair("a", "gone")], [("a", "b"), ("b", "gone", "a"), ("a", "c", "b")]
+    results = preference_results({"a": 0.0, "b": 1.0, "c": 0.5}, pairs, lists)
+    assert (results["pair_accuracy"], results["list_accuracy"]) == (100.0, 100.0)
+    assert (results["lost_pairs"], results["lost_lists"]) == ([["a", "gone"]], [["b", "gone", "a"]])
+    assert results["chance"]["list_accuracy"] == pytest.approx(100 * (1 / 2 + 1 / 6 + 1 / 6) / 3)
+    shown = preference_table({**results, "num_videos": 4, "num_unreadable": 1})
+    assert "list accuracy (whole order), %           100.0            27.8" in shown
+    assert "2 test pairs (1 lost, 0 tied), 3 lists (1 lost), over 4 videos, 1 of them unreadable" in shown

@@ -13,8 +13,10 @@ from v2v_dataset import TRAIN, write_dataset
 from vce_files import make_vce_folder
 
 from VideoMAE import engine_for_finetuning, run_class_finetuning, run_v2v_finetuning
+from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.runtime.stop_request import REQUEUE_STATUS
 from VideoMAE.training import checkpoint
+from VideoMAE.training.checkpoint import steps_done
 
 
 def saved_at(path: Path) -> tuple[int, int]:
@@ -69,3 +71,12 @@ def test_a_v2v_run_stopped_within_an_epoch_goes_on_to_the_numbers_of_an_unbroken
     epoch, steps = saved_at(tmp_path / "broken" / checkpoint.LAST)
     assert epoch >= 1 and steps > 0
     assert fit("broken") == expected
+
+
+@pytest.mark.parametrize(("world_size", "steps"), [(1, 12), (2, 6), (4, 3)])
+def test_an_epoch_resumed_with_another_total_batch_starts_at_the_same_share_of_its_videos(
+    world_size: int, steps: int
+) -> None:
+    content = {"state": {"steps": 6}, "world_size": 2, "total_batch_size": 8}
+    sampler = TrainSampler(160, batch_size=2, update_freq=2, rank=0, world_size=world_size, seed=0)
+    assert steps_done(content, sampler=sampler, world_size=world_size) == steps

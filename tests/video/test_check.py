@@ -156,6 +156,17 @@ def test_a_damaged_cache_is_ignored_with_a_warning_and_replaced(
     assert set(json.loads(cache.read_text())["videos"]) == {"a", "b", "empty", "absent"}
 
 
+def test_a_cache_of_another_version_is_not_used(videos: dict[str, Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache.json"
+    found = check_videos(videos, num_processes=0, cache=cache)
+    content = json.loads(cache.read_text())
+    content["videos"]["a"][1] = "another meaning in that version"
+    cache.write_text(json.dumps(content))
+    assert "a" in check_videos(videos, num_processes=0, cache=cache).unreadable
+    cache.write_text(json.dumps({**content, "version": content["version"] + 1}))
+    assert check_videos(videos, num_processes=0, cache=cache) == found
+
+
 def test_an_interrupted_check_keeps_the_answers_it_had(videos: dict[str, Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache.json"
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import video_files
+from augmentation import default_transform
 from video_files import ODD_VIDEOS
 
 from VideoMAE.augment.video_transforms import SquashTransform, TrainTransform, ValidationTransform
@@ -190,7 +191,7 @@ def test_every_decoder_makes_the_same_clips(folder: Path, decoder: DecoderName) 
     path = made(folder, "b_frames")
 
     def clips(open_video: Callable[..., Video]) -> list[torch.Tensor]:
-        train, squash = TrainTransform(32), IgnoreRng(SquashTransform(32))
+        train, squash = default_transform(TrainTransform, 32), IgnoreRng(SquashTransform(32))
         makers = [
             TrainClips(4, 2, None, 2, train, open_video),
             ValidationClips(4, 2, ValidationTransform(32, 32), open_video),

@@ -1,0 +1,354 @@
+"""The charts of reports and comparisons: each function states what its chart finds in the numbers of `report.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from VideoMAE.reporting import charts
+from VideoMAE.reporting.chart_style import Chart
+from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Bins, Line, Mark, Row
+from VideoMAE.reporting.formats import count, digits_of, interval, number, signed, with_unit
+
+PREDICTORS = {"model": 0, "majority_guess": 1, "chance": -1}  # and their colors
+ACCURACIES = {"val_acc1": "top-1", "val_acc3": "top-3", "val_acc5": "top-5", "val_pair_accuracy": "pair accuracy"}
+NUM_NAMED = 8  # in the list beside a chart
+NO_BIAS = 0.0005
+
+
+def metrics_chart(metrics: Mapping[str, Any]) -> Chart:
+    """The metrics of a run beside those of guesses; the title compares the first with a guess."""
+    first = next(iter(metrics.values()))
+    model, guess = first["model"], next(first[key] for key in ("majority_guess", "chance") if key in first)
+    title = f"{first['title'].capitalize()} is {number(model['value'], 1)} %"
+    if model["low"] is None:
+        title += f"; guessing gets {number(guess['value'], 1)} %"
+    else:
+        verdict = "" if model["low"] > (guess["high"] or guess["value"]) else "not "
+        title += f" ({interval(model, '%')}), {verdict}clearly better than guessing ({number(guess['value'], 1)} %)"
+    rows = [
+        [_mark(who.replace("_", " "), PREDICTORS[who], entry[who]) for who in PREDICTORS if who in entry]
+        for entry in metrics.values()
+    ]
+    caption = "Dots: values of the test. Lines: 95 % intervals. Lower losses and errors are better."
+    return charts.interval_chart("metrics", title, caption, _by_unit(metrics, rows))
+
+
+def differences_chart(metrics: Mapping[str, Any]) -> Chart:
+    """The differences of two runs; the title names the better run in the first metric."""
+    first = next(iter(metrics.values()))
+    found, digits = first["difference"], digits_of(first["unit"])
+    bounds = f"{signed(found['low'], digits)} to {signed(found['high'], digits)}"
+    title = f"{first['title'].capitalize()}: "
+    if found["low"] <= 0 <= found["high"]:
+        title += f"no clear difference, {signed(found['value'], digits)} points ({bounds})"
+    else:
+        better = "B" if found["value"] > 0 else "A"
+        title += f"{better} is better, {signed(found['value'], digits)} points for B ({bounds})"
+    rows = [[_mark(None, 0, entry["difference"])] for entry in metrics.values()]
+    caption = (
+        "B minus A, with 95 % intervals of the paired bootstrap. If an interval does not include 0, other test videos "
+        "would rarely reverse the difference. Lower losses and errors are better."
+    )
+    groups = _by_unit(metrics, rows, prefix="difference")
+    return charts.interval_chart("differences", title, caption, groups, zero=True)
+
+
+def _mark(label: str | None, series: int, estimate: Mapping[str, Any]) -> Mark:
+    return Mark(label, series, estimate["value"], estimate["low"], estimate["high"])
+
+
+def _by_unit(metrics: Mapping[str, Any], marks: Iterable[list[Mark]], prefix: str = "") -> list[tuple[str, list[Row]]]:
+    """Rows grouped by axis: metrics of one unit share an axis, metrics without a unit have their own."""
+    groups: dict[str, tuple[str, list[Row]]] = {}
+    for entry, row in zip(metrics.values(), marks, strict=True):
+        unit = "percentage points" if prefix and entry["unit"] == "%" else entry["unit"]
+        label = ", ".join(filter(None, [prefix, unit]))
+        groups.setdefault(entry["unit"] or entry["title"], (label, []))[1].append(Row(entry["title"], row))
+    return list(groups.values())
+
+
+def emotion_differences(emotions: Mapping[str, Any]) -> list[Chart]:
+    """The change of each emotion's correlation between two runs."""
+    known = {name: found["difference"] for name, found in emotions.items() if found["difference"]["value"] is not None}
+    if not known:
+        return []
+    names = sorted(known, key=lambda name: -known[name]["value"])[:MAX_EMOTIONS]
+    first, last = (known[name]["value"] for name in (names[0], names[-1]))
+    title = f"Correlation changes from {names[0]}, {signed(first, 2)}, to {names[-1]}, {signed(last, 2)}"
+    num_better = sum((found["low"] or 0) > 0 for found in known.values())
+    num_worse = sum((found["high"] or 0) < 0 for found in known.values())
+    caption = (
+        f"With 95 % intervals of the paired bootstrap. Of {count(len(known), 'emotion')}, B predicts {num_better} "
+        f"clearly better and {num_worse} clearly worse."
+    )
+    groups = [("Pearson correlation, B minus A", [Row(name, [_mark(None, 0, known[name])]) for name in names])]
+    return [charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
+
+
+def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
+    """Loss, validation accuracy and learning rate over the epochs, of one run or of several by label.
+
+    `runs` holds what `run_files.curves_of` returns; the label of a single run is "".
+    """
+    runs = {label: curves for label, curves in runs.items() if curves}
+    if not runs:
+        return []
+    logged = {name for curves in runs.values() for line in curves["epochs"] for name in line if line[name] is not None}
+    accuracy = [_accuracy_chart(runs)] if logged & ACCURACIES.keys() else []
+    return [_loss_chart(runs), *accuracy, _learning_rate_chart(runs)]
+
+
+def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tuple[list[float], list[float]]:
+    """The epochs (or fractions of epochs) that have a value, and their values."""
+    x = "epochs_done" if part == "epochs" else "epoch"
+    lines = [line for line in curves[part] if line.get(name) is not None]
+    return [line[x] for line in lines], [line[name] for line in lines]
+
+
+def _loss_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
+    lines, found = [], []
+    has_validation = False
+    for place, (label, curves) in enumerate(runs.items()):
+        prefix = f"{label}, " if label else ""
+        epochs, losses = _values(curves, "train_loss")
+        found.append(f"{f'{label}: ' if label else ''}{number(losses[0], 3)} to {number(losses[-1], 3)}")
+        lines.append(Line(epochs, losses, f"{prefix}training", place))
+        lines.append(Line(*_values(curves, "loss", part="steps"), "", place, "steps"))
+        validation = _values(curves, "val_bce")
+        if validation[0]:
+            has_validation = True
+            lines.append(Line(*validation, f"{prefix}validation", place if len(runs) > 1 else 1, "dashed"))
+    title = f"Training loss, first to last epoch: {'; '.join(found)}"
+    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
+    caption += " Dashed: cross-entropy on the validation videos." if has_validation else ""
+    return charts.line_chart("curves_loss", title, caption, lines, x="epochs", y="loss")
+
+
+def _accuracy_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
+    names = [name for name in ACCURACIES if _values(next(iter(runs.values())), name)[0]]
+    shown = names if len(runs) == 1 else names[:1]
+    lines, best = [], []
+    for place, (label, curves) in enumerate(runs.items()):
+        epochs, values = _values(curves, shown[0])
+        top = int(np.argmax(values))
+        best.append(
+            f"{ACCURACIES[shown[0]]}{f' of {label}' if label else ''} was highest, {with_unit(values[top], '%')}, "
+            f"after epoch {epochs[top]} of {epochs[-1]}"
+        )
+        for index, name in enumerate(shown):
+            prefix = f"{label}, " if label else ""
+            lines.append(Line(*_values(curves, name), prefix + ACCURACIES[name], (place + index) % 3))
+    videos = "validation pairs" if shown[0] == "val_pair_accuracy" else "validation videos"
+    title = f"On {videos}, {'; '.join(best)}"
+    caption = "The epoch with the highest value of the first metric was tested."
+    return charts.line_chart("curves_validation", title, caption, lines, x="epochs", y=f"% of {videos}")
+
+
+def _learning_rate_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
+    peaks = dict.fromkeys(max(_values(curves, "lr")[1], default=0.0) for curves in runs.values())
+    title = f"Learning rate of the head, up to {' and '.join(f'{peak:.3g}' for peak in peaks)}"
+    lines = []
+    for place, (label, curves) in enumerate(runs.items()):
+        steps = _values(curves, "lr", part="steps")
+        lines.append(Line(*(steps if steps[0] else _values(curves, "lr")), label or "learning rate", place, "plain"))
+    caption = "Earlier layers can have lower learning rates (--layer_decay)."
+    return charts.line_chart("curves_learning_rate", title, caption, lines, x="epochs", y="learning rate", height=2.0)
+
+
+def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
+    """Calibration, correlation and confusion of a VCE test."""
+    return [
+        _calibration(numbers), *_correlation(numbers), _first_places(numbers), _calibration_by_emotion(numbers),
+        _confusion(numbers)
+    ]  # fmt: skip
+
+
+def _shown(numbers: Mapping[str, Any]) -> list[str]:
+    """The emotions that fit into a chart: those that are first most often."""
+    found = numbers["emotions"]
+    return sorted(found, key=lambda name: -found[name]["num_first"])[:MAX_EMOTIONS]
+
+
+def _correlation(numbers: Mapping[str, Any]) -> list[Chart]:
+    found = numbers["emotions"]
+    names = [name for name in _shown(numbers) if found[name]["pearson"]["value"] is not None]
+    names.sort(key=lambda name: -found[name]["pearson"]["value"])
+    if not names:
+        return []
+    best, worst = (number(found[name]["pearson"]["value"], 2) for name in (names[0], names[-1]))
+    title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
+    if len(names) == 1:
+        title = f"Predicted and true {names[0]} correlate with r = {best}"
+    rows = [
+        Row(name, [_mark("Pearson", 0, found[name]["pearson"]), Mark("Spearman (ranks)", 1, found[name]["spearman"])])
+        for name in names
+    ]
+    caption = (
+        "Correlation of predicted and true values over the test videos, with 95 % intervals of the Pearson "
+        "correlation. Emotions with constant values are left out."
+    )
+    groups = [("correlation of predicted and true values over videos", rows)]
+    return [charts.interval_chart("correlation", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
+
+
+def _first_places(numbers: Mapping[str, Any]) -> Chart:
+    found = numbers["emotions"]
+    names = _shown(numbers)
+    total = sum(entry["num_first"] for entry in found.values())
+    true, predicted = (
+        np.array([100 * found[name][key] / total for name in names]) for key in ("num_first", "num_predicted_first")
+    )
+    excess = predicted - true
+    most, least = (
+        f"{name} ({found[name]['num_predicted_first']:,}, truly {found[name]['num_first']:,})"
+        for name in (names[int(excess.argmax())], names[int(excess.argmin())])
+    )
+    title = f"Predicted too often: {most}; too rarely: {least}"
+    if not excess.any():
+        title = "Each emotion is predicted to be first as often as it is"
+    caption = "How often each emotion is the most intense one of a test video, and how often it is predicted to be."
+    return charts.bars_and_dots(
+        "first_places", title, caption, names, bars={"true": true}, dots={"predicted": predicted},
+        x="% of the test videos"
+    )  # fmt: skip
+
+
+def _bins(entry: Mapping[str, Any]) -> Bins:
+    return Bins(*(np.array(entry[key]) for key in Bins._fields))
+
+
+def _calibration(numbers: Mapping[str, Any]) -> Chart:
+    found, num_bins = numbers["calibration"]["overall"], numbers["calibration"]["num_bins"]
+    bias = found["bias"]
+    direction = "too high" if bias > 0 else "too low"
+    title = f"Predictions are {number(abs(bias), 3)} {direction} on average; calibration error {found['error']:.3f}"
+    if abs(bias) < NO_BIAS:
+        title = f"Predictions are unbiased on average; calibration error {found['error']:.3f}"
+    caption = (
+        f"All emotions of all videos, in {num_bins} bins of the prediction. On the dotted line, predictions equal the "
+        "truth. Below: how many predictions each bin has, on a logarithmic scale. The calibration error is the mean "
+        "distance from the line."
+    )
+    return charts.reliability_chart(
+        "calibration", title, caption, _bins(found), num_bins=num_bins, quantity=numbers["prediction_meaning"]
+    )
+
+
+def _calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
+    found = numbers["calibration"]["by_emotion"]
+    names = sorted(_shown(numbers), key=lambda name: -found[name]["error"])
+    errors = {name: f"{found[name]['error']:.3f}" for name in names}
+    title = f"Worst calibrated: {', '.join(f'{name} ({errors[name]})' for name in names[:3])}"
+    caption = (
+        "The predictions of each emotion in bins of equal count, the worst calibrated emotion first; each has its own "
+        "scale. Above the dotted line, predictions are too low, below it too high; where the curve is flat, they do "
+        "not depend on the truth."
+    )
+    return charts.reliability_grid(
+        "calibration_by_emotion", title, caption, {name: _bins(found[name]) for name in names},
+        quantity=numbers["prediction_meaning"],
+        notes={"Worst": [f"{name}: {errors[name]}" for name in names[:NUM_NAMED]]}
+    )  # fmt: skip
+
+
+def _confusion(numbers: Mapping[str, Any]) -> Chart:
+    names = numbers["confusion"]["emotions"][:MAX_EMOTIONS]
+    counts = np.array(numbers["confusion"]["counts"], dtype=float)[: len(names), : len(names)]
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
+    mistaken = np.where(np.eye(len(names), dtype=bool), 0, counts)
+    order = np.argsort(-mistaken, axis=None, kind="stable")[:NUM_NAMED]
+    found = [
+        (names[place // len(names)], names[place % len(names)], count(int(counts.flat[place]), "video"))
+        for place in order
+        if mistaken.flat[place] > 0
+    ]
+    title = "No emotion is mistaken for another"
+    if found:
+        title = f"Most often mistaken: {found[0][0]} for {found[0][1]}, in {found[0][2]}"
+    caption = (
+        "Rows: the most intense emotion. Columns: the emotion predicted to be the most intense, in % of the row; "
+        "correct predictions are on the diagonal. The most frequent emotion is on top. Emotions that are first in "
+        "neither are left out; a blank row is first in predictions only."
+    )
+    return charts.heat_map(
+        "confusion", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
+        legend="% of the row's videos", x="predicted to be the most intense", y="the most intense",
+        notes={"Most often": [f"{true} → {predicted}: {videos}" for true, predicted, videos in found]} if found else {}
+    )  # fmt: skip
+
+
+def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
+    """Scores and pair accuracy by score difference of a V2V test."""
+    found = [_score_chart(numbers["scores"])] if numbers["num_pairs"] else []
+    return found + ([_margin_chart(numbers["margins"])] if numbers["margins"] else [])
+
+
+def _score_chart(found: Mapping[str, Any]) -> Chart:
+    direction = "higher" if found["mean_margin"] >= 0 else "lower"
+    title = (
+        f"The preferred video of a pair scores {number(abs(found['mean_margin']), 2)} {direction} on average; the "
+        f"standard deviation of the scores is {number(found['standard_deviation'], 2)}"
+    )
+    caption = "Only differences of scores have a meaning; their zero is arbitrary."
+    shares = {side: 100 * np.array(found[side]) / max(sum(found[side]), 1) for side in ("all", "better", "worse")}
+    return charts.histogram(
+        "scores", title, caption, np.array(found["edges"]), x="score", y="% of each",
+        filled={"all videos": shares["all"]},
+        outlined={"preferred": shares["better"], "less preferred": shares["worse"]}
+    )  # fmt: skip
+
+
+def _margin_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
+    first, last = bins[0]["accuracy"]["value"], bins[-1]["accuracy"]["value"]
+    title = (
+        f"{number(first, 1)} % of the pairs with the closest scores are correct, {number(last, 1)} % of those with the "
+        "largest difference"
+    )
+    x = [entry["mean_distance"] for entry in bins]
+    lines = [Line(x, [entry["accuracy"]["value"] for entry in bins], "correct", 0)]
+    caption = (
+        f"The pairs in {len(bins)} bins of equal count by the difference of their scores, with 95 % intervals. "
+        "Dotted: chance."
+    )
+    if "promised" in bins[0]:
+        lines.append(Line(x, [entry["promised"] for entry in bins], "predicted by the scores", 1, "dashed"))
+        caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
+    return charts.line_chart(
+        "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
+        y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
+    )  # fmt: skip
+
+
+def over_time_charts(
+    times: np.ndarray, emotions: Sequence[str], intensities: np.ndarray | None, scores: np.ndarray | None, *,
+    top: int, video: str = "", median_score: float | None = None
+) -> list[Chart]:  # fmt: skip
+    """The `top` most intense emotions and the score over the windows of a video. times (N,), (N, K), (N,)"""
+    of_video = f" in {video}" if video else ""
+    found = []
+    if intensities is not None:
+        ranked = np.argsort(-intensities.max(axis=0), kind="stable")[:top]
+        lines = [
+            Line(times, intensities[:, k], emotions[k], place % 5, "curve" if place < 5 else "dashed")
+            for place, k in enumerate(ranked)
+        ]
+        title = f"The most intense emotions over time{of_video}"
+        found.append(
+            charts.line_chart(
+                "curves_emotions", title, "", lines, x="middle of the window, seconds", y="intensity",
+                y_limits=(0, None)
+            )
+        )  # fmt: skip
+    if scores is not None:
+        caption = "" if median_score is None else "Dotted: median of the test videos."
+        found.append(
+            charts.line_chart(
+                "curves_score", f"Pleasantness over time{of_video}", caption, [Line(times, scores, "score", 0)],
+                x="middle of the window, seconds", y="score (no unit)", level=median_score
+            )
+        )  # fmt: skip
+    return found
