@@ -252,7 +252,9 @@ def test_weights_that_are_not_what_the_catalogue_promises_never_get_the_name(
         "cut": "truncated or damaged",
         "nan": "1 non-finite value in encoder.blocks.0.norm1.weight",
         "other": "depth is 1, expected 2: another network",
-        "malicious": "refused: the pickle holds posix.system" if name == "drive" else "truncated or damaged",
+        "malicious": "refused: the pickle contains an object of type posix.system"
+        if name == "drive"
+        else "truncated or damaged",
     }[kind]
     if kind == "cut":
         site.content[path] = whole[: len(whole) // 2]
