@@ -39,9 +39,9 @@ COMMANDS = {
     "sample": ("VideoMAE.dataset_tools.make_sample", "make a small synthetic dataset"),
     "benchmark-loader": ("VideoMAE.dataset_tools.benchmark_loader", "measure how fast clips are loaded"),
     "to-videomae-lists": ("VideoMAE.dataset_tools.vce_to_videomae_dataset", "convert VCE's labels to CSV lists"),
-    "download": ("VideoMAE.checkpoints.download", "download published checkpoints"),
-    "inspect": ("VideoMAE.checkpoints.inspect_checkpoint", "show the contents of a checkpoint"),
-    "convert": ("VideoMAE.checkpoints.convert", "convert between checkpoint formats"),
+    "download": ("VideoMAE.checkpoints.programs:download", "download published checkpoints"),
+    "inspect": ("VideoMAE.checkpoints.programs:inspect", "show the contents of a checkpoint"),
+    "convert": ("VideoMAE.checkpoints.programs:convert", "convert between checkpoint formats"),
 }
 
 STOPPED_STATUS = 130
@@ -164,7 +164,8 @@ def main() -> Any:
         return 0
     if name in COMMANDS:
         sys.argv = [f"{sys.argv[0]} {name}", *arguments]
-        return importlib.import_module(COMMANDS[name][0]).main()
+        module, _, function = COMMANDS[name][0].partition(":")
+        return getattr(importlib.import_module(module), function or "main")()
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {command:<{width}}  {summary}" for command, (_, summary) in COMMANDS.items())
     usage = (

@@ -1,11 +1,11 @@
-"""Runs VideoMAE.checkpoints.inspect_checkpoint; see --help."""
+"""Runs VideoMAE.checkpoints.programs.inspect; see --help."""
 
 import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from VideoMAE.checkpoints.inspect_checkpoint import main  # noqa: E402
+from VideoMAE.checkpoints.programs import inspect  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(inspect())

@@ -1,30 +1,14 @@
-"""Convert checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders.
+"""Conversion of checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders."""
 
-    python models/convert.py output/vce/checkpoint-best.pth vce_huggingface      # for transformers
-    python models/convert.py vce_huggingface vce.pth                             # and back
-    python models/convert.py output/vce weights.pth --to published               # weights only
-
-The format of SRC is detected: a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face
-folder, a DeepSpeed folder. The result is read again and compared bit for bit. No code in SRC is executed; a pickle that
-could execute code is refused.
-
-Two differences remain in transformers: its `fc_norm` adds 1e-5 to the variance instead of VideoMAE's 1e-6, and its
-image processor antialiases when it downscales frames, OpenCV does not.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from safetensors.torch import save_file
 from torch import Tensor
 
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD
-from VideoMAE.checkpoints import command_line
-from VideoMAE.checkpoints.command_line import Report
 from VideoMAE.checkpoints.formats import (
     BESIDE_FILE,
     DESCRIPTIONS,
@@ -40,12 +24,11 @@ from VideoMAE.checkpoints.formats import (
     to_jsonable,
 )
 from VideoMAE.checkpoints.huggingface_names import to_huggingface
+from VideoMAE.checkpoints.programs import ConvertSettings, Format, Report
 from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.files import new_folder, read_text, write_json
 from VideoMAE.modeling_finetune import MODELS
 from VideoMAE.training.checkpoint import save
-
-Format = Literal["ours", "published", "huggingface"]
 
 LAYER_NORM_EPS = 1e-6
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
@@ -54,33 +37,7 @@ KEPT = ("epoch", "metrics", "config")
 PROBLEM_OF_LOSS = {"ce": "single_label_classification", "soft_ce": "single_label_classification"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to convert, and where to write it."""
-
-    src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
-    """File or folder to read."""
-    dst: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
-    """File (.pth) or folder (Hugging Face) to write."""
-    to: Format | None = None
-    """ours: weights, epoch, metrics, config; published: weights only; huggingface: a folder for transformers. None:
-    ours if DST ends in .pth or .pt, else huggingface."""
-    model_key: str = "model|module"
-    """Keys of a .pth file that may contain the weights; the first existing one is used."""
-    num_heads: int | None = None
-    """Number of attention heads, for Hugging Face, if the checkpoint does not determine it."""
-    num_frames: int | None = None
-    """Frames per clip, for Hugging Face. None: the checkpoint's, else 16."""
-    input_size: int | None = None
-    """Side of the square input in pixels, for Hugging Face. None: the checkpoint's, else 224."""
-    labels: Path | None = None
-    """File with one output name per line, for Hugging Face. None: the 27 emotions, or valence for one output."""
-    overwrite: bool = False
-    """Replace an existing DST."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
-
-
-def convert(settings: Settings) -> Report:
+def convert(settings: ConvertSettings) -> Report:
     """Converts a checkpoint and verifies the result."""
     target = target_format(settings)
     source = read(settings.src, model_key=settings.model_key)
@@ -101,7 +58,7 @@ def convert(settings: Settings) -> Report:
     return summarise(source, weights, target, settings.dst)
 
 
-def target_format(settings: Settings) -> Format:
+def target_format(settings: ConvertSettings) -> Format:
     """The format to write. Raises ValueError if DST does not fit it or exists already."""
     is_file = settings.dst.suffix in (".pth", ".pt")
     target: Format = settings.to or ("ours" if is_file else "huggingface")
@@ -120,7 +77,7 @@ def target_format(settings: Settings) -> Format:
     return target
 
 
-def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, settings: Settings) -> None:
+def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, settings: ConvertSettings) -> None:
     """Writes the folder for transformers.
 
     Raises:
@@ -248,8 +205,3 @@ def summarise(source: Checkpoint, weights: Mapping[str, Tensor], target: Format,
         f"tensors, {values['num_parameters']:,} values, verified bit for bit"
     )
     return Report("\n".join([text, *(f"note: {note}" for note in notes)]), values)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help."""
-    return command_line.run(Settings, convert, description=__doc__, argv=argv)

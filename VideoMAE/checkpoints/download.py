@@ -1,57 +1,25 @@
-"""Download published weights and verify them.
-
-    python models/download.py --list
-    python models/download.py kinetics400-vitb-1600                # the original file, from Google Drive
-    python models/download.py kinetics400-vitb-1600-huggingface    # the same weights from the Hugging Face hub
-
-catalogue.json lists the available weights. An interrupted download is resumed. A file gets its final name only when it
-is complete and has the names, shapes and finite values of the catalogue's network, and the recorded size and checksum
-if there are any (`--record`). An existing file is verified and left unchanged. HF_ENDPOINT sets a mirror of the hub.
-The weights are CC BY-NC 4.0.
-"""
+"""Downloads of published weights, and their verification."""
 
 import os
 import re
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from VideoMAE.checkpoints import command_line
-from VideoMAE.checkpoints.command_line import Report
 from VideoMAE.checkpoints.formats import check_whole, network_of, page_title, read
+from VideoMAE.checkpoints.programs import DownloadSettings, Report
 from VideoMAE.files import read_json, sha256_of, write_json
 from VideoMAE.training.checkpoint import save
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
 HUB = "https://huggingface.co"
 RETRIES = 2
 TIMEOUT_SECONDS = 30
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to download, and where to store it."""
-
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
-    """Entry of the catalogue."""
-    list: bool = False
-    """Print the catalogue."""
-    record: bool = False
-    """Store size and checksum of the downloaded file in the catalogue, if it has none yet."""
-    output_dir: Path = MODELS
-    """Folder for the weights."""
-    catalogue: Path = MODELS / "catalogue.json"
-    """File that lists the available weights."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
-
-
-def list_or_download(settings: Settings) -> Report:
+def list_or_download(settings: DownloadSettings) -> Report:
     """Prints the catalogue or downloads an entry."""
     entries = read_catalogue(settings.catalogue)
     if settings.list:
@@ -92,7 +60,7 @@ def list_entries(entries: Mapping[str, Any]) -> Report:
     return Report("\n\n".join(blocks), {"entries": dict(entries)})
 
 
-def download(name: str, entries: dict[str, Any], settings: Settings) -> Report:
+def download(name: str, entries: dict[str, Any], settings: DownloadSettings) -> Report:
     """Downloads, verifies and stores an entry's file, or verifies the existing one."""
     entry = entries[name]
     target, partial = settings.output_dir / entry["file"], settings.output_dir / f".download-{name}"
@@ -258,8 +226,3 @@ def manual_steps(entry: Mapping[str, Any], target: Path, name: str) -> str:
         f"Manual download: open {page} in a browser, save the file as {target} and run "
         f"python models/download.py {name}, which verifies it"
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help."""
-    return command_line.run(Settings, list_or_download, description=__doc__, argv=argv)

@@ -1,26 +1,13 @@
-"""Describe a checkpoint, without executing code in it.
-
-    python models/inspect_checkpoint.py models/kinetics400-ViTB-1600-16x5x3-pretrain.pth
-    python models/inspect_checkpoint.py output/vce --names
-
-FILE is a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face folder or a DeepSpeed
-folder. Prints its kind, size and checksum, the network, the weights (`--names`: each one), non-finite values, and the
-other entries: epoch, metrics, configuration. The exit status is 0 if all values are finite.
-"""
+"""Descriptions of checkpoints, without executing code in them."""
 
 import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from torch import Tensor
 
-from VideoMAE.checkpoints import command_line
-from VideoMAE.checkpoints.command_line import Report
 from VideoMAE.checkpoints.formats import (
     DESCRIPTIONS,
     Checkpoint,
@@ -31,24 +18,12 @@ from VideoMAE.checkpoints.formats import (
     read,
     to_jsonable,
 )
+from VideoMAE.checkpoints.programs import InspectSettings, Report
 from VideoMAE.cli import counted
 from VideoMAE.files import sha256_of
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to inspect, and in how much detail."""
-
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Checkpoint: a file or a folder."""
-    names: bool = False
-    """List every weight; otherwise blocks with equal shapes share a line."""
-    model_key: str = "model|module"
-    """Keys of a .pth file that may contain the weights; the first existing one is used."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
-
-
-def inspect(settings: Settings) -> Report:
+def inspect(settings: InspectSettings) -> Report:
     """Reads and describes a checkpoint."""
     checkpoint = read(settings.file, model_key=settings.model_key)
     values = facts(checkpoint)
@@ -171,8 +146,3 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             runs.append([number])
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help."""
-    return command_line.run(Settings, inspect, description=__doc__, argv=argv)

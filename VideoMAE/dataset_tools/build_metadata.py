@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program, write_new_files
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores, write_new_files
 from VideoMAE.dataset_tools.video_checks import cache_file, metadata_entry
 from VideoMAE.files import write_json
 from VideoMAE.video.check import check_videos
@@ -87,5 +89,6 @@ def run(settings: Settings) -> bool:
     return not unreadable
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")

@@ -14,17 +14,18 @@ unusual but readable videos, contradictory or cyclic preferences, which are norm
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.exclusion import format_excluded
 from VideoMAE.dataset_tools.label_checks import Report, VideoFiles, check_v2v, check_vce, read_object
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of
 from VideoMAE.dataset_tools.video_checks import (
     PROBES,
@@ -138,5 +139,6 @@ def run(settings: Settings) -> bool:
     return False
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")

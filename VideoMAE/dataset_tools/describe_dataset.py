@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -22,6 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
+from VideoMAE import cli
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.dataset_tools.describe_charts import (
     contact_sheet,
@@ -38,7 +39,7 @@ from VideoMAE.dataset_tools.describe_numbers import (
     preference_records,
     video_numbers,
 )
-from VideoMAE.dataset_tools.programs import num_cores, run_program
+from VideoMAE.dataset_tools.programs import num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of, read_emotions, read_preferences
 from VideoMAE.files import read_json
 from VideoMAE.reporting.chart_style import Chart
@@ -193,5 +194,6 @@ def run(settings: Settings) -> bool:
     return not unreadable
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__, if_stopped="the description is incomplete")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="the description is incomplete")

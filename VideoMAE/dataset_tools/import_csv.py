@@ -33,11 +33,12 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import tyro
 
+from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.v2v import Pair, hold_out_connected
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.label_checks import is_id, top_emotions
-from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, run_program
+from VideoMAE.dataset_tools.programs import Link, num_cores, place_video
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import new_folder, write_json
 from VideoMAE.video.check import check_videos
@@ -265,5 +266,6 @@ def _write_report(settings: Settings, table: Table, *, num_videos: int) -> None:
         write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines}, indent=4)
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__, if_stopped="nothing was made")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was made")

@@ -39,8 +39,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from VideoMAE import cli
 from VideoMAE.dataset_tools.label_checks import top_emotions
-from VideoMAE.dataset_tools.programs import num_cores, place_video, run_program
+from VideoMAE.dataset_tools.programs import num_cores, place_video
 from VideoMAE.dataset_tools.sample_scenes import Scene, write_video
 from VideoMAE.files import new_folder, read_json, write_json
 
@@ -355,5 +356,6 @@ def run(settings: Settings) -> bool:
     return True
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__, if_stopped="nothing was made")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was made")

@@ -28,10 +28,11 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.v2v import Comparison, connected_groups, videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.programs import Link, place_video, run_program
+from VideoMAE.dataset_tools.programs import Link, place_video
 from VideoMAE.dataset_tools.read_labels import ids_in, kind_of, label_file, read_emotions, read_preferences
 from VideoMAE.files import read_json, write_json
 
@@ -340,5 +341,6 @@ def run(settings: Settings) -> bool:
     return not missing
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__, if_stopped="the subset was not made")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="the subset was not made")

@@ -35,7 +35,7 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,11 +45,12 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, run_program
+from VideoMAE.dataset_tools.programs import check_ranges, num_cores
 from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_preferences
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import read_json, write_json
@@ -222,5 +223,6 @@ def run(settings: Settings) -> bool:
     return not bad
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__, if_stopped="repeat the command to resume")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="repeat the command to resume")

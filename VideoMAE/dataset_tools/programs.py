@@ -4,49 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import tyro
-
-from VideoMAE.cli import show_messages
 from VideoMAE.files import write_text
 
-Settings = TypeVar("Settings")
 Link = Literal["symbolic", "hard", "copy"]
-
-
-def run_program(
-    run: Callable[[Settings], bool],
-    settings_type: type[Settings],
-    description: str | None,
-    *,
-    if_stopped: str = "the results so far are cached and reused",
-) -> int:
-    """Parses the flags and calls `run`; errors become one line -> exit status, 0 if `run` returned True.
-
-    Args:
-        if_stopped: appended to the message when the program is interrupted.
-    """
-    show_messages(sys.stdout)
-    settings = tyro.cli(settings_type, description=description, use_underscores=True)
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        return 0 if run(settings) else 1
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"error: stopped; {if_stopped}\n")
-    return 1
-
-
-def stop(signal_number: int, _: FrameType | None) -> None:
-    """Handles SIGTERM like Ctrl-C, so that the program cleans up."""
-    raise KeyboardInterrupt(signal_number)
 
 
 def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:

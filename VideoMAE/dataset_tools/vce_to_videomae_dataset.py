@@ -10,14 +10,16 @@ the video's most intense emotion, the first among equals, in alphabetical order 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from VideoMAE import cli
 from VideoMAE.data.vce import Annotations, read_annotations
-from VideoMAE.dataset_tools.programs import run_program, write_new_files
+from VideoMAE.dataset_tools.programs import write_new_files
 
 logger = logging.getLogger("vce_to_videomae_dataset")
 
@@ -67,5 +69,6 @@ def run(settings: Settings) -> bool:
     return True
 
 
-def main() -> int:
-    return run_program(run, Settings, __doc__, if_stopped="nothing was written")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: see --help. -> exit status"""
+    return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was written")

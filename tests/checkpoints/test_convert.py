@@ -34,8 +34,8 @@ from weight_files import (
 )
 
 from VideoMAE.augment.video_transforms import ValidationTransform
-from VideoMAE.checkpoints.convert import main
 from VideoMAE.checkpoints.huggingface_names import to_huggingface, to_ours
+from VideoMAE.checkpoints.programs import convert as main
 from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.training.pretrained import load_pretrained

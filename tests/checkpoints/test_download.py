@@ -20,8 +20,8 @@ from drive_site import HAS_OPENSSL, drive
 from gates import wait_until
 from weight_files import REPOSITORY, RunsCode, equal, pretraining_network
 
-from VideoMAE.checkpoints.convert import main as convert
 from VideoMAE.checkpoints.download import main
+from VideoMAE.checkpoints.programs import convert
 
 PAGE = b"<!DOCTYPE html><html><head><title>Too many users</title></head><body>quota</body></html>"
 NETWORK = {"embed_dim": 48, "depth": 2, "patch_size": 16, "tubelet_size": 2}

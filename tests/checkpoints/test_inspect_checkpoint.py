@@ -11,7 +11,8 @@ import pytest
 import torch
 from weight_files import REPOSITORY, RunsCode, network, our_checkpoint, pretraining_network, v2v_network
 
-from VideoMAE.checkpoints.inspect_checkpoint import main, ranges
+from VideoMAE.checkpoints.inspect_checkpoint import ranges
+from VideoMAE.checkpoints.programs import inspect as main
 
 
 def report(path: Path, capsys: pytest.CaptureFixture[str], *flags: str, status: int = 0) -> dict[str, Any]:

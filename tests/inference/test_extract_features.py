@@ -20,7 +20,7 @@ from vce_files import make_vce_folder
 from video_files import write_grey_video
 from weight_files import network, our_checkpoint, pretraining_network, v2v_network
 
-from VideoMAE.checkpoints.convert import main as convert
+from VideoMAE.checkpoints.programs import convert
 from VideoMAE.data.vce import read_annotations
 from VideoMAE.extract_features import main
 from VideoMAE.inference.load import load_for_inference

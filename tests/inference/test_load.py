@@ -14,7 +14,7 @@ from tiny_runs import TinyRuns
 from video_files import moving_frames, write_video
 from weight_files import RunsCode, network
 
-from VideoMAE.checkpoints.convert import main as convert
+from VideoMAE.checkpoints.programs import convert
 from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.inference.config import NetworkFlags
 from VideoMAE.inference.load import load_for_inference

@@ -1,0 +1,174 @@
+"""The programs in models/: their flags, reports and exit status. The work is imported when it starts."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from VideoMAE import cli
+
+Format = Literal["ours", "published", "huggingface"]
+MODELS = Path(__file__).resolve().parents[1] / "models"
+
+INSPECT_HELP = """Describe a checkpoint, without executing code in it.
+
+    python models/inspect_checkpoint.py models/kinetics400-ViTB-1600-16x5x3-pretrain.pth
+    python models/inspect_checkpoint.py output/vce --names
+
+FILE is a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face folder or a DeepSpeed
+folder. Prints its kind, size and checksum, the network, the weights (`--names`: each one), non-finite values, and the
+other entries: epoch, metrics, configuration. The exit status is 0 if all values are finite.
+"""
+
+CONVERT_HELP = """Convert checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders.
+
+    python models/convert.py output/vce/checkpoint-best.pth vce_huggingface      # for transformers
+    python models/convert.py vce_huggingface vce.pth                             # and back
+    python models/convert.py output/vce weights.pth --to published               # weights only
+
+The format of SRC is detected: a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face
+folder, a DeepSpeed folder. The result is read again and compared bit for bit. No code in SRC is executed; a pickle that
+could execute code is refused.
+
+Two differences remain in transformers: its `fc_norm` adds 1e-5 to the variance instead of VideoMAE's 1e-6, and its
+image processor antialiases when it downscales frames, OpenCV does not.
+"""
+
+DOWNLOAD_HELP = """Download published weights and verify them.
+
+    python models/download.py --list
+    python models/download.py kinetics400-vitb-1600                # the original file, from Google Drive
+    python models/download.py kinetics400-vitb-1600-huggingface    # the same weights from the Hugging Face hub
+
+catalogue.json lists the available weights. An interrupted download is resumed. A file gets its final name only when it
+is complete and has the names, shapes and finite values of the catalogue's network, and the recorded size and checksum
+if there are any (`--record`). An existing file is verified and left unchanged. HF_ENDPOINT sets a mirror of the hub.
+The weights are CC BY-NC 4.0.
+"""
+
+
+class Report(NamedTuple):
+    """The result of a program as text and as JSON values; `problem` is the error message, if any."""
+
+    text: str
+    values: dict[str, Any]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class InspectSettings:
+    """What to inspect, and in how much detail."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Checkpoint: a file or a folder."""
+    names: bool = False
+    """List every weight; otherwise blocks with equal shapes share a line."""
+    model_key: str = "model|module"
+    """Keys of a .pth file that may contain the weights; the first existing one is used."""
+    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """What to convert, and where to write it."""
+
+    src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+    """File or folder to read."""
+    dst: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
+    """File (.pth) or folder (Hugging Face) to write."""
+    to: Format | None = None
+    """ours: weights, epoch, metrics, config; published: weights only; huggingface: a folder for transformers. None:
+    ours if DST ends in .pth or .pt, else huggingface."""
+    model_key: str = "model|module"
+    """Keys of a .pth file that may contain the weights; the first existing one is used."""
+    num_heads: int | None = None
+    """Number of attention heads, for Hugging Face, if the checkpoint does not determine it."""
+    num_frames: int | None = None
+    """Frames per clip, for Hugging Face. None: the checkpoint's, else 16."""
+    input_size: int | None = None
+    """Side of the square input in pixels, for Hugging Face. None: the checkpoint's, else 224."""
+    labels: Path | None = None
+    """File with one output name per line, for Hugging Face. None: the 27 emotions, or valence for one output."""
+    overwrite: bool = False
+    """Replace an existing DST."""
+    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
+
+
+@dataclass(frozen=True)
+class DownloadSettings:
+    """What to download, and where to store it."""
+
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    """Entry of the catalogue."""
+    list: bool = False
+    """Print the catalogue."""
+    record: bool = False
+    """Store size and checksum of the downloaded file in the catalogue, if it has none yet."""
+    output_dir: Path = MODELS
+    """Folder for the weights."""
+    catalogue: Path = MODELS / "catalogue.json"
+    """File that lists the available weights."""
+    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
+
+
+def inspect(argv: Sequence[str] | None = None) -> int:
+    """The program models/inspect_checkpoint.py -> exit status"""
+
+    def work(settings: InspectSettings) -> Report:
+        from VideoMAE.checkpoints.inspect_checkpoint import inspect
+
+        return inspect(settings)
+
+    return _run(work, InspectSettings, INSPECT_HELP, argv)
+
+
+def convert(argv: Sequence[str] | None = None) -> int:
+    """The program models/convert.py -> exit status"""
+
+    def work(settings: ConvertSettings) -> Report:
+        from VideoMAE.checkpoints.convert import convert
+
+        return convert(settings)
+
+    return _run(work, ConvertSettings, CONVERT_HELP, argv)
+
+
+def download(argv: Sequence[str] | None = None) -> int:
+    """The program models/download.py -> exit status"""
+
+    def work(settings: DownloadSettings) -> Report:
+        from VideoMAE.checkpoints.download import list_or_download
+
+        return list_or_download(settings)
+
+    return _run(work, DownloadSettings, DOWNLOAD_HELP, argv)
+
+
+def _run(work: Callable[[Any], Report], settings_type: type, description: str, argv: Sequence[str] | None) -> int:
+    """Prints the report of `work` -> exit status, 0 if there is no problem.
+
+    With --json, stdout gets one JSON object and stderr the text.
+    """
+
+    def print_report(settings: Any) -> bool:
+        try:
+            report = work(settings)
+        except (ValueError, OSError) as error:
+            report = Report("", {}, str(error))
+        except KeyboardInterrupt:
+            report = Report("", {}, "stopped; repeat the command to resume")
+        if report.text:
+            (sys.stderr if settings.json else sys.stdout).write(report.text + "\n")
+        if settings.json:
+            content = {"ok": not report.problem, "problem": report.problem, **report.values}
+            sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        sys.stdout.flush()
+        if report.problem:
+            sys.stderr.write(f"error: {report.problem}\n")
+        return not report.problem
+
+    return cli.run(print_report, settings_type, argv, messages=sys.stderr, description=description)
