@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, TextIO, TypeVar
 
@@ -53,14 +54,19 @@ class UsageError(ValueError):
     """Flags that contradict each other; the program exits with status 2."""
 
 
-def parse_flags(
-    settings_type: type[Settings], argv: Sequence[str] | None = None, *, description: str | None = None
-) -> Settings:
+def parse_flags(settings_type: type[Settings], argv: Sequence[str] | None = None) -> Settings:
     """Parses a command line (default: this process's) into a dataclass; exits with status 2 on wrong flags.
 
     Both `--flag value` and `--flag=value` are accepted; the last of several equal flags wins. Training programs also
     ignore the flags that launchers append and explain the original's flags that have no effect.
     """
+    return _parse(settings_type, argv, description=None, accept_unknown_flags=False)[0]
+
+
+def _parse(
+    settings_type: type[Settings], argv: Sequence[str] | None, *, description: str | None, accept_unknown_flags: bool
+) -> tuple[Settings, list[str]]:
+    """The settings and the unknown flags."""
     refused = getattr(settings_type, "refused_flags", None)
     arguments: list[str] = []
     skip_value = False
@@ -75,13 +81,15 @@ def parse_flags(
             skip_value = "=" not in argument
         else:
             arguments.append(argument if refused is None else ALIASES.get(argument, argument))
-    return tyro.cli(
+    parse = partial(
+        tyro.cli,
         settings_type,
         args=arguments,
         description=description,
         use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
+    return parse(return_unknown_args=True) if accept_unknown_flags else (parse(), [])
 
 
 def _join_mode(argv: Sequence[str]) -> list[str]:
@@ -96,25 +104,30 @@ def _join_mode(argv: Sequence[str]) -> list[str]:
 
 
 def run(
-    work: Callable[[Settings], Any],
+    work: Callable[..., Any],
     settings_type: type[Settings],
     argv: Sequence[str] | None = None,
     *,
     description: str | None = None,
+    accept_unknown_flags: bool = False,
     messages: TextIO | None = None,
     when_stopped: str = "",
 ) -> int:
     """Parses the flags and calls `work(settings)` -> exit status, 1 if `work` returns False.
 
     Args:
+        accept_unknown_flags: whether to pass unknown flags to `work`, as its second argument.
         messages: stream of the log messages; default: standard output.
         when_stopped: what remains after Ctrl-C, appended to the message.
     """
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        settings = parse_flags(settings_type, argv, description=description)
+        settings, unknown = _parse(
+            settings_type, argv, description=description, accept_unknown_flags=accept_unknown_flags
+        )
         show_messages(messages or sys.stdout)
-        return 1 if work(settings) is False else 0
+        done = work(settings, unknown) if accept_unknown_flags else work(settings)
+        return 1 if done is False else 0
     except UsageError as error:
         sys.stderr.write(f"error: {error}; see --help\n")
         return 2

@@ -1,4 +1,4 @@
-"""Conversion of checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders."""
+"""Conversion of checkpoints between the .pth formats, Hugging Face and DeepSpeed folders."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -24,7 +24,8 @@ folder. Prints its kind, size and checksum, the network, the weights (`--names`:
 other entries: epoch, metrics, configuration. The exit status is 0 if all values are finite.
 """
 
-CONVERT_HELP = """Convert checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders.
+CONVERT_HELP = """\
+Convert checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders.
 
     python models/convert.py output/vce/checkpoint-best.pth vce_huggingface      # for transformers
     python models/convert.py vce_huggingface vce.pth                             # and back

@@ -14,8 +14,6 @@ import numpy as np
 from VideoMAE.data.v2v import Comparison, connected_groups, num_contradictions, pairs_in
 from VideoMAE.data.vce import Annotations
 from VideoMAE.dataset_tools.read_labels import ids_in
-from VideoMAE.training.results import chance, majority_guess
-from VideoMAE.training.tasks import EmotionTask
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 NUM_BINS = 20  # of intensities
@@ -103,6 +101,9 @@ def together(top3: np.ndarray, num_emotions: int) -> list[list[int]]:
 
 def guesses(train: Annotations, test: Annotations, names: Sequence[str]) -> dict[str, Any]:
     """The metrics of always predicting the most common emotions of the training split, and of chance."""
+    from VideoMAE.training.results import chance, majority_guess  # deferred: importing torch takes seconds
+    from VideoMAE.training.tasks import EmotionTask
+
     task = EmotionTask(loss="bce")
     counts = np.bincount(train.intensities.argmax(axis=1), minlength=len(names))
     return {

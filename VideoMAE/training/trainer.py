@@ -153,8 +153,8 @@ class Trainer:
             self._save(values, of_epoch=epoch, is_best=is_best)
             log.say(describe_epoch(epoch, self.optim.epochs, values))
 
-    def _train_epoch(self) -> dict[str, float]:
-        """The remaining steps of the epoch -> its means."""
+    def _train_epoch(self) -> dict[str, float | None]:
+        """The remaining steps of the epoch -> its mean loss (None if fp16 skipped all steps) and last learning rate."""
         sampler, state, update_freq = self.loaders.sampler, self.state, self.optim.update_freq
         sampler.set_position(state.epoch, state.steps)
         batches = self.log.progress(
@@ -174,7 +174,8 @@ class Trainer:
             raise self._bad_step(str(error), error.indices, step=state.steps + 1) from error
         self._share_unreadable()
         last = (state.epoch + 1) * sampler.steps_per_epoch - 1
-        return {"train_loss": float(np.nanmean(state.losses)), "lr": float(self.schedule.lr[last])}
+        losses = [loss for loss in state.losses if not math.isnan(loss)]
+        return {"train_loss": float(np.mean(losses)) if losses else None, "lr": float(self.schedule.lr[last])}
 
     def _finish_step(self, result: StepResult) -> None:
         """Counts and logs a step, updates the moving average, and saves or stops if any process requests it."""

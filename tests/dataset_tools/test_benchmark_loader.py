@@ -20,6 +20,7 @@ from VideoMAE.video.reader import Video
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
 program = importlib.import_module("VideoMAE.dataset_tools.benchmark_loader")
+measurement = importlib.import_module("VideoMAE.dataset_tools.loader_benchmark")
 timing = importlib.import_module("VideoMAE.dataset_tools.loader_timing")
 
 SMALL_V2V = ["--num_frames", "4", "--input_size", "32", "--batch_size", "2", "--aa", "none", "--device", "cpu"]
@@ -97,7 +98,7 @@ def test_training_items_are_split_into_parts_that_add_up(
 
 def test_what_is_measured_is_what_the_run_reads(vce: Path) -> None:
     """The windows that are decoded bare are those of the items, at the size they were decoded to."""
-    benchmarked = program.open_benchmark(vce, "train", [*SMALL, "--train_fps", "10", "--seed", "5"], max_videos=100)
+    benchmarked = measurement.open_benchmark(vce, "train", [*SMALL, "--train_fps", "10", "--seed", "5"], max_videos=100)
     loader = benchmarked.loader(0)
     key = next(timing.endless_keys(loader.sampler))[0]
     expected = loader.dataset[key].clips
@@ -139,7 +140,7 @@ def test_v2v_has_its_items_too(v2v: Path, tmp_path: Path, mode: str, per_batch: 
 
 
 def test_squashed_windows_are_decoded_bare_at_their_size(v2v: Path) -> None:
-    loader = program.open_benchmark(v2v, "test", SMALL_V2V, max_videos=9).loader(0)
+    loader = measurement.open_benchmark(v2v, "test", SMALL_V2V, max_videos=9).loader(0)
     windows: list[Any] = []
     with timing.reading_timed(dict.fromkeys(timing.PARTS, 0.0), windows):
         _ = loader.dataset[0]
@@ -147,11 +148,11 @@ def test_squashed_windows_are_decoded_bare_at_their_size(v2v: Path) -> None:
 
 
 def test_the_advice_follows_the_largest_part(vce: Path) -> None:
-    benchmarked = program.open_benchmark(vce, "train", SMALL, max_videos=4)
+    benchmarked = measurement.open_benchmark(vce, "train", SMALL, max_videos=4)
 
     def of(**seconds: float) -> str:
         times = timing.PartTimes(10, 10, 10, {**dict.fromkeys(timing.PARTS, 0.0), **seconds}, floor_seconds=0.5)
-        return "\n".join(program.advice(times, benchmarked.config, 100.0, is_prepared=False))
+        return "\n".join(measurement.advice(times, benchmarked.config, 100.0, is_prepared=False))
 
     assert "needs 20 cores (for decoding alone: 5)" in of(decode=1.3, augment=0.7)
     assert "reading videos takes 65 % of the CPU time; data_prep/prepare_videos.py" in of(decode=1.3, augment=0.7)
