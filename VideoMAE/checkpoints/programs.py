@@ -12,7 +12,7 @@ import tyro
 from VideoMAE import cli
 
 Format = Literal["ours", "published", "huggingface"]
-MODELS = Path(__file__).resolve().parents[1] / "models"
+WEIGHTS_FOLDER = Path(__file__).resolve().parents[1] / "models"
 
 INSPECT_HELP = """Describe a checkpoint, without executing code in it.
 
@@ -109,9 +109,9 @@ class DownloadSettings:
     """Print the catalogue."""
     record: bool = False
     """Store size and checksum of the downloaded file in the catalogue, if it has none yet."""
-    output_dir: Path = MODELS
+    output_dir: Path = WEIGHTS_FOLDER
     """Folder for the weights."""
-    catalogue: Path = MODELS / "catalogue.json"
+    catalogue: Path = WEIGHTS_FOLDER / "catalogue.json"
     """File that lists the available weights."""
     json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
 
@@ -156,20 +156,24 @@ def _run(work: Callable[[Any], Report], settings_type: type, description: str, a
     """
 
     def print_report(settings: Any) -> bool:
+        stopped = False
         try:
             report = work(settings)
         except (ValueError, OSError) as error:
             report = Report("", {}, str(error))
         except KeyboardInterrupt:
-            report = Report("", {}, "stopped; repeat the command to resume")
+            report, stopped = Report("", {}, "stopped"), True
         if report.text:
             (sys.stderr if settings.json else sys.stdout).write(report.text + "\n")
         if settings.json:
             content = {"ok": not report.problem, "problem": report.problem, **report.values}
             sys.stdout.write(json.dumps(content, indent=2) + "\n")
         sys.stdout.flush()
+        if stopped:
+            raise KeyboardInterrupt
         if report.problem:
             sys.stderr.write(f"error: {report.problem}\n")
         return not report.problem
 
-    return cli.run(print_report, settings_type, argv, messages=sys.stderr, description=description)
+    again = "repeat the command to resume"
+    return cli.run(print_report, settings_type, argv, messages=sys.stderr, description=description, when_stopped=again)

@@ -204,7 +204,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, stop_signal: signal.S
     assert list(folder.rglob("*.mp4"))
     process.send_signal(stop_signal)
     _, stderr = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in stderr
     assert list(folder.iterdir()) == []
 

@@ -253,7 +253,7 @@ def test_a_stopped_run_leaves_nothing(tmp_path: Path) -> None:
     gate.wait(process)
     process.terminate()
     _, error = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "was not made" in error
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 

@@ -263,7 +263,7 @@ def test_killed_or_interrupted_nothing_is_half_named_and_the_next_call_does_only
         _, said = process.communicate()
         assert all_whole(target) == len(lines(target)) == num_done
         if number != signal.SIGKILL:
-            assert process.returncode == 1 and "Traceback" not in said and not (target / ".unfinished").exists()
+            assert process.returncode == 130 and "Traceback" not in said and not (target / ".unfinished").exists()
             assert said.endswith("error: stopped; repeat the command to resume\n")
     kept = {line["file"]: copies(target)[line["file"]] for line in lines(target)}
     with journal.open("a") as torn:
