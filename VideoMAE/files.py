@@ -98,6 +98,15 @@ def json_line(entry: Any) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
+@contextlib.contextmanager
+def remedy(text: str) -> Iterator[None]:
+    """Appends a remedy to the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}; {text}") from error
+
+
 def read_text(file: Path, *, hint: str = "") -> str:
     """The content of a UTF-8 text file. `hint` is appended to the error for a missing file.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from VideoMAE.cli import parse_flags
 from VideoMAE.config import V2VConfig, VCEConfig, flat, to_json
-from VideoMAE.files import read_json
+from VideoMAE.files import read_json, remedy
 from VideoMAE.training.pretrained import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ def _config_of(checkpoint: Path) -> dict[str, Any]:
     beside = checkpoint.parent / "config.json"
     config: Any = read_checkpoint(checkpoint).get("config")
     if config is None and beside.is_file():
-        config = read_json(beside)
+        with remedy("restore or delete it"):
+            config = read_json(beside)
     is_of_a_run = isinstance(config, Mapping) and {"data", "model", "run"} <= config.keys()
     return dict(config) if is_of_a_run else {}
 

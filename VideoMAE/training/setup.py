@@ -29,7 +29,7 @@ from VideoMAE.config import (
 )
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import ShareSampler
-from VideoMAE.files import clear_leftovers, is_temporary, read_json, write_json
+from VideoMAE.files import clear_leftovers, is_temporary, read_json, remedy, write_json
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.runtime import distributed
 from VideoMAE.runtime.distributed import ErrorOnAllRanks, World
@@ -155,7 +155,8 @@ def _claim(output_dir: Path, settings: dict[str, Any], *, resumes: bool) -> None
     ):
         if not file.is_file():
             raise ValueError(f"{output_dir}: not empty and not the output folder of a run; choose another --output_dir")
-        saved = read_json(file)
+        with remedy("restore it or choose another --output_dir"):
+            saved = read_json(file)
         differs = differences(saved, settings)
         if differs:
             raise ValueError(

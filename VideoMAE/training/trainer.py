@@ -128,6 +128,9 @@ class Trainer:
             self.average.module.load_state_dict(content["model_ema"])
         self.state, self.best, self.unreadable = TrainState(**content["state"]), content["best"], content["skipped"]
         self.state.steps = checkpoint.steps_done(content, sampler=sampler, world_size=self.world.size)
+        if self.state.epoch >= self.optim.epochs:
+            logger.info("resumed from %s: all epochs are done", path)
+            return
         logger.info(
             "resumed from %s: epoch %d of %d, %d of %d steps done", path, self.state.epoch + 1, self.optim.epochs,
             self.state.steps, sampler.steps_per_epoch,

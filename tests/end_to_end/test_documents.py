@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from tiny_runs import TinyRuns
 
+from VideoMAE import cli
 from VideoMAE.cli import COMMANDS
 from VideoMAE.config import REFUSED_FLAGS
 
@@ -186,9 +186,9 @@ def flags_in(text: str) -> set[str]:
 
 def flags_in_help(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The flags of `emodiversity COMMAND`."""
-    monkeypatch.setattr(sys, "argv", [command, "--help"])
+    monkeypatch.setattr(sys, "argv", ["emodiversity", command, "--help"])
     with pytest.raises(SystemExit):
-        import_module(COMMANDS[command][0]).main()
+        cli.main()
     return flags_in(capsys.readouterr().out)
 
 

@@ -115,7 +115,7 @@ def config_damaged(lab: Lab) -> str:
     content = file.read_text()
     file.write_text(content[: len(content) // 2])
     sentence = lab.stops(output_dir)
-    assert str(file) in sentence and "damaged" in sentence
+    assert f"{file}: not valid JSON" in sentence
     file.write_text(content)
     lab.finishes(output_dir)
     return stopped(sentence, lab.root)
@@ -183,7 +183,7 @@ def labels_changed(lab: Lab) -> str:
         sentence = lab.stops(output_dir)
     finally:
         labels.write_text(content)
-    assert "the labels' checksum" in sentence
+    assert "the checksum of the labels" in sentence
     lab.finishes(output_dir)
     return stopped(re.sub("[0-9a-f]{64}", "...", sentence), lab.root)
 
