@@ -99,6 +99,27 @@ def test_every_command_shows_its_help(
     assert f"usage: emodiversity {command} " in capsys.readouterr().out
 
 
+HELP_OF_ALL = """
+import sys
+from VideoMAE import cli
+for command in cli.COMMANDS:
+    sys.argv = ["emodiversity", command, "--help"]
+    try:
+        cli.main()
+    except SystemExit:
+        pass
+sys.stderr.write(" ".join(sorted({"torch", "timm", "transformers", "gradio", "deepspeed"} & sys.modules.keys())))
+"""
+
+
+def test_no_help_imports_a_package_that_takes_seconds() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELP_OF_ALL], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("usage: emodiversity ") == len(COMMANDS)
+    assert done.stderr == ""
+
+
 def test_the_command_lists_all_commands_and_rejects_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

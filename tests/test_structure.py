@@ -68,7 +68,7 @@ def importers(*prefixes: str) -> set[str]:
 
 
 def test_only_video_imports_a_decoder() -> None:
-    assert not {name for name in importers("decord", "av", "torchcodec") if not name.startswith("VideoMAE.video.")}
+    assert not {name for name in importers("decord", "av") if not name.startswith("VideoMAE.video.")}
 
 
 def test_only_backends_and_the_deepspeed_format_import_deepspeed_and_only_when_asked() -> None:
@@ -103,9 +103,9 @@ def test_nothing_imports_an_entry_point() -> None:
     assert importers(*(f"VideoMAE.{name}" for name in ENTRY_POINTS)) == set()
 
 
-def test_only_entry_points_read_argv() -> None:
+def test_only_the_command_line_and_programs_without_it_read_argv() -> None:
     reading = {path.stem for path in MODULES if "sys.argv" in path.read_text(encoding="utf-8")}
-    assert reading <= {*ENTRY_POINTS, "cli", "launch", "show_results", "__init__"}
+    assert reading == {"run_class_finetuning", "run_v2v_finetuning", "cli", "launch", "__init__"}
 
 
 def test_only_launch_environment_reads_the_launchers_variables() -> None:
