@@ -35,7 +35,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class TrainSampler(Sampler[list[SampleKey]]):
-    """The batches of one process, in a random order of each epoch.
+    """The batches of one process, in a random order that differs between epochs.
 
     The total batch of a step does not depend on the number of processes or on gradient accumulation. An incomplete last
     total batch is dropped.
@@ -81,8 +81,8 @@ class TrainSampler(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
         used = order[: self.steps_per_epoch * self.total_batch_size]
-        mine = used.reshape(-1, self.batch_size, self.world_size)[:, :, self.rank]
-        for batch in mine[self.first_step * self.update_freq :]:
+        own = used.reshape(-1, self.batch_size, self.world_size)[:, :, self.rank]
+        for batch in own[self.first_step * self.update_freq :]:
             yield [SampleKey(int(index), self.epoch) for index in batch]
 
 

@@ -60,10 +60,10 @@ def read_labels(data: DataConfig, exclusion: Exclusion) -> Labels:
             split: read_class_list(data.label_path / name, emotions=emotions, exclusion=exclusion)
             for split, name in files.items()
         }
-    everything = read_annotations(data.data_path, "train", exclusion=exclusion)
-    train, validation = hold_out(everything, fraction=data.val_fraction)
+    all_train = read_annotations(data.data_path, "train", exclusion=exclusion)
+    train, validation = hold_out(all_train, fraction=data.val_fraction)
     return {
-        "train": everything if data.train_on_all else train,
+        "train": all_train if data.train_on_all else train,
         "validation": validation,
         "test": read_annotations(data.data_path, "test", exclusion=exclusion),
     }
@@ -86,7 +86,7 @@ def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> Mix | None:
         prob=augment.mixup_prob,
         switch_prob=augment.mixup_switch_prob,
         mode=augment.mixup_mode,
-        label_smoothing=0.0,  # the task smooths
+        label_smoothing=0.0,  # applied by the task
         num_classes=nb_classes,
     )
 
@@ -179,8 +179,8 @@ def log_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: st
     recipe = RECIPE_TOTAL_BATCH.get(config.loss)
     if recipe and (total != recipe or optim.lr != RECIPE_LR):
         logger.warning(
-            "different from the recipe of --loss %s: total batch size %d and base lr %g there, %d and %g here",
-            config.loss, recipe, RECIPE_LR, total, optim.lr,
+            "differs from the recipe of --loss %s: total batch size %d (recipe: %d), base lr %g (recipe: %g)",
+            config.loss, total, recipe, optim.lr, RECIPE_LR,
         )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class HeadSolver:
     """Minimizes a task's loss plus weight_decay / 2 x the mean over outputs of their squared weight norm, in float64.
 
     Features are divided by their standard deviation over the training videos and, if the head has a bias, centered, so
-    that one weight decay suits every network; `unnormalized_head` returns the equivalent head for features as they are.
+    that one weight decay suits every network; `unnormalized_head` returns the equivalent head for unscaled features.
     Starts from zero weights and, if there is a bias, the best constant output.
 
     Args:

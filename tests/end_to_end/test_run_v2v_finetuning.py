@@ -230,7 +230,7 @@ def test_contradictions_and_shared_videos_are_warned_of_with_counts(
     (data / "test_labels.json").write_text(json.dumps({"comparisons": [*test, train[5]]}))
     run(data, tmp_path / "run", *TRAIN, "--num_epochs", "1")
     assert "train_labels.json: 1 pair in both orders" in caplog.text
-    assert "2 videos are in both train and test" in caplog.text
+    assert "2 videos in both train and test" in caplog.text
 
 
 @pytest.mark.parametrize(
