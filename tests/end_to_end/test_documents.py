@@ -186,9 +186,10 @@ def flags_in(text: str) -> set[str]:
 
 def flags_in_help(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The flags of `emodiversity COMMAND`."""
+    module, _, function = COMMANDS[command][0].partition(":")
     monkeypatch.setattr(sys, "argv", [command, "--help"])
     with pytest.raises(SystemExit):
-        import_module(COMMANDS[command][0]).main()
+        getattr(import_module(module), function or "main")()
     return flags_in(capsys.readouterr().out)
 
 
