@@ -72,7 +72,7 @@ count_processes() {
 show_uses() {
     local python video vce v2v
     python="$(find_python)"
-    case "$python" in */*) python="$(realpath -s "$python")" ;; esac # -s keeps the link, which identifies the virtual environment
+    case "$python" in */*) python="$(realpath -s "$python")" ;; esac # -s: keep the virtual environment's link
     video="$(realpath -s "$1")" vce="$(realpath -s "$2")" v2v="$(realpath -s "$3")"
     echo
     echo "Predict how a video makes its viewer feel (any number of videos and folders):"
