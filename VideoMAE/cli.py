@@ -163,8 +163,8 @@ def _is_for_users(record: logging.LogRecord) -> bool:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: '1 video', '2 videos'."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """A number with its noun: '1 video', '2 videos', '2 processes'."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")
 
 
 def main() -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
+from VideoMAE.cli import counted
 from VideoMAE.data.clips import concatenate
 from VideoMAE.data.datasets import Sample, SampleKey
 from VideoMAE.data.watched_loader import WatchedLoader
@@ -60,7 +61,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
         if not self.steps_per_epoch:
             raise ValueError(
                 f"{num_videos} training {noun} do not fill one total batch of {self.total_batch_size} "
-                f"(--batch_size {batch_size} x --update_freq {update_freq} x {world_size} processes)"
+                f"(--batch_size {batch_size} x --update_freq {update_freq} x {counted(world_size, 'process')})"
             )
         self.num_videos = num_videos
         self.batch_size = batch_size

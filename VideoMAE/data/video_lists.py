@@ -27,7 +27,7 @@ def list_videos(sources: Iterable[Path], list_file: Path | None = None) -> tuple
     (without the leading slash).
 
     Raises:
-        ValueError: a label file or `list_file` cannot be read, or an id of a dataset is not usable as a file name.
+        ValueError: a label file or `list_file` cannot be read, or a dataset's id cannot be used as a file name.
     """
     videos: list[NamedVideo] = []
     num_ignored = 0

@@ -71,8 +71,8 @@ class TrackedClips:
 class _CollateInSharedMemory:
     """Collates a batch and moves it to shared memory.
 
-    Otherwise torch does so in a thread of the worker, where a full /dev/shm loses the batch and the main process waits
-    forever.
+    Otherwise torch does so in a thread of the worker, where a full /dev/shm loses the batch and the main process
+    blocks.
     """
 
     def __init__(self, collate_fn: Callable[[Any], Any]) -> None:

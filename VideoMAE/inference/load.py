@@ -83,7 +83,7 @@ def load_for_inference(
     Args:
         flags: settings that override those of the run.
         num_segments: views of VCE along time. None: those of the run's test.
-        num_crops: views of VCE along the long side, likewise.
+        num_crops: views of VCE along the long side. None: those of the run's test.
         allow_pretrained: also accept a pre-trained encoder; it gets the initial norm of fine-tuning and a zero head.
 
     Raises:

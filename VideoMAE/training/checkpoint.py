@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from VideoMAE.cli import counted
 from VideoMAE.config import RunConfig, differences
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.files import write_atomically
@@ -122,7 +123,7 @@ def check_same_run(
     if total != sampler.total_batch_size and content["share"] != [sampler.batch_size, sampler.update_freq]:
         raise ValueError(
             f"{path}: belongs to a run with total batch size {total}, this run has {sampler.total_batch_size}; "
-            "choose --batch_size or --update_freq so that the product with the number of processes is the same"
+            "choose --batch_size and --update_freq so that batch_size x update_freq x processes is the same"
         )
 
 
@@ -132,9 +133,9 @@ def steps_done(content: dict[str, Any], *, sampler: TrainSampler, world_size: in
     steps, before, total = content["state"]["steps"], content["world_size"], content["total_batch_size"]
     if before != world_size:
         logger.warning(
-            "this run had %d processes and now has %d: random numbers depend on the process, so the results from here "
+            "this run had %s and now has %d: random numbers depend on the process, so the results from here "
             "on are close but not identical to those of an uninterrupted run",
-            before, world_size,
+            counted(before, "process"), world_size,
         )  # fmt: skip
     if total == sampler.total_batch_size:
         return int(steps)

@@ -208,12 +208,12 @@ def log_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: st
     run_setup.log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
-        "--loss %s, total batch size %d comparisons (batch_size %d x update_freq %d x %d processes), lr %g",
-        config.loss, total, optim.batch_size, optim.update_freq, world.size, optim.lr,
+        "--loss %s, total batch size %d (batch_size %d x update_freq %d x %s), lr %g",
+        config.loss, total, optim.batch_size, optim.update_freq, counted(world.size, "process"), optim.lr,
     )  # fmt: skip
     logger.info(
-        "%d training comparisons, %d steps per epoch, %d epochs",
-        len(loaders.ids), loaders.sampler.steps_per_epoch, optim.epochs,
+        "%s, %s per epoch, %s", counted(len(loaders.ids), "training comparison"),
+        counted(loaders.sampler.steps_per_epoch, "step"), counted(optim.epochs, "epoch"),
     )  # fmt: skip
     if config.loss == "logistic" and (total, optim.lr) != (RECIPE_TOTAL_BATCH, RECIPE_LR):
         logger.warning(

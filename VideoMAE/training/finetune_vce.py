@@ -7,6 +7,7 @@ from functools import partial
 from torch import nn
 
 from VideoMAE.augment.video_transforms import ValidationTransform
+from VideoMAE.cli import counted
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
 from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
@@ -168,13 +169,14 @@ def log_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: st
     log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
-        "total batch size %d (batch_size %d x update_freq %d x %d processes), base lr %g, "
+        "total batch size %d (batch_size %d x update_freq %d x %s), base lr %g, "
         "scaled lr %.3g (base x total batch size / 256)",
-        total, optim.batch_size, optim.update_freq, world.size, optim.lr, scale_to_batch(optim.lr, total),
+        total, optim.batch_size, optim.update_freq, counted(world.size, "process"), optim.lr,
+        scale_to_batch(optim.lr, total),
     )  # fmt: skip
     logger.info(
-        "%d training videos, %d steps per epoch, %d epochs",
-        len(loaders.ids), loaders.sampler.steps_per_epoch, optim.epochs,
+        "%s, %s per epoch, %s", counted(len(loaders.ids), "training video"),
+        counted(loaders.sampler.steps_per_epoch, "step"), counted(optim.epochs, "epoch"),
     )  # fmt: skip
     recipe = RECIPE_TOTAL_BATCH.get(config.loss)
     if recipe and (total != recipe or optim.lr != RECIPE_LR):

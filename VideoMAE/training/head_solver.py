@@ -17,7 +17,7 @@ CONVERGED = 1e-7  # relative decrease of the objective per epoch below which it 
 
 
 def apply_head(head: tuple[Tensor, Tensor | None], features: np.ndarray) -> np.ndarray:
-    """features (V, D) -> outputs (V, K) float32"""
+    """Applies a linear head. features (V, D) -> outputs (V, K) float32"""
     weight, bias = head
     outputs = torch.from_numpy(features).to(weight) @ weight.T
     return (outputs if bias is None else outputs + bias).float().cpu().numpy()

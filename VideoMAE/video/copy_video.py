@@ -1,6 +1,6 @@
 """Re-encodes a video for random access, verifies the copy, and measures its similarity to the source.
 
-Imports no torch, so that worker processes start quickly.
+Does not import torch, so that worker processes start quickly.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ def decode_with_decord(path: Path, indices: np.ndarray, size: Size, *, scales: b
 class PyAVSource:
     """PyAV, starting at the entry before each group of requested frames; the file must stay open.
 
-    H.264 frames that are neither requested nor referenced by another frame are not decoded, which saves a third of the
-    time with B-frames; nor is anything after the last requested frame. The frames are bit-identical to full decoding.
+    H.264 frames that are neither requested nor referenced by another frame are skipped, which saves a third of the time
+    with B-frames; so is everything after the last requested frame. The frames are bit-identical to full decoding.
     """
 
     def __init__(self, file: IndexedFile, size: Size) -> None:

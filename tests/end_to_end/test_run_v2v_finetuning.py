@@ -177,7 +177,7 @@ def test_listwise_trains_on_lists(dataset: Path, tmp_path: Path) -> None:
     longer = [*pairs[3:], json.loads((dataset / "listwise_labels.json").read_text())["comparisons"][2]]
     lists.write_text(json.dumps({"comparisons": longer}))
     flags = [*TRAIN, "--train_labels", str(lists), "--num_epochs", "2"]
-    assert "comparison 34: holds 4 video ids" in reason_to_stop(dataset, tmp_path / "pairs", *flags)
+    assert "comparison 34: has 4 video ids" in reason_to_stop(dataset, tmp_path / "pairs", *flags)
     results = run(dataset, tmp_path / "run", *flags, "--loss", "listwise")
     assert results["num_lists"] == 4
     assert len(losses(tmp_path / "run")) == 2 * 7
@@ -192,7 +192,7 @@ def test_a_vce_checkpoint_loses_its_head_and_says_so(
     start = ["--checkpoint", str(tmp_path / "vce.pth")]
     with caplog.at_level("INFO"):
         run(dataset, tmp_path / "run", *TRAIN, "--num_epochs", "1", "--lr", "0", *start)
-    assert "the head is another task's and dropped (head.weight (27, 128), head.bias (27,))" in caplog.text
+    assert "dropped the head of another task (head.weight (27, 128), head.bias (27,))" in caplog.text
     tuned = torch.load(tmp_path / "run" / "checkpoint-best.pth", weights_only=True)["model"]
     torch.testing.assert_close(tuned["blocks.0.attn.qkv.weight"], emotions.blocks[0].attn.qkv.weight.data)
     refused = reason_to_stop(dataset, tmp_path / "eval", "--mode", "eval", *start, *TINY)
