@@ -169,7 +169,7 @@ def test_testing_takes_the_network_and_its_clips_from_the_checkpoint(
     assert results(tmp_path / "eval2") == results(unbroken)
     (tmp_path / "beside/config.json").unlink()
     message = refusal([*test, str(tmp_path / "eval3"), "--finetune", str(tmp_path / "beside/weights.pth")])
-    assert "is --model another one?" in message
+    assert "choose the --model of the checkpoint" in message
 
 
 def test_an_unusable_configuration_of_the_tested_checkpoint_is_named(
@@ -186,10 +186,10 @@ def test_an_unusable_configuration_of_the_tested_checkpoint_is_named(
         assert message.startswith(f"error: {weights}: its configuration has values that are not valid flags")
         assert f"--{name} {value}" in message
     torch.save({"model": content["model"]}, weights)
-    for text in ("", '{"data": '):
+    for text, reason in (("", "the file is empty"), ('{"data": ', "not valid JSON")):
         (tmp_path / "config.json").write_text(text)
         message = refusal(test)
-        assert message.startswith(f"error: {tmp_path / 'config.json'}: cannot be read as JSON")
+        assert message.startswith(f"error: {tmp_path / 'config.json'}: {reason}")
         assert message.endswith("restore or delete it")
     assert "usage" not in "".join(capfd.readouterr())
 
@@ -326,7 +326,7 @@ def test_a_folder_of_another_configuration_is_refused_and_untouched(dataset: Pat
 
 def test_a_folder_that_is_no_run_is_refused_and_untouched(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    assert f"{tmp_path}: not empty and not the output of a run" in refusal(flags(dataset, tmp_path))
+    assert f"{tmp_path}: not empty and not the output folder of a run" in refusal(flags(dataset, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -392,7 +392,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_checkpoint(
     dataset: Path, tmp_path: Path, more: list[str]
 ) -> None:
     message = refusal(flags(dataset, tmp_path / "run", *WILD, *more))
-    assert "on the videos 000" in message or "outputs in validation are not finite" in message
+    assert "on the videos 000" in message or "outputs of the network in validation are not finite" in message
     last = tmp_path / "run/checkpoint-last.pth"
     assert f"the last good checkpoint is {last}" in message
     content = torch.load(last, weights_only=True)
