@@ -64,7 +64,10 @@ def _config_of(checkpoint: Path) -> dict[str, Any]:
     beside = checkpoint.parent / "config.json"
     config: Any = read_checkpoint(checkpoint).get("config")
     if config is None and beside.is_file():
-        config = read_json(beside)
+        try:
+            config = read_json(beside)
+        except ValueError as error:
+            raise ValueError(f"{error}; restore or delete it") from error
     is_of_a_run = isinstance(config, Mapping) and {"data", "model", "run"} <= config.keys()
     return dict(config) if is_of_a_run else {}
 
