@@ -8,8 +8,8 @@ __version__ = "0.2.0"
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM_FOLDERS = [REPOSITORY / name for name in ("VideoMAE", "data_prep", "models")]
-# Import names of the packages in requirements.txt that every program may import. DeepSpeed and decord are not in the
-# list: most programs run without them, and the others report them.
+# Import names of the packages in requirements.txt that any program may import. DeepSpeed and decord are not listed:
+# most programs run without them, and the others report them if they are missing.
 REQUIRED = (
     "av",
     "cv2",
@@ -39,7 +39,7 @@ def check_packages() -> None:
     missing = [name for name in REQUIRED if name not in sys.modules and find_spec(name) is None]
     if not missing:
         return
-    more = f" and {len(missing) - 1} more of requirements.txt" if len(missing) > 1 else ""
+    more = f" and {len(missing) - 1} more from requirements.txt" if len(missing) > 1 else ""
     sentence = f"{sys.executable} has no package {missing[0]}{more}: {_advice()}"
     if sys.argv[0] == "-m" or Path(sys.argv[0]).resolve().parent in PROGRAM_FOLDERS:
         sys.exit(f"error: {sentence}")

@@ -57,8 +57,8 @@ class UsageError(ValueError):
 def parse_flags(settings_type: type[Settings], argv: Sequence[str] | None = None) -> Settings:
     """Parses a command line (default: this process's) into a dataclass; exits with status 2 on wrong flags.
 
-    Both `--flag value` and `--flag=value` are accepted; the last of several equal flags wins. Training programs also
-    ignore the flags that launchers append and explain the original's flags that have no effect.
+    Both `--flag value` and `--flag=value` are accepted; if a flag is repeated, the last value counts. Training programs
+    also ignore the flags that launchers append, and refuse the original's flags that have no effect, with a reason.
     """
     return _parse(settings_type, argv, description=None, accept_unknown_flags=False)[0]
 
@@ -66,7 +66,7 @@ def parse_flags(settings_type: type[Settings], argv: Sequence[str] | None = None
 def _parse(
     settings_type: type[Settings], argv: Sequence[str] | None, *, description: str | None, accept_unknown_flags: bool
 ) -> tuple[Settings, list[str]]:
-    """The settings and the unknown flags."""
+    """Parses like `parse_flags` -> the settings and the unknown flags"""
     refused = getattr(settings_type, "refused_flags", None)
     arguments: list[str] = []
     skip_value = False
@@ -118,7 +118,7 @@ def run(
     Args:
         accept_unknown_flags: whether to pass unknown flags to `work`, as its second argument.
         messages: stream of the log messages; default: standard output.
-        when_stopped: what remains after Ctrl-C, appended to the message.
+        when_stopped: text appended to the error message after Ctrl-C or SIGTERM.
     """
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -145,14 +145,14 @@ def run(
 
 
 def _interrupt(signal_number: int, _: FrameType | None) -> None:
-    """Ends the loader workers, which would report a lost connection, and lets the program clean up."""
+    """Kills the loader workers, which would otherwise report a lost connection, and raises KeyboardInterrupt."""
     for worker in multiprocessing.active_children():
         worker.kill()
     raise KeyboardInterrupt(signal_number)
 
 
 def show_messages(stream: TextIO) -> None:
-    """Writes the project's log messages to `stream`, one line each; of torch's messages only warnings."""
+    """Writes the project's log messages to `stream`, one line each; torch's messages only from WARNING up."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=stream)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_for_users)
@@ -163,8 +163,8 @@ def _is_for_users(record: logging.LogRecord) -> bool:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: '1 video', '2 videos'."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    """A number with its noun: '1 video', '2 videos', '2 processes'."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")
 
 
 def main() -> Any:

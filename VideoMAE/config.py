@@ -1,6 +1,6 @@
 """Every flag of the training programs: name, type, default, meaning, range, and whether it is part of a run's identity.
 
-A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. All that is known of a flag is
+A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. The properties of a flag are
 attached to its field: `Range` (the allowed values), `MAY_CHANGE` (a run may resume with another value) and
 `ProbeRequires` (the only value that --linear_probe allows).
 """
@@ -83,7 +83,7 @@ class ClipDataConfig:
     decode_seconds: Annotated[Positive, MAY_CHANGE] = 120.0
     """Time limit for decoding one video; a video that takes longer counts as unreadable."""
     max_bad_videos: Annotated[UnitInterval, MAY_CHANGE] = 0.01
-    """Largest fraction of unreadable training videos that training tolerates."""
+    """Largest fraction of the training videos that may be unreadable."""
     exclude: Annotated[Path | None, MAY_CHANGE] = None
     """File of video ids, one per line, to leave out of training and testing, with every comparison that contains one
     (data_prep/check_dataset.py --write_exclude)."""
@@ -108,7 +108,7 @@ class DataConfig(ClipDataConfig):
     nb_classes: Annotated[Annotated[int | None, Range(1)], MAY_CHANGE] = None
     """Outputs of the network. None: the number of emotions of the dataset, the only other value accepted."""
     sampling_rate: Count = 4
-    """Distance of a clip's frames, in frames: in evaluation, and in training if --train_fps is None."""
+    """Distance between a clip's frames, in frames: in evaluation, and in training if --train_fps is None."""
     train_fps: Annotated[float | None, Range(0, includes_low=False)] = 4.0
     """Training clips are consecutive frames of the video resampled to this rate; shorter videos are left out. None:
     use --sampling_rate."""
@@ -133,7 +133,7 @@ class ClipAugmentConfig:
     """Augmentation of training clips."""
 
     aa: str = "rand-m7-n4-mstd0.5-inc1"
-    """RandAugment policy in timm's notation, applied to all frames of a clip alike; 'none' disables it."""
+    """RandAugment policy in timm's notation, with the same parameters for all frames of a clip; 'none' disables it."""
     train_interpolation: Literal["random", "bilinear", "bicubic"] = "bicubic"
     """Interpolation of RandAugment's geometric operations."""
     min_crop_area: PositiveUnitInterval = 0.08
@@ -154,8 +154,8 @@ class AugmentConfig(ClipAugmentConfig):
     """Augmentation of training clips and of batches."""
 
     augment: Literal["exact", "fused"] = "fused"
-    """fused: each frame is resampled once for all operations; exact: one operation after the other, as the original,
-    several times slower. The random parameters are equal and the pixels nearly so (VideoMAE/augment/fused.py)."""
+    """fused: each frame is resampled once for all operations; exact: one operation after the other, as in the
+    original, which is several times slower. Parameters are the same, pixels nearly (VideoMAE/augment/fused.py)."""
     mixup: Annotated[NonNegative, ProbeRequires(0, _WHOLE_CLIPS)] = 0.0
     """Alpha of mixup; 0 disables it. The original constructed mixup and cutmix but applied them only in its 'classes'
     recipe."""
@@ -213,13 +213,13 @@ class OptimConfig:
     linear_probe: bool = False
     """Train only the head, on features that the frozen network computes once for every video."""
     epochs: Count = 50
-    """Passes over the training videos. With --linear_probe: a fifth of the largest number of L-BFGS steps."""
+    """Passes over the training videos. With --linear_probe: largest number of epochs of 5 L-BFGS iterations."""
     opt: str = "adamw"
     """Optimizer, by its name in timm."""
     lr: NonNegative = 5e-4
     """Base learning rate; the learning rate is lr x total batch size / 256."""
     min_lr: NonNegative = 1e-6
-    """Final base learning rate, scaled likewise."""
+    """Final base learning rate, scaled like --lr."""
     warmup_epochs: NonNegative = 5
     """Epochs of linear warm-up from 0."""
     warmup_steps: int = -1
@@ -288,7 +288,7 @@ class RunConfig:
     save_ckpt_minutes: Annotated[NonNegative, MAY_CHANGE] = 30.0
     """Also save when this many minutes have passed since the last checkpoint; 0: save only between epochs."""
     start_epoch: Annotated[NonNegativeInt, ProbeRequires(0, "the head is trained from the start")] = 0
-    """First epoch of a run that does not resume, counted from 0; for continuing with weights of another program."""
+    """First epoch of a new run, counted from 0, to continue training with weights from another program."""
 
 
 REFUSED_FLAGS = {
@@ -308,7 +308,7 @@ REFUSED_FLAGS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """What the two fine-tuning programs share."""
+    """Settings shared by both fine-tuning programs."""
 
     refused_flags: ClassVar[Mapping[str, str]] = REFUSED_FLAGS
     data: ClipDataConfig
@@ -352,8 +352,8 @@ class V2VAugmentConfig(ClipAugmentConfig):
     """Augmentation of training clips."""
 
     augment: Literal["none", "exact", "fused"] = "none"
-    """none, as in the recipe; exact or fused: VCE's training augmentation (RandAugment, random resized crop, flip,
-    erasing), one operation after the other or several times faster."""
+    """none: no augmentation, as in the recipe; exact or fused: VCE's training augmentation (RandAugment, random resized
+    crop, flip, erasing), one operation after the other or several times faster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -374,7 +374,7 @@ class V2VOptimConfig(OptimConfig):
     batch_size: Annotated[Count, MAY_CHANGE] = 4
     """Comparisons per process and step; total batch size = batch_size x update_freq x processes."""
     epochs: Annotated[Count, also("--num_epochs")] = 10
-    """Passes over the training comparisons. With --linear_probe: a fifth of the largest number of L-BFGS steps."""
+    """Passes over the training comparisons. With --linear_probe: largest number of epochs of 5 L-BFGS iterations."""
     opt: str = "sgd"
     """Optimizer, by its name in timm; sgd uses Nesterov momentum."""
     lr: NonNegative = 0.01
@@ -404,8 +404,8 @@ class V2VRunConfig(RunConfig):
     disable_tqdm: Annotated[Literal[0, 1], MAY_CHANGE] = 0
     """1: no progress bars."""
     select_on: Literal["held_out", "test"] = "held_out"
-    """Pairs that select the best epoch: held-out training pairs, or, as in the original, the test pairs, with training
-    on all training pairs."""
+    """Pairs that select the best epoch. held_out: held-out training pairs; test: the test pairs, as in the original;
+    all training pairs are then used for training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -431,14 +431,14 @@ Config = TypeVar("Config", bound=FinetuneConfig)
 
 
 class Flag(NamedTuple):
-    """One flag of a configuration, with what is attached to its field."""
+    """One flag of a configuration, with the metadata of its field."""
 
     name: str
     value: Any
     metadata: tuple[Any, ...]
 
     def get(self, kind: type) -> Any:
-        """The attachment of this type, or None."""
+        """The metadata entry of this type, or None."""
         return next((entry for entry in self.metadata if isinstance(entry, kind)), None)
 
 
@@ -454,7 +454,7 @@ def flags_of(config: Any) -> Iterator[Flag]:
 
 
 def names_that_may_change(config_type: type) -> frozenset[str]:
-    """The flags of a configuration class with which a run may resume whatever their value was."""
+    """The flags of a configuration class whose values may change when a run resumes."""
     names: set[str] = set()
     for name, hint in get_type_hints(config_type, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
@@ -478,7 +478,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by the names of their flags."""
+    """Flattens nested settings: flag name -> value."""
     values: dict[str, Any] = {}
     for key, value in nested.items():
         values.update(flat(value) if isinstance(value, Mapping) else {key: value})

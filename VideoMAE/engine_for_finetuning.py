@@ -46,7 +46,7 @@ class StepResult(NamedTuple):
 
 
 class NonFiniteStepError(ValueError):
-    """The loss or the gradient is not finite on any process; the weights are those before the step."""
+    """The loss or the gradient of at least one process is not finite; the weights are those before the step."""
 
     def __init__(self, reason: str, indices: list[int]) -> None:
         super().__init__(reason)
@@ -128,7 +128,7 @@ def evaluate(
     logger: MetricLogger,
     describe: str,
 ) -> Evaluation:
-    """Runs the model on this process's part of the videos and gathers the outputs of all processes on each of them.
+    """Runs the model on this process's part of the videos and gathers all outputs on every process.
 
     Raises:
         ErrorOnAllRanks: the outputs are not finite.

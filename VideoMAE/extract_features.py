@@ -6,7 +6,7 @@ from pathlib import Path
 
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import VideoMAE  # noqa: F401  # first of all: it names missing packages
+    import VideoMAE  # noqa: F401  # imported first: it reports missing packages
 
 from VideoMAE.cli import UsageError, run
 from VideoMAE.inference.config import FeaturesConfig

@@ -1,7 +1,7 @@
 """Reading and writing of JSON, JSON lines and other files.
 
 Every writer replaces a file atomically: after a crash or a full disk, the file has either its old or its new content.
-Every reader raises ValueError with the file, the reason and, for JSON lines, the line number.
+Readers raise ValueError with the file, the reason and, for JSON lines, the line number.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def _write_failure(error: OSError | RuntimeError, path: Path) -> str:
 
 
 def is_temporary(file: Path) -> bool:
-    """Whether this is an unfinished file of `write_atomically`."""
+    """Whether this is a temporary file of `write_atomically`."""
     return file.suffix == ".tmp" and file.stem.rpartition(".")[2].isdigit()
 
 
@@ -215,7 +215,7 @@ def to_jsonable(value: Any) -> Any:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; renames it to `folder`, replacing an old one, when the block ends without error.
 
-    Otherwise the new folder is deleted and the old one unchanged.
+    On an error, the new folder is deleted and the old one is unchanged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as name:

@@ -145,11 +145,12 @@ class VisionTransformer(nn.Module):
     Sources: Dosovitskiy et al. 2021 (ViT), Tong et al. 2022 (VideoMAE; tubelets, joint space-time attention).
 
     Args:
-        use_mean_pooling: mean over the tokens, then `fc_norm`; otherwise `norm`, then the first token. init_values:
-        initial value of the learned channel scales `gamma_1` and `gamma_2`; 0: no scales. init_scale: factor on the
-        head's initial weights; not used for a head without bias. use_learnable_pos_emb: a learned `pos_embed` instead
-        of the fixed sine-cosine table. head_bias: if False, the head is `head.0`, as in the original's V2V checkpoints,
-        with nn.Linear's initial weights. use_checkpoint: activation checkpointing of the blocks.
+        init_values: initial value of the learned channel scales `gamma_1` and `gamma_2`; 0: no scales.
+        init_scale: factor on the head's initial weights; not used for a head without bias.
+        use_learnable_pos_emb: a learned `pos_embed` instead of the fixed sine-cosine table.
+        use_mean_pooling: mean over the tokens, then `fc_norm`; otherwise `norm`, then the first token.
+        head_bias: if False, the head is `head.0` with nn.Linear's initial weights, as in original V2V checkpoints.
+        use_checkpoint: activation checkpointing of the blocks.
     """
 
     def __init__(
@@ -250,27 +251,27 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def vit_micro_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """128 wide, 4 deep: small enough to train on a CPU in minutes; not a published size."""
+    """Width 128, depth 4, 4 heads: trains on a CPU in minutes; not a published size."""
     return VisionTransformer(**{"embed_dim": 128, "depth": 4, "num_heads": 4, **kwargs})
 
 
 def vit_small_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """384 wide, 12 deep, 6 heads; 22M parameters."""
+    """Width 384, depth 12, 6 heads; 22M parameters."""
     return VisionTransformer(**{"embed_dim": 384, "depth": 12, "num_heads": 6, **kwargs})
 
 
 def vit_base_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """768 wide, 12 deep, 12 heads; 86M parameters: the size of the published results."""
+    """Width 768, depth 12, 12 heads; 86M parameters: the size of the published results."""
     return VisionTransformer(**{"embed_dim": 768, "depth": 12, "num_heads": 12, **kwargs})
 
 
 def vit_large_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """1024 wide, 24 deep, 16 heads; 304M parameters."""
+    """Width 1024, depth 24, 16 heads; 304M parameters."""
     return VisionTransformer(**{"embed_dim": 1024, "depth": 24, "num_heads": 16, **kwargs})
 
 
 def vit_huge_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """1280 wide, 32 deep, 16 heads; 632M parameters."""
+    """Width 1280, depth 32, 16 heads; 632M parameters."""
     return VisionTransformer(**{"embed_dim": 1280, "depth": 32, "num_heads": 16, **kwargs})
 
 

@@ -60,7 +60,7 @@ def parameter_groups(
 def create_optimizer(
     groups: list[dict[str, Any]], *, opt: str, lr: float, betas: tuple[float, float], eps: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """The optimizer `opt` over `groups`: torch's adamw or sgd (with Nesterov momentum), or another one of timm's.
+    """The optimizer `opt` over `groups`: torch's adamw or sgd (with Nesterov momentum), otherwise timm's.
 
     Raises:
         ValueError: timm has no optimizer `opt`.
@@ -82,7 +82,7 @@ def create_optimizer(
 def set_step_values(optimizer: torch.optim.Optimizer, *, lr: float, weight_decay: float) -> None:
     """Sets the learning rate (times each group's `lr_scale`) and, where a group is decayed, the weight decay."""
     for group in optimizer.param_groups:
-        group["lr"] = float(lr * group["lr_scale"])  # a checkpoint holds no numpy scalars
+        group["lr"] = float(lr * group["lr_scale"])  # checkpoints must not contain numpy scalars
         if group["decayed"]:
             group["weight_decay"] = float(weight_decay)
 
@@ -140,16 +140,16 @@ class Schedule(NamedTuple):
 
 def make_schedule(optim: OptimConfig, sampler: TrainSampler, *, scale: ScaleRule = scale_to_batch) -> Schedule:
     """Learning rate (scaled to the total batch by `scale`) and weight decay of every optimizer step."""
-    values = partial(cosine_schedule, epochs=optim.epochs, steps_per_epoch=sampler.steps_per_epoch)
+    cosine = partial(cosine_schedule, epochs=optim.epochs, steps_per_epoch=sampler.steps_per_epoch)
     end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
     return Schedule(
-        lr=values(
+        lr=cosine(
             scale(optim.lr, sampler.total_batch_size),
             scale(optim.min_lr, sampler.total_batch_size),
             warmup_epochs=optim.warmup_epochs,
             warmup_steps=optim.warmup_steps,
         ),
-        weight_decay=values(optim.weight_decay, end),
+        weight_decay=cosine(optim.weight_decay, end),
     )
 
 
@@ -164,14 +164,14 @@ class WeightAverage:
         self.decay = decay
 
     def on(self, device: torch.device) -> nn.Module:
-        """The average on a device; a copy unless it is on that device."""
+        """The averaged network on `device`; a copy unless it is already there."""
         if next(self.module.parameters()).device == device:
             return self.module
         return copy.deepcopy(self.module).to(device)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Adds the weights after an optimizer step."""
+        """Updates the average with the weights after an optimizer step."""
         for average, value in zip(self.module.parameters(), model.parameters(), strict=True):
             average.lerp_(value.to(average), 1 - self.decay)
         for kept, current in zip(self.module.buffers(), model.buffers(), strict=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    import VideoMAE  # noqa: F401  # first of all: it names missing packages
+    import VideoMAE  # noqa: F401  # imported first: it reports missing packages
 
 from tqdm import tqdm
 
@@ -52,7 +52,7 @@ def predict(config: PredictConfig) -> bool:
 
 
 def write_predictions(predictor: "Predictor", videos: Sequence[Path], config: PredictConfig) -> list[Path]:
-    """Writes one entry per video to --output, or immediately to standard output -> the unreadable videos"""
+    """Writes one entry per video to --output at the end, or to standard output immediately -> the unreadable videos"""
     from VideoMAE.files import write_text
     from VideoMAE.inference.output import PredictionFormatter
 

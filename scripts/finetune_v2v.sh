@@ -7,7 +7,7 @@
 # `python -m VideoMAE.run_v2v_finetuning --help` and override the recipe.
 #
 #   DATA_PATH      folder of the V2V dataset (train_labels.json, test_labels.json, listwise_labels.json, videos/)
-#   MODEL_PATH     checkpoint to start from, pre-trained or of a VCE run; "none": random weights
+#   MODEL_PATH     checkpoint to start from, pre-trained or of a VCE run; "none": random initial weights
 #   OUTPUT_DIR     folder for checkpoints, results and logs; the same command resumes an interrupted run
 #   NUM_PROCESSES  number of training processes; default: one per GPU, or one
 #   TOTAL_BATCH    pairs per optimizer step over all processes; default: the recipe's 4

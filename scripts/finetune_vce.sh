@@ -7,9 +7,9 @@
 # `python -m VideoMAE.run_class_finetuning --help` and override the recipe.
 #
 #   DATA_PATH      folder of the VCE dataset (train_labels.json, test_labels.json, videos/)
-#   MODEL_PATH     checkpoint to start from; "none": random weights
+#   MODEL_PATH     checkpoint to start from; "none": random initial weights
 #   OUTPUT_DIR     folder for checkpoints, results and logs; the same command resumes an interrupted run
-#   RECIPE         intensities (regress the 27 intensities) or classes (the most intense emotion)
+#   RECIPE         intensities (predict the 27 intensities) or classes (predict the most intense emotion)
 #   LABEL_PATH     RECIPE=classes only: folder of train.csv, val.csv, test.csv; empty: the JSON labels
 #   NUM_PROCESSES  number of training processes; default: one per GPU, or one
 #   TOTAL_BATCH    videos per optimizer step over all processes; default: the recipe's, 8 or 32

@@ -4,8 +4,8 @@
 #     bash scripts/quickstart.sh [--setup_only]
 #
 # Creates a virtual environment and a small synthetic dataset, fine-tunes a small ViT on it with scripts/finetune_vce.sh
-# and then, from that checkpoint, with scripts/finetune_v2v.sh, tests both, and prints the metrics with those of two
-# baselines and commands that use the trained models. A second call installs nothing and resumes.
+# and then, from that checkpoint, with scripts/finetune_v2v.sh, tests both, and prints the metrics next to those of
+# baselines, and commands that use the trained models. A repeated call installs nothing and resumes.
 #
 #   --setup_only   only create the virtual environment
 #   PYTHON         interpreter for the virtual environment, 3.10 or later; default: python3

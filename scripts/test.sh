@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Sets up the virtual environment with what the tests need, and runs all tests.
+# Sets up the virtual environment, including the packages that the tests need, and runs all tests.
 #
 #     bash scripts/test.sh [PYTEST_ARGUMENTS]
 #
 #   PYTHON           interpreter for the virtual environment, 3.10 or later; default: python3
 #   VENV             folder of the virtual environment; default: .venv in the repository
-#   TEST_PROCESSES   how many test files run at a time; default: 2
+#   TEST_PROCESSES   number of test files that run at a time; default: 2
 
 set -euo pipefail
 

@@ -4,15 +4,15 @@
 order of the operations is kept, and erasing is the same code. The result differs from the exact one as follows:
 
 - Rotation, shears, translations, crop, resizing and flip are a single map from output pixels to frame pixels, with
-  bilinear interpolation (positions rounded to 1/32 pixel). The exact transform resamples whole frames for each of the
-  former, bicubically by default, and the crop bilinearly, so its output is slightly softer. Areas filled with gray pass
-  through the later color operations as there; their border may be half a pixel off. The outermost pixels of a crop may
-  blend with the pixels next to it.
-- Colors are changed before the map, on the part of the frame that is read. Where a geometric operation comes first,
-  single pixels near a threshold of solarize or posterize may fall on the other side. Tables without jumps are applied
-  after the map.
-- Histograms (for contrast, autocontrast and equalize) are of the whole frame at that point of the order, filled areas
-  included; frames that were moved before are resampled for it with OpenCV's bicubic kernel instead of Pillow's.
+  bilinear interpolation (positions rounded to 1/32 pixel). The exact transform resamples whole frames for each
+  rotation, shear and translation (bicubically by default) and once more for the crop (bilinearly), so its output is
+  slightly softer. Areas filled with gray pass through the later color operations in both; their border may be half a
+  pixel off. The outermost pixels of a crop may blend with the pixels next to it.
+- Colors are changed before the map, on the part of the frame that is read. If a geometric operation precedes solarize
+  or posterize, single pixels near a threshold may fall on the other side. Tables without jumps are applied after the
+  map.
+- Histograms (for contrast, autocontrast and equalize) cover the whole frame after the preceding operations, including
+  filled areas; frames moved by a geometric operation are resampled with OpenCV's bicubic kernel instead of Pillow's.
 - Sharpness repeats the border pixels of a frame; the exact transform leaves them unchanged.
 - Blending rounds within 1 of 255, and resampled pixels are rounded to bytes before normalization.
 
@@ -72,7 +72,7 @@ Step = Lookup | Saturation | Sharpness
 
 
 class ClipPlan(NamedTuple):
-    """Everything that is done to a clip before erasing."""
+    """The augmentation of a clip before erasing."""
 
     region: CropBox  # the part of the frames that is read
     steps: list[Step]  # on the region, in order

@@ -1,7 +1,7 @@
 """RandAugment for clips: the same operations on every frame.
 
 `RandAugment.draw` draws the operations with all their parameters, and `apply_operations` applies them without random
-numbers. The image functions are timm's, so that a frame equals timm's result for the image.
+numbers. The image functions are timm's, so each frame equals timm's result for that image.
 """
 
 import re
@@ -15,11 +15,11 @@ from PIL import Image
 
 FILL = (128, 128, 128)
 MAX_LEVEL = 10.0
-UNIFORM_MAGNITUDE_STD = 100.0  # a larger value means a uniform magnitude, as in timm
+UNIFORM_MAGNITUDE_STD = 100.0  # above this, magnitudes are uniform, as in timm
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # The operations whose level has a random sign in timm, and their largest argument, at level 10. timm's own level
-# functions draw the sign from the global generator.
+# functions are not used because they draw the sign from the global generator.
 _SIGNED_LIMIT = {
     "Rotate": 30.0,
     "ShearX": 0.3,
@@ -110,7 +110,7 @@ class RandAugment:
 
     Args:
         config: an --aa string.
-        interpolation: bilinear, bicubic, or random: one of the two per operation.
+        interpolation: bilinear, bicubic, or random, which draws one of the two per operation.
 
     Raises:
         ValueError: names --aa or --train_interpolation.

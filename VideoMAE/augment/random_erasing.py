@@ -1,6 +1,6 @@
 """Random erasing for clips: the same boxes in every frame.
 
-`RandomErasing.draw` chooses the boxes and `erase` fills them. A box contains the seed of its noise, so that the draw
+`RandomErasing.draw` chooses the boxes and `erase` fills them. A box contains the seed of its noise, so the draw
 determines the result.
 """
 

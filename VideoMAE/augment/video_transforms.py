@@ -77,7 +77,7 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 def resize_short_side(frames: np.ndarray, size: int) -> np.ndarray:
     """Resizes the short side to `size` pixels, (T, H, W, 3) uint8 -> (T, h, w, 3) uint8.
 
-    The long side is scaled alike and rounded down: 40 x 71 to 32 -> 32 x 56.
+    The long side is scaled by the same factor and rounded down: 40 x 71 to 32 -> 32 x 56.
     """
     height, width = frames.shape[1:3]
     short_side = min(height, width)
@@ -100,7 +100,7 @@ def crop_views(
     """Normalized square crops, (T, h, w, 3) uint8 -> (num_crops, 3, T, crop, crop) float32.
 
     Args:
-        starts: first pixel of each crop along `axis`; along the other axis, crops are central.
+        starts: first pixel of each crop along `axis`; along the other axis, crops are centered.
         out: contiguous tensor for the result.
 
     Raises:
@@ -156,7 +156,7 @@ def draw_crop(
     """Draws the box of a random resized crop in a frame of height x width pixels.
 
     The area is uniform in `scale` of the frame, width / height log-uniform in `aspect`. After ten boxes that do not
-    fit, it is the largest central box with a ratio in `aspect`. Source: Inception's crops (Szegedy et al., 2014,
+    fit, the box is the largest central one with a ratio in `aspect`. Source: Inception's crops (Szegedy et al., 2014,
     arXiv:1409.4842, section 6), drawn as in torchvision's RandomResizedCrop.get_params.
     """
     for _ in range(NUM_CROP_TRIES):

@@ -12,7 +12,7 @@ def random_window(num_frames: int, *, clip_len: int, stride: int, rng: np.random
     """T frames of a random window of T x stride frames, -> (T,) int64.
 
     `num_frames=100, clip_len=4, stride=4`, window ending at 40 -> [24, 29, 34, 39]. The end is uniform in [T x
-    stride, N). A video that is not longer than a window gives frames at about the stride, padded with the last frame:
+    stride, N). A video that is not longer than a window yields frames at about the stride, padded with the last frame:
     `num_frames=9, clip_len=4, stride=4` -> [0, 8, 8, 8]. Source: the original's training and validation sampling.
     """
     window = clip_len * stride
@@ -22,7 +22,7 @@ def random_window(num_frames: int, *, clip_len: int, stride: int, rng: np.random
 
 
 def window_indices(num_frames: int, *, clip_len: int, stride: int, end: int | None) -> np.ndarray:
-    """The frames of `random_window` for a window's end, -> (T,) int64. None: the video is not longer than a window."""
+    """The frames of a window that ends at `end` (None: the video is not longer than a window), -> (T,) int64."""
     if end is None:
         spread = np.linspace(0, num_frames, num=num_frames // stride)
         indices = np.concatenate((spread, np.full(clip_len - len(spread), num_frames)))
@@ -74,7 +74,7 @@ def evenly_spaced(num_frames: int, *, clip_len: int) -> np.ndarray:
 
 
 def segment_starts(num_strided: int, *, num_segments: int, clip_len: int) -> list[int]:
-    """The first strided frame of each segment, from the start to the end of the video; a single one is central.
+    """The first strided frame of each segment, from the start to the end of the video; a single one is centered.
 
     `num_strided=40, num_segments=2, clip_len=16` -> [0, 24].
     """
@@ -82,7 +82,7 @@ def segment_starts(num_strided: int, *, num_segments: int, clip_len: int) -> lis
 
 
 def crop_starts(long_side: int, *, num_crops: int, crop_size: int) -> list[int]:
-    """The first pixel of each crop along the long side, from one end to the other; a single one is central.
+    """The first pixel of each crop along the long side, from one end to the other; a single one is centered.
 
     `long_side=48, num_crops=3, crop_size=32` -> [0, 8, 16].
     """

@@ -88,7 +88,7 @@ class ValidationClips:
 class EvenClips:
     """One clip of frames evenly spaced over the whole video.
 
-    The decoder resizes frames to `decode_size` (height, width), as that of the original V2V does. None: full size.
+    The decoder resizes frames to `decode_size` (height, width), as in the original V2V code. None: full size.
     """
 
     clip_len: int
@@ -122,7 +122,7 @@ def preference_clips(
 
 @dataclass(frozen=True)
 class TestClips:
-    """Every view of a test video: segments along time x crops along the long side. Decodes only the frames in use."""
+    """Every view of a test video: segments along time x crops along the long side. Decodes each frame once."""
 
     __test__ = False  # not a test case of pytest
 
@@ -150,6 +150,6 @@ class TestClips:
         crops = clip_sampling.crop_starts(max(height, width), num_crops=self.num_crops, crop_size=self.crop_size)
         views = empty_clips(self.num_segments, self.num_crops, 3, self.clip_len, self.crop_size, self.crop_size)
         axis = clip_sampling.crop_axis(height, width)
-        for of_segment, out in zip(positions.reshape(self.num_segments, self.clip_len), views, strict=True):
-            crop_views(frames[of_segment], self.crop_size, starts=crops, axis=axis, out=out)
+        for segment, out in zip(positions.reshape(self.num_segments, self.clip_len), views, strict=True):
+            crop_views(frames[segment], self.crop_size, starts=crops, axis=axis, out=out)
         return views.flatten(0, 1)

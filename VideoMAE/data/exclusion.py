@@ -55,7 +55,7 @@ class Exclusion:
         return f"{len(self.ids)} ids, sha256 {digest}" if self.file else None
 
     def results(self) -> dict[str, Any]:
-        """The entry of results.json: the counts of each split and the ids that no label has; {} without a file."""
+        """The entry of results.json: the counts of each split and the ids not in the labels; {} without a file."""
         if self.file is None:
             return {}
         return {"excluded": {**self.num_excluded, "unknown_ids": sorted(self.ids - self.matched_ids)}}

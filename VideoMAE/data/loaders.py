@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
+from VideoMAE.cli import counted
 from VideoMAE.data.clips import concatenate
 from VideoMAE.data.datasets import Sample, SampleKey
 from VideoMAE.data.watched_loader import WatchedLoader
@@ -35,7 +36,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class TrainSampler(Sampler[list[SampleKey]]):
-    """The batches of one process, in a random order of each epoch.
+    """The batches of one process, in a random order that differs between epochs.
 
     The total batch of a step does not depend on the number of processes or on gradient accumulation. An incomplete last
     total batch is dropped.
@@ -60,7 +61,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
         if not self.steps_per_epoch:
             raise ValueError(
                 f"{num_videos} training {noun} do not fill one total batch of {self.total_batch_size} "
-                f"(--batch_size {batch_size} x --update_freq {update_freq} x {world_size} processes)"
+                f"(--batch_size {batch_size} x --update_freq {update_freq} x {counted(world_size, 'process')})"
             )
         self.num_videos = num_videos
         self.batch_size = batch_size
@@ -81,8 +82,8 @@ class TrainSampler(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
         used = order[: self.steps_per_epoch * self.total_batch_size]
-        mine = used.reshape(-1, self.batch_size, self.world_size)[:, :, self.rank]
-        for batch in mine[self.first_step * self.update_freq :]:
+        own = used.reshape(-1, self.batch_size, self.world_size)[:, :, self.rank]
+        for batch in own[self.first_step * self.update_freq :]:
             yield [SampleKey(int(index), self.epoch) for index in batch]
 
 

@@ -1,4 +1,4 @@
-"""The training and validation videos: held out, readable, long enough."""
+"""Selection of the training and validation videos: held out, readable, long enough."""
 
 import logging
 import math

@@ -22,12 +22,12 @@ class NamedVideo(NamedTuple):
 def list_videos(sources: Iterable[Path], list_file: Path | None = None) -> tuple[list[NamedVideo], int]:
     """The distinct videos of files, folders, datasets and a text file; and the number of other files in the folders.
 
-    A folder with label files is a dataset: its videos are the labelled ones, and keep their ids. The id of another
+    A folder with label files is a dataset: its labeled videos are listed, under their ids. The id of another
     video is its path in the folder or the text file, or its file name; if two are equal, all ids are absolute paths
     (without the leading slash).
 
     Raises:
-        ValueError: a label file or `list_file` cannot be read, or an id of a dataset is not usable as a file name.
+        ValueError: a label file or `list_file` cannot be read, or a dataset's id cannot be used as a file name.
     """
     videos: list[NamedVideo] = []
     num_ignored = 0

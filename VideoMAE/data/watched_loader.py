@@ -1,6 +1,6 @@
-"""A DataLoader that survives hanging decoders and dying workers: it kills or replaces the worker and names the video.
+"""A DataLoader that continues after a decoder hangs or a worker dies: it replaces the workers and logs the video.
 
-Samples depend on their key alone (see datasets.SampleKey), so that batches are the same when they are loaded again.
+Samples depend only on their key (see datasets.SampleKey), so batches are the same when they are loaded again.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ class _WorkerState(ctypes.Structure):
 
 
 class TrackedClips:
-    """Calls `make_clips` and publishes the video that each worker reads.
+    """Calls `make_clips` and records the video that each worker is reading.
 
     A video in `unreadable` (path -> reason) is not read again.
     """
@@ -62,7 +62,7 @@ class TrackedClips:
             state.counter += 1
 
     def activity(self, worker: int) -> tuple[str, int]:
-        """The video that a worker reads ("" between videos), and a counter that changes with it."""
+        """The video that a worker is reading ("" between videos), and a counter that changes with it."""
         state = self.states[worker]
         counter = state.counter
         return (state.path.decode(errors="replace") if counter % 2 else "", counter)
@@ -71,8 +71,8 @@ class TrackedClips:
 class _CollateInSharedMemory:
     """Collates a batch and moves it to shared memory.
 
-    Otherwise torch does so in a thread of the worker, where a full /dev/shm loses the batch and the main process waits
-    forever.
+    Otherwise torch does so in a thread of the worker, where a full /dev/shm loses the batch and the main process
+    blocks.
     """
 
     def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
@@ -98,11 +98,11 @@ class Failure(NamedTuple):
 class WatchedLoader:
     """Loads the batches of keys that `sampler` yields, in order, with time limits.
 
-    A worker is killed when it reads one video for longer than `decode_seconds`, and the video counts as unreadable; so
-    does a video at which a worker dies twice. A worker that owes the next batch and makes no progress between videos
-    is killed too. Each failure is logged, and new workers continue with the next batch. Only the time that the main
-    process spends waiting counts, so that suspending the whole run has no effect. Without workers, this process reads
-    the videos without a time limit.
+    A worker that reads one video for longer than `decode_seconds` is killed, and the video counts as unreadable; so
+    does a video on which workers die twice. A worker that is due to deliver the next batch and makes no progress
+    between videos is also killed. Each failure is logged, and new workers continue with the next batch. Only the time
+    that the main process spends waiting counts, so suspending the whole run has no effect. Without workers, this
+    process reads the videos without a time limit.
 
     Args:
         dataset: has an attribute `make_clips`, which is replaced.
@@ -223,7 +223,7 @@ class WatchedLoader:
         ]
 
     def _hung_workers(self, iterator: Any) -> list[Failure]:
-        """The workers without progress for `decode_seconds`, at a video or owing the next batch."""
+        """The workers without progress for `decode_seconds`, while reading a video or due to deliver the next batch."""
         next_worker = iterator._task_info[iterator._rcvd_idx][0]
         hung = []
         for number, process in enumerate(iterator._workers):
@@ -261,9 +261,9 @@ class WatchedLoader:
 
 
 def init_worker(worker_id: int = 0) -> None:
-    """Limits torch and OpenCV to one thread per worker, and leaves stop signals to the main process.
+    """Limits torch and OpenCV to one thread per worker, and ignores SIGINT and SIGUSR1.
 
-    SIGTERM ends a worker: Python sends it at exit to the workers that are left.
+    The main process handles these signals. SIGTERM ends a worker: Python sends it to remaining workers at exit.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

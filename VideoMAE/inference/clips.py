@@ -71,7 +71,7 @@ def read_videos(
     """The clips of each video, in order.
 
     Without workers, a video is read when it is requested. Workers read in advance and are killed if they spend more
-    than `decode_seconds` on a video (see WatchedLoader); they work in the main thread only, because of its signals.
+    than `decode_seconds` on a video (see WatchedLoader), which sets signal handlers and so needs the main thread.
     """
     if not num_workers:
         for path in paths:
@@ -123,7 +123,7 @@ def _frames_of_windows(
 ) -> Iterator[np.ndarray]:
     """The resized frames of each row of `indices` (N, T), -> N x (T, h, w, 3) uint8.
 
-    The video is decoded once; only the frames of one window are in memory.
+    The video is decoded once; only the frames of one window are kept in memory.
     """
     wanted = np.unique(indices)
     decoded = zip(wanted.tolist(), video.iterate(wanted), strict=True)

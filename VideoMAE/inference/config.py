@@ -26,7 +26,7 @@ class ClipFlags:
     num_frames: int | None = None
     """Frames in a clip."""
     sampling_rate: int | None = None
-    """Distance of a clip's frames, in frames (VCE)."""
+    """Distance between a clip's frames, in frames (VCE)."""
     crop: Literal["squash", "center"] | None = None
     """The whole frame resized to a square, or its central square (V2V)."""
 
@@ -37,14 +37,14 @@ class NetworkFlags(ClipFlags):
     file; otherwise from the shapes of the weights and the recipe."""
 
     loss: Literal["bce", "ce", "soft_ce", "mse"] | None = None
-    """Loss of the training (VCE): with ce and soft_ce the outputs are probabilities that sum to 1."""
+    """Training loss (VCE): with ce and soft_ce the outputs are probabilities that sum to 1."""
     emotions: Path | None = None
-    """File of the emotion names, a JSON list like emotions.json of a dataset (VCE)."""
+    """JSON file with a list of the emotion names, like a dataset's emotions.json (VCE)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InferenceFlags:
-    """Views of a video, reading and hardware."""
+    """Views of a video, reading of videos, and hardware."""
 
     num_segments: int | None = None
     """Views along time (VCE). None: those of the run's test."""
@@ -53,7 +53,7 @@ class InferenceFlags:
     batch_size: int = 8
     """Clips in a forward pass; views of several videos may share one."""
     num_workers: int = 1
-    """Processes that read videos in advance. 0: none, and no time limit for a video that hangs its decoder."""
+    """Processes that read videos in advance. 0: none, and no time limit for decoding."""
     decode_seconds: float = 120.0
     """Time limit for decoding one video; a video that takes longer counts as unreadable."""
     device: Device = "auto"
@@ -83,13 +83,13 @@ class PredictConfig:
     videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO_OR_FOLDER ...")]
     """Video files, and folders to search for them."""
     checkpoint: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN_OR_FILE [RUN_OR_FILE]")]
-    """Output folder of a run or checkpoint file, of VCE or V2V, or one of each."""
+    """Output folder or checkpoint file of a VCE or a V2V run, or one of each."""
     inference: InferenceFlags
     network: NetworkFlags
     format: Literal["table", "jsonl", "csv"] = "table"
-    """table: the strongest emotions, for people; jsonl and csv: all values, one video per line."""
+    """table: the strongest emotions, human-readable; jsonl and csv: all values, one video per line."""
     output: Path | None = None
-    """Output file, written when it is complete. None: standard output."""
+    """Output file, written once all videos are processed. None: standard output."""
     top: int = 5
     """Number of emotions in the table and the plots."""
     over_time: bool = False
@@ -99,7 +99,7 @@ class PredictConfig:
     window_seconds: float | None = None
     """Length of the window. None: that of a VCE test clip (16 frames, every 4th); 4 s with V2V only."""
     hop_seconds: float = 0.5
-    """Distance between windows."""
+    """Time from the start of one window to the start of the next."""
     compile: bool = False
     """Compile the network at its first use, which takes a minute and needs a C++ compiler."""
 
@@ -111,13 +111,13 @@ class FeaturesConfig:
     videos: tyro.conf.Positional[tuple[Path, ...]]
     """Video files, folders to search for them, and datasets of VCE or V2V."""
     checkpoint: Path
-    """Output folder of a run or checkpoint file; also a pre-trained one."""
+    """Output folder of a run, or a fine-tuned or pre-trained checkpoint file."""
     output_dir: Path
     """Folder for the features. A later call computes the missing ones."""
     inference: InferenceFlags
     network: ClipFlags
     list: Path | None = None
-    """File of further videos, one path per line."""
+    """File that lists further videos, one path per line."""
     layer: str = "final"
     """Block whose output is extracted, from 1 to the number of blocks (-1: the last, 0: the embedding), or final: the
     input of the head, after the final norm."""
@@ -127,8 +127,8 @@ class FeaturesConfig:
     views: Literal["mean", "keep"] = "mean"
     """mean: the mean over the views of a video; keep: each of them."""
     sampling: Literal["vce", "v2v"] | None = None
-    """Clips of VCE's test (segments x crops) or of V2V's (frames evenly over the video). None: those of the task of the
-    checkpoint; VCE's for a pre-trained one."""
+    """Clips of VCE's test (segments x crops) or of V2V's (frames evenly over the video). None: those of the
+    checkpoint's task; VCE's for a pre-trained checkpoint."""
     format: Literal["npz", "safetensors", "matrix"] = "npz"
     """npz and safetensors: one file per video, ID.npz; matrix: features.npy for all, with index.jsonl for its rows."""
     dtype: Literal["float32", "float16"] = "float32"

@@ -1,4 +1,4 @@
-"""Extraction of features, from any layer of a network, into a folder.
+"""Extracts features from any layer of a network into a folder.
 
 N tokens, D width.
 """
@@ -32,7 +32,7 @@ class FeatureNetwork(Network):
     """A network up to a layer.
 
     Args:
-        num_blocks: the number of blocks before the layer; None: all of them and the final norm, as before the head.
+        num_blocks: the number of blocks to apply; None: all of them and the final norm, which gives the head's input.
         pool: mean: one vector per clip; none: one per token.
     """
 
@@ -59,7 +59,7 @@ class FeatureNetwork(Network):
 
 
 def num_blocks_of(layer: str, depth: int) -> int | None:
-    """The number of blocks before a --layer of a network with `depth` blocks; None for "final".
+    """The number of blocks up to --layer in a network with `depth` blocks; None for "final".
 
     Raises:
         ValueError: there is no such layer.
@@ -135,7 +135,7 @@ def _clip_reader(loaded: LoadedNetwork, config: FeaturesConfig) -> tuple[ClipRea
     """The reader of a video's clips, and their number.
 
     Raises:
-        ValueError: several clips per video are requested of V2V's sampling.
+        ValueError: several clips per video are requested with V2V's sampling.
     """
     if loaded.task == "vce":
         num_views = loaded.recipe.test_num_segment * loaded.recipe.test_num_crop
@@ -150,7 +150,7 @@ def _clip_reader(loaded: LoadedNetwork, config: FeaturesConfig) -> tuple[ClipRea
 
 
 def _feature_settings(config: FeaturesConfig, network: FeatureNetwork, videos: Sequence[NamedVideo]) -> dict[str, Any]:
-    """The settings that all features of a folder share, by their flags if they have one."""
+    """The settings that all features of a folder share, keyed by flag where there is one."""
     loaded, recipe = network.loaded, network.loaded.recipe
     settings: dict[str, Any] = {"checksum of the weights": fingerprint_of_weights(loaded.model)[:16]}
     settings["--layer"] = "final" if network.num_blocks is None else network.num_blocks
@@ -207,7 +207,7 @@ def _fill(
 
 
 def _progress(num_videos: int, num_stored: int) -> Any:
-    """A progress bar on standard error; every 30 s if that is not a terminal."""
+    """A progress bar on standard error; updated every 30 s if that is not a terminal."""
     interval, delay = (0.5, 0.0) if sys.stderr.isatty() else (30.0, 30.0)
     return tqdm(
         total=num_videos,

@@ -1,7 +1,7 @@
 """Loading a trained network with its task, its clip settings and the names of its outputs.
 
-A run's folder has all of them. For a bare checkpoint they come from the shapes of the weights, from flags, and
-otherwise from the defaults of the recipe, which are logged.
+A run's folder contains all of them. For a bare checkpoint they come from the shapes of the weights, from flags, or from
+the defaults of the recipe, which are logged.
 """
 
 import logging
@@ -31,7 +31,7 @@ TASK_TITLES: dict[TaskName, str] = {"vce": "VCE", "v2v": "V2V"}
 
 @dataclass(frozen=True)
 class Recipe:
-    """The clips of a network and the loss that gives its outputs their meaning; see config.py."""
+    """The clip settings of a network, and its loss, which determines the meaning of the outputs; see config.py."""
 
     num_frames: int
     input_size: int
@@ -83,7 +83,7 @@ def load_for_inference(
     Args:
         flags: settings that override those of the run.
         num_segments: views of VCE along time. None: those of the run's test.
-        num_crops: views of VCE along the long side, likewise.
+        num_crops: views of VCE along the long side. None: those of the run's test.
         allow_pretrained: also accept a pre-trained encoder; it gets the initial norm of fine-tuning and a zero head.
 
     Raises:
@@ -112,10 +112,10 @@ def _find_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, Any], Path]:
     """The checkpoint, the configuration of its run (empty if unknown), and the folder with the results."""
     folder = path if path.is_dir() else path.parent
     config = _read_optional_json(folder / "config.json")
-    config = config if {"data", "model", "run"} <= config.keys() else {}  # otherwise that of another program
+    config = config if {"data", "model", "run"} <= config.keys() else {}  # otherwise written by another program
     if path.is_dir() and not (path / BEST).is_file() and inner(config, "run").get("eval"):  # a run that only tested
         return read(Path(str(inner(config, "model").get("finetune")))), config, folder
-    checkpoint = read(path, model_key="model_ema|model|module")  # a run tests its weight average if it has one
+    checkpoint = read(path, model_key="model_ema|model|module")  # prefer the weight average, which a run tests
     return checkpoint, inner(checkpoint.beside, "config") or config, folder
 
 

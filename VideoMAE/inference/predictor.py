@@ -33,7 +33,7 @@ Source = Path | str
 
 
 class Prediction(NamedTuple):
-    """The predictions for one video. If it cannot be read, `error` is the reason and the rest is None."""
+    """The predictions for one video. If it cannot be read, `error` is the reason and all fields but `path` are None."""
 
     path: Path
     intensities: dict[str, float] | None  # VCE: emotion -> [0, 1]; None without a VCE checkpoint
@@ -125,7 +125,7 @@ class ClipBatches:
 
     @property
     def num_ready(self) -> int:
-        """The number of outputs that were computed and not yet taken."""
+        """The number of outputs that are computed but not yet taken."""
         return len(self._outputs)
 
     def take(self, num_views: int) -> np.ndarray:
@@ -179,8 +179,8 @@ def stream_outputs(
                 num_views[task] = len(views)
         pending.append((VideoOutputs(path, {}, clips.duration_seconds, clips.error), num_views))
         yield from completed()
-    for of_task in batches.values():
-        of_task.flush()
+    for task_batches in batches.values():
+        task_batches.flush()
     yield from completed()
 
 
@@ -296,12 +296,12 @@ def load_predictor(
 ) -> Predictor:
     """Loads a predictor with a VCE network, a V2V network, or one of each.
 
-    The settings are the flags of `emodiversity predict`, see PredictConfig.
+    The keyword arguments correspond to the flags of `emodiversity predict`; see PredictConfig.
 
     Args:
         checkpoints: output folders of runs, checkpoint files, or Hugging Face folders.
         device: auto, cpu, cuda or cuda:N.
-        num_workers: above 0 only in the main thread.
+        num_workers: may be above 0 only in the main thread.
 
     Raises:
         ValueError: a checkpoint cannot be used, two are of the same task, or a setting is out of range.

@@ -41,7 +41,7 @@ class ErrorOnAllRanks(ValueError):
 
 @contextlib.contextmanager
 def raise_on_all_ranks() -> Iterator[None]:
-    """Re-raises a ValueError of code that fails on every process alike as an ErrorOnAllRanks."""
+    """Re-raises a ValueError as an ErrorOnAllRanks, for code that fails on every process if it fails on one."""
     try:
         yield
     except ValueError as error:
@@ -54,8 +54,8 @@ def start(device: str, *, join_timeout: timedelta = JOIN_TIMEOUT) -> World:
     A single process has a group too, and torchrun's variables are set, because DeepSpeed needs both.
 
     Raises:
-        ValueError: the launcher's variables contradict each other, there is no GPU for this process, or the other
-            processes do not connect within `join_timeout`.
+        ValueError: the launcher's variables contradict each other, this process has no GPU, or the other processes do
+            not connect within `join_timeout`.
     """
     launch = read_launch(os.environ)
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -98,7 +98,7 @@ def _rendezvous(launch: Launch, timeout: timedelta) -> dist.Store:
         if launch.rank > 0 or hosted:
             _await_listener(launch, deadline)
         else:
-            socket.getaddrinfo(launch.address, launch.port)  # libtorch's error for an unknown name is a screen long
+            socket.getaddrinfo(launch.address, launch.port)  # its error for an unknown host is shorter than libtorch's
         store = dist.TCPStore(
             launch.address,
             launch.port,
@@ -124,7 +124,7 @@ def _rendezvous(launch: Launch, timeout: timedelta) -> dist.Store:
 
 
 def _await_listener(launch: Launch, deadline: float) -> None:
-    """Waits until the main process listens. libtorch would print stack traces while it waits.
+    """Waits until the main process listens; libtorch would print stack traces while waiting.
 
     Raises:
         OSError: the connection is refused, or the host unknown, until the deadline.
@@ -149,8 +149,8 @@ def stop() -> None:
 
 def is_lost_peer(error: RuntimeError) -> bool:
     """Whether a collective failed because another process has ended."""
-    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+    messages = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+    return isinstance(error, dist.DistError) or any(message in str(error) for message in messages)
 
 
 def wait_for_all() -> None:
@@ -169,7 +169,7 @@ def mean_over_processes(values: torch.Tensor) -> list[float]:
 
 
 def gather(value: Any) -> list[Any]:
-    """The (picklable) value of every process, in rank order, at every process."""
+    """The (picklable) value of every process, in rank order, on every process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -178,12 +178,12 @@ def gather(value: Any) -> list[Any]:
 
 
 def from_main(value: Any) -> Any:
-    """The (picklable) value of the main process, at every process."""
+    """The (picklable) value of the main process, on every process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def gather_by_index(indices: Sequence[int], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +203,7 @@ def gather_by_index(indices: Sequence[int], rows: np.ndarray) -> tuple[np.ndarra
 
 
 def on_main(world: World, function: Callable[[], Result]) -> Result:
-    """Runs a function at the main process only; every process gets its result or raises its error as ValueError."""
+    """Runs a function on the main process only; every process gets its result or raises its error as ValueError."""
     result, error = None, None
     if world.is_main:
         try:

@@ -24,7 +24,7 @@ def hold_folder(
 ) -> None:
     """Locks a folder until `release_folders` or the end of this process; waits for a run that is about to end.
 
-    It is a POSIX lock: child processes do not inherit it, and the kernel releases it.
+    It is a POSIX lock: child processes do not inherit it, and the kernel releases it when this process ends.
 
     Raises:
         ValueError: another process holds the folder.
@@ -41,7 +41,7 @@ def hold_folder(
             os.close(descriptor)
             raise ValueError(f"{folder}: in use by {holder}; wait until it ends, or {remedy}")
         if waited > 2 and not logged:
-            logger.info("%s: in use by %s; waiting for its end, up to %g s", folder, holder, wait_seconds)
+            logger.info("%s: in use by %s; waiting up to %g s for it to end", folder, holder, wait_seconds)
             logged = True
         time.sleep(0.2)
     os.ftruncate(descriptor, 0)
@@ -55,12 +55,12 @@ def _try_lock(descriptor: int, folder: Path) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        logger.warning("%s: the file system does not support locks; do not start a second run there", folder)
+        logger.warning("%s: the file system does not support locks; do not start a second run in it", folder)
     return True
 
 
 def check_still_held(folder: Path) -> None:
-    """Checks that a folder that this process holds was not replaced by another one, possibly another run's.
+    """Checks that the folder, if this process holds it, was not deleted or replaced by another one.
 
     Raises:
         ValueError: it was deleted or replaced.

@@ -56,7 +56,7 @@ def launch(arguments: Sequence[str]) -> None:
         main(list(arguments))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if -failure.exitcode in forwarder.forwarded:  # the program had not installed its handler yet
+        if -failure.exitcode in forwarder.forwarded:  # it arrived before the program installed its handler
             exit_with_nothing_to_save(-failure.exitcode)
         if failure.exitcode < 0:
             sys.exit(f"error: process {rank} was killed by signal {-failure.exitcode}")
@@ -64,7 +64,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 
 def exit_with_nothing_to_save(number: int) -> None:
-    """Exits with REQUEUE_STATUS."""
+    """Reports the signal and exits with REQUEUE_STATUS."""
     print(f"{signal.Signals(number).name}: stopped before there was anything to save", file=sys.stderr)  # noqa: T201
     sys.exit(REQUEUE_STATUS)
 

@@ -1,4 +1,4 @@
-"""Rank and rendezvous address of this process, from torchrun's or Slurm's variables. No other module reads those."""
+"""Rank and rendezvous address of this process, from torchrun's or Slurm's variables. No other module reads them."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Launch(NamedTuple):
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
-    """The launch by torchrun's variables, otherwise by those of srun's tasks, otherwise a single process.
+    """The launch according to torchrun's variables, else those of srun's tasks, else a single process.
 
     A shell of `salloc` or `sbatch` has the job's variables but no step of several tasks: a single process.
 
@@ -87,7 +87,7 @@ def _check_below(name: str, value: int, bound_name: str, bound: int) -> None:
 def _check_agreement(
     environment: Mapping[str, str], expected: Sequence[tuple[str, int]], reason: str, num_tasks: int
 ) -> None:
-    """Checks the values of those of the variables that are set."""
+    """Checks the values of the expected variables that are set."""
     if num_tasks > 1:
         started = f"srun started {num_tasks} tasks (SLURM_STEP_NUM_TASKS)"
     else:

@@ -62,7 +62,7 @@ class StopRequest:
             self._is_deferred = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self:  # already stopping: a launcher repeats the signal when the first process has ended
+        if self:  # already stopping: a launcher repeats the signal once the first process has ended
             return
         self.signal_name, self._received_at = signal.Signals(number).name, time.monotonic()
         if not self._is_deferred:
@@ -76,7 +76,7 @@ stop_request = StopRequest()
 def end_with_launcher() -> None:
     """Makes the kernel send SIGTERM to this process when its torchrun or slurmstepd ends.
 
-    Otherwise an orphaned process would continue unnoticed and hold the output folder.
+    Otherwise an orphaned process would continue unnoticed and keep the output folder locked.
     """
     if sys.platform != "linux":
         return

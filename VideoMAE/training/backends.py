@@ -130,7 +130,7 @@ class DDPBackend:
 
 
 class _WithAutocast(nn.Module):
-    """A network that enables mixed precision itself: DeepSpeed disables an outer autocast."""
+    """A network with its own autocast, because DeepSpeed disables an outer one."""
 
     def __init__(self, model: nn.Module, settings: BackendSettings) -> None:
         super().__init__()
@@ -154,8 +154,8 @@ def _on_cpu(value: Any) -> Any:
 
 
 class DeepSpeedBackend:
-    """DeepSpeed with ZeRO stage 0, 1 or 2 around the same optimizer. bf16 is autocast with fp32 weights, fp16 is
-    DeepSpeed's."""
+    """DeepSpeed with ZeRO stage 0, 1 or 2 around the same optimizer. bf16 is autocast with fp32 weights; fp16 is
+    DeepSpeed's own."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from VideoMAE.cli import counted
 from VideoMAE.config import RunConfig, differences
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.files import write_atomically
@@ -41,7 +42,7 @@ def has_any(output_dir: Path) -> bool:
 
 
 def check_whole(path: Path) -> None:
-    """Compares a checkpoint's checksums, which torch.load ignores: a flipped bit would become a wrong weight.
+    """Verifies a checkpoint's checksums, which torch.load ignores: a flipped bit would silently change a weight.
 
     Raises:
         ValueError: the file is missing, truncated or damaged.
@@ -89,7 +90,7 @@ def find_to_resume(run: RunConfig) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint to resume from and its content; None: a new run.
 
     Raises:
-        ValueError: the checkpoint is damaged, or holds weights only.
+        ValueError: the checkpoint is damaged, or contains only weights.
     """
     if run.resume is not None:
         path, content = run.resume, read_whole(run.resume)
@@ -112,29 +113,29 @@ def check_same_run(
     """
     differs = differences(content["config"], settings)
     if differs:
-        raise ValueError(f"{path}: is of a run with another configuration ({'; '.join(differs)})")
+        raise ValueError(f"{path}: belongs to a run with another configuration ({'; '.join(differs)})")
     if content["labels"] != labels:
         raise ValueError(
-            f"{path}: was trained on other videos or labels than the dataset now has; restore them, "
+            f"{path}: was trained on videos or labels that differ from the dataset's; restore them, "
             "or choose another --output_dir"
         )
     total = content["total_batch_size"]
     if total != sampler.total_batch_size and content["share"] != [sampler.batch_size, sampler.update_freq]:
         raise ValueError(
-            f"{path}: is of a run with a total batch size of {total}, this one has {sampler.total_batch_size}; "
-            "choose --batch_size or --update_freq so that the product with the number of processes is the same"
+            f"{path}: belongs to a run with total batch size {total}, this run has {sampler.total_batch_size}; "
+            "choose --batch_size and --update_freq so that batch_size x update_freq x processes is the same"
         )
 
 
 def steps_done(content: dict[str, Any], *, sampler: TrainSampler, world_size: int) -> int:
-    """The steps of the epoch that are done, in units of the present total batch size; logs what changes with another
-    number of processes."""
+    """The completed steps of the epoch, in units of the current total batch size; logs what a changed number of
+    processes affects."""
     steps, before, total = content["state"]["steps"], content["world_size"], content["total_batch_size"]
     if before != world_size:
         logger.warning(
-            "this run had %d processes and now has %d: random numbers depend on the process, so that the results from "
-            "here on are close to those of an uninterrupted run but not equal",
-            before, world_size,
+            "this run had %s and now has %d: random numbers depend on the process, so the results from here "
+            "on are close but not identical to those of an uninterrupted run",
+            counted(before, "process"), world_size,
         )  # fmt: skip
     if total == sampler.total_batch_size:
         return int(steps)
@@ -147,7 +148,7 @@ def steps_done(content: dict[str, Any], *, sampler: TrainSampler, world_size: in
 
 
 def save_run(folder: Path, content: dict[str, Any], *, is_best: bool, keep_every: int) -> None:
-    """Writes a run's state as its last checkpoint; after an epoch also as the best one and as the epoch's, where due.
+    """Writes a run's state as its last checkpoint; after an epoch also as the best or a numbered one, where due.
 
     Raises:
         ValueError: a file cannot be written, or another run holds the folder; the previous checkpoint is unchanged.

@@ -15,9 +15,9 @@ from VideoMAE.training.pretrained import read_checkpoint
 logger = logging.getLogger(__name__)
 
 OF_THE_NETWORK = ("model", "num_frames", "input_size", "tubelet_size", "use_mean_pooling")
-"""The values of these must be those of the checkpoint."""
+"""Flags whose values must be those of the checkpoint."""
 OF_THE_TEST = ("short_side_size", "sampling_rate", "crop", "loss")
-"""These default to the values of the checkpoint and may be overridden."""
+"""Flags that default to the values of the checkpoint and may be overridden."""
 
 DATASET_FLAGS: dict[type, str] = {VCEConfig: "data_path", V2VConfig: "data_dir"}
 
@@ -44,23 +44,23 @@ def add_checkpoint_flags(config: Settings, argv: Sequence[str]) -> Settings:
     flags = _as_flags(network | test)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            config = parse_flags(type(config), [*flags, *argv])  # the last of equal flags wins
+            config = parse_flags(type(config), [*flags, *argv])  # for a repeated flag, the last value counts
     except SystemExit as error:  # `argv` itself is valid
         raise ValueError(
             f"{checkpoint}: its configuration has values that are not valid flags: {' '.join(flags)}; "
             f"'emodiversity convert {checkpoint} weights.pth --to published' drops the configuration"
         ) from error
-    found = flat(to_json(config))
+    parsed = flat(to_json(config))
     for name, value in network.items():
-        if found[name] != value:
-            given, theirs = (" ".join(_as_flags({name: of})) for of in (found[name], value))
+        if parsed[name] != value:
+            given, theirs = (" ".join(_as_flags({name: setting})) for setting in (parsed[name], value))
             raise ValueError(f"{given} contradicts {checkpoint}, which was trained with {theirs}; remove the flag")
     logger.info("flags taken from %s: %s", checkpoint, " ".join(_as_flags(network)))
     return config
 
 
 def _config_of(checkpoint: Path) -> dict[str, Any]:
-    """The configuration in a checkpoint or in the config.json beside it; empty if there is none of a run."""
+    """The configuration in a checkpoint or in the config.json beside it; empty if neither is a run's."""
     beside = checkpoint.parent / "config.json"
     config: Any = read_checkpoint(checkpoint).get("config")
     if config is None and beside.is_file():

@@ -1,4 +1,4 @@
-"""A folder of features: one file per video, or one matrix with an index; a later call computes the rest.
+"""A folder of features: one file per video, or one matrix with an index; a later call computes the missing ones.
 
 features.json contains the settings that the features depend on. A video's file is written atomically. A row of the
 matrix counts as written when index.jsonl contains it, which happens only after the row is on disk.
@@ -49,10 +49,10 @@ class Store(Protocol):
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Checks that a folder is new or has features of these settings (by flag), and locks it.
+    """Checks that a folder is new or contains features with these settings (by flag), and locks it.
 
     Raises:
-        ValueError: it contains something else, features of other settings, or is locked by another program.
+        ValueError: it contains other files or features with other settings, or another program holds its lock.
     """
     file = folder / ABOUT
     if file.is_file():
@@ -97,7 +97,7 @@ def open_store(folder: Path, videos: Sequence[NamedVideo], form: str, *, shape: 
 
 
 class FileStore:
-    """One file a video: `ID.npz` with the array `features` and the video's `path`, or `ID.safetensors`."""
+    """One file per video: `ID.npz` with the array `features` and the video's `path`, or `ID.safetensors`."""
 
     def __init__(self, folder: Path, videos: Sequence[NamedVideo], *, suffix: str) -> None:
         self.folder, self.videos, self.suffix = folder, videos, suffix

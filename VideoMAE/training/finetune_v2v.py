@@ -96,11 +96,9 @@ def warn_of_shared_videos(splits: dict[str, list[Comparison]]) -> None:
 def choose_held_out(
     train: list[Comparison], test: list[Comparison], config: V2VConfig
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """The comparisons for training and those that select the best epoch, by --select_on."""
+    """The comparisons for training and those that select the best epoch, according to --select_on."""
     if config.run.select_on == "test":
-        logger.warning(
-            "--select_on test: the test pairs select the best epoch, so that their accuracy is biased upwards"
-        )
+        logger.warning("--select_on test: the test pairs select the best epoch, so their accuracy is biased upwards")
         return train, test
     split = hold_out_connected(train, fraction=config.data.val_fraction, seed=config.run.seed)
     logger.info(
@@ -113,7 +111,7 @@ def choose_held_out(
 
 
 def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenClips:
-    """Clips of training or evaluation, by --crop and --augment."""
+    """The clips of training or evaluation, according to --crop and --augment."""
     data = config.data
     open_video = VideoOpener(data.decoder, check.infos)
     if training and config.augment.augment != "none":
@@ -168,7 +166,7 @@ def readable_comparisons(labels: Labels, check: VideoCheck, config: V2VConfig) -
     max_bad = remaining_unreadable(videos, check, max_fraction=config.data.max_bad_videos)
     train, lost = without_videos(labels.train, unreadable(videos, check))
     if lost:
-        logger.warning("%s with unreadable videos: %s", counted(len(lost), "dropped training comparison"), _named(lost))
+        logger.warning("dropped %s with unreadable videos: %s", counted(len(lost), "training comparison"), _names(lost))
     return train, max_bad
 
 
@@ -186,7 +184,7 @@ def probe_data(
             raise ValueError("none of the training comparisons has readable videos")
         if lost:
             logger.warning(
-                "%s with unreadable videos: %s", counted(len(lost), "dropped training comparison"), _named(lost)
+                "dropped %s with unreadable videos: %s", counted(len(lost), "training comparison"), _names(lost)
             )
         rows = torch.tensor([row[key] for entry in kept for key in entry], device=targets.device)
         lengths = tuple(map(len, kept))
@@ -201,7 +199,7 @@ def probe_data(
     return ProbeData(EvaluationDataset(videos, make_clips=clips, seed=seed), validation, ids, make_loss, max_bad)
 
 
-def _named(comparisons: Sequence[Comparison]) -> str:
+def _names(comparisons: Sequence[Comparison]) -> str:
     return ", ".join(comparison_name(entry) for entry in comparisons)
 
 
@@ -210,17 +208,17 @@ def log_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: st
     run_setup.log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
-        "--loss %s, total batch size %d comparisons (batch_size %d x update_freq %d x %d processes), lr %g",
-        config.loss, total, optim.batch_size, optim.update_freq, world.size, optim.lr,
+        "--loss %s, total batch size %d (batch_size %d x update_freq %d x %s), lr %g",
+        config.loss, total, optim.batch_size, optim.update_freq, counted(world.size, "process"), optim.lr,
     )  # fmt: skip
     logger.info(
-        "%d training comparisons, %d steps per epoch, %d epochs",
-        len(loaders.ids), loaders.sampler.steps_per_epoch, optim.epochs,
+        "%s, %s per epoch, %s", counted(len(loaders.ids), "training comparison"),
+        counted(loaders.sampler.steps_per_epoch, "step"), counted(optim.epochs, "epoch"),
     )  # fmt: skip
     if config.loss == "logistic" and (total, optim.lr) != (RECIPE_TOTAL_BATCH, RECIPE_LR):
         logger.warning(
-            "different from the recipe: total batch size %d and lr %g there, %d and %g here",
-            RECIPE_TOTAL_BATCH, RECIPE_LR, total, optim.lr,
+            "differs from the recipe: total batch size %d (recipe: %d), lr %g (recipe: %g)",
+            total, RECIPE_TOTAL_BATCH, optim.lr, RECIPE_LR,
         )  # fmt: skip
 
 
@@ -236,8 +234,8 @@ def test(
     log: MetricLogger,
 ) -> None:
     """Scores each video of the test pairs and lists once; the main process writes results.json and scores.jsonl."""
-    every = videos_of(config.data.data_dir, [*labels.test, *labels.lists])
-    videos = readable(every, check)
+    all_videos = videos_of(config.data.data_dir, [*labels.test, *labels.lists])
+    videos = readable(all_videos, check)
     outcome = final_test(
         model,
         evaluation_loader(videos, check, config, world),
@@ -248,9 +246,9 @@ def test(
     if not world.is_main:
         return
     scores = scores_by_id(outcome, videos.ids)
-    reasons = {**unreadable(every, check), **outcome.skipped}
+    reasons = {**unreadable(all_videos, check), **outcome.skipped}
     measured = results.preference_results(scores, pairs_in(labels.test), labels.lists)
-    measured |= {"num_videos": len(every.ids), "num_unreadable": len(reasons), "unreadable": reasons}
+    measured |= {"num_videos": len(all_videos.ids), "num_unreadable": len(reasons), "unreadable": reasons}
     measured |= exclusion.results()
     lines: list[dict[str, Any]] = [{"id": key, "score": score} for key, score in scores.items()]
     lines.extend({"id": key, "unreadable": reason} for key, reason in reasons.items())
@@ -258,7 +256,7 @@ def test(
     write_results(config.run.output_dir, measured, lines, lines_name="scores.jsonl", prefix=prefix)
     lost = [*measured["lost_pairs"], *measured["lost_lists"]]
     if lost:
-        log.say(f"dropped test pairs and lists with unreadable videos: {len(lost)}: {_named(lost)}")
+        log.say(f"dropped {len(lost)} test pairs and lists with unreadable videos: {_names(lost)}")
     log.say(results.preference_table(measured))
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from torch import nn
 
 from VideoMAE.augment.video_transforms import ValidationTransform
+from VideoMAE.cli import counted
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
 from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
@@ -60,10 +61,10 @@ def read_labels(data: DataConfig, exclusion: Exclusion) -> Labels:
             split: read_class_list(data.label_path / name, emotions=emotions, exclusion=exclusion)
             for split, name in files.items()
         }
-    everything = read_annotations(data.data_path, "train", exclusion=exclusion)
-    train, validation = hold_out(everything, fraction=data.val_fraction)
+    all_train = read_annotations(data.data_path, "train", exclusion=exclusion)
+    train, validation = hold_out(all_train, fraction=data.val_fraction)
     return {
-        "train": everything if data.train_on_all else train,
+        "train": all_train if data.train_on_all else train,
         "validation": validation,
         "test": read_annotations(data.data_path, "test", exclusion=exclusion),
     }
@@ -86,7 +87,7 @@ def make_mixup(augment: AugmentConfig, *, nb_classes: int) -> Mix | None:
         prob=augment.mixup_prob,
         switch_prob=augment.mixup_switch_prob,
         mode=augment.mixup_mode,
-        label_smoothing=0.0,  # the task smooths
+        label_smoothing=0.0,  # applied by the task
         num_classes=nb_classes,
     )
 
@@ -168,19 +169,20 @@ def log_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: st
     log_machine(config, world=world, precision=precision, num_parameters=num_parameters)
     optim, total = config.optim, loaders.sampler.total_batch_size
     logger.info(
-        "total batch size %d (batch_size %d x update_freq %d x %d processes), base lr %g, "
+        "total batch size %d (batch_size %d x update_freq %d x %s), base lr %g, "
         "scaled lr %.3g (base x total batch size / 256)",
-        total, optim.batch_size, optim.update_freq, world.size, optim.lr, scale_to_batch(optim.lr, total),
+        total, optim.batch_size, optim.update_freq, counted(world.size, "process"), optim.lr,
+        scale_to_batch(optim.lr, total),
     )  # fmt: skip
     logger.info(
-        "%d training videos, %d steps per epoch, %d epochs",
-        len(loaders.ids), loaders.sampler.steps_per_epoch, optim.epochs,
+        "%s, %s per epoch, %s", counted(len(loaders.ids), "training video"),
+        counted(loaders.sampler.steps_per_epoch, "step"), counted(optim.epochs, "epoch"),
     )  # fmt: skip
     recipe = RECIPE_TOTAL_BATCH.get(config.loss)
     if recipe and (total != recipe or optim.lr != RECIPE_LR):
         logger.warning(
-            "different from the recipe of --loss %s: total batch size %d and base lr %g there, %d and %g here",
-            config.loss, recipe, RECIPE_LR, total, optim.lr,
+            "differs from the recipe of --loss %s: total batch size %d (recipe: %d), base lr %g (recipe: %g)",
+            config.loss, total, recipe, optim.lr, RECIPE_LR,
         )  # fmt: skip
 
 

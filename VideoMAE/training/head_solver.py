@@ -17,7 +17,7 @@ CONVERGED = 1e-7  # relative decrease of the objective per epoch below which it 
 
 
 def apply_head(head: tuple[Tensor, Tensor | None], features: np.ndarray) -> np.ndarray:
-    """features (V, D) -> outputs (V, K) float32"""
+    """Applies a linear head. features (V, D) -> outputs (V, K) float32"""
     weight, bias = head
     outputs = torch.from_numpy(features).to(weight) @ weight.T
     return (outputs if bias is None else outputs + bias).float().cpu().numpy()
@@ -38,7 +38,7 @@ class HeadSolver:
     """Minimizes a task's loss plus weight_decay / 2 x the mean over outputs of their squared weight norm, in float64.
 
     Features are divided by their standard deviation over the training videos and, if the head has a bias, centered, so
-    that one weight decay suits every network; `unnormalized_head` returns the equivalent head for features as they are.
+    that one weight decay suits every network; `unnormalized_head` returns the equivalent head for unscaled features.
     Starts from zero weights and, if there is a bias, the best constant output.
 
     Args:

@@ -1,7 +1,7 @@
 """--linear_probe: trains only the head, on features that the frozen network computes once for every video.
 
-The features are stored in the output folder, so that an interrupted run resumes with the remaining videos. The head is
-solved by head_solver.py; the best epoch is selected, tested and saved as in full fine-tuning.
+The features are stored in the output folder, so an interrupted run resumes with the remaining videos. head_solver.py
+optimizes the head; the best epoch is selected, tested and saved as in full fine-tuning.
 """
 
 import logging
@@ -139,8 +139,8 @@ class LinearProbe:
             return store.done()
 
         with raise_on_all_ranks():
-            known = distributed.on_main(self.world, open_store)
-        done = {position for position, key in enumerate(annotations.ids) if key in known}
+            stored_ids = distributed.on_main(self.world, open_store)
+        done = {position for position, key in enumerate(annotations.ids) if key in stored_ids}
         sampler = share_sampler(len(annotations.ids), self.config, self.world, done=done)
         loader = make_loader(dataset, sampler, batch_size=optim.batch_size, **loader_settings(self.config, self.world))
         log.say(f"{split}: features of {len(done)} of {len(annotations.ids)} videos are stored")
@@ -169,7 +169,7 @@ class LinearProbe:
         return _stored(store, annotations, reasons)
 
     def _open_store(self, split: str, weights: str) -> MatrixStore:
-        """The stored features of a split, of the network with these weights (a checksum)."""
+        """The stored features of a split; `weights` is the checksum of the network."""
         folder, ids = self.run.output_dir / "features" / split, self.data.ids[split]
         settings = {"checksum of the weights": weights, "checksum of the video ids": fingerprint(ids)}
         claim(folder, settings)
@@ -207,7 +207,7 @@ class LinearProbe:
             log.epoch(epoch, values)
             log.say(describe_epoch(epoch, self.config.optim.epochs, values))
             score = values.get(f"val_{self.task.select_by}")
-            if score is None or best[0] is None or score >= best[0]:  # the later of equals
+            if score is None or best[0] is None or score >= best[0]:  # on a tie, the later epoch
                 best = (score, epoch, values)
                 _copy_head(output, head)
             if solver.converged:

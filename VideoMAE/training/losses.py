@@ -14,7 +14,7 @@ from torch import Tensor
 def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy between sigmoid(logits) and intensities, mean over B and K. (B, K), (B, K) -> ()
 
-    The reference's loss: -[y log s(x) + (1 - y) log(1 - s(x))].
+    The original's loss: -[y log s(x) + (1 - y) log(1 - s(x))].
     """
     return F.binary_cross_entropy_with_logits(logits, targets)
 
@@ -22,7 +22,7 @@ def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def mse_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Squared error between sigmoid(logits) and intensities, mean over B and K. (B, K), (B, K) -> ()
 
-    On sigmoid(logits), so that predictions are intensities in [0, 1] (Brier 1950).
+    The sigmoid makes predictions intensities in [0, 1]. Source: Brier 1950.
     """
     return F.mse_loss(torch.sigmoid(logits), targets)
 
@@ -38,7 +38,7 @@ def intensity_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
 
 
 def class_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
-    """One-hot of the most intense emotion (the first of equals), smoothed with a uniform distribution. (B, K) -> (B, K)
+    """One-hot of the most intense emotion (the first on ties), smoothed with a uniform distribution. (B, K) -> (B, K)
 
     The true class has 1 - smoothing + smoothing / K, every other smoothing / K. Source: Szegedy et al. 2016, section 7.
     """
@@ -65,7 +65,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor
 def logistic_loss(worse: Tensor, better: Tensor) -> Tensor:
     """-log sigmoid(better - worse), computed as log(1 + exp(worse - better)). (P,), (P,) -> (P,)
 
-    The negative log-likelihood of the preference when the odds are exp(better - worse). The reference's loss. Source:
+    The negative log-likelihood of the preference when the odds are exp(better - worse); the original's loss. Source:
     Bradley & Terry 1952, with scores as logarithms of their strengths.
     """
     return F.softplus(worse - better)
@@ -83,7 +83,7 @@ def plackett_luce_loss(ranked: Tensor, lengths: Tensor) -> Tensor:
     """Negative log-likelihood of complete orders. (P, M) scores from least to most preferred, (P,) -> (P,)
 
     The most preferred is chosen from all with probability softmax(scores), the next from the rest, and so on: with
-    s_1 the least preferred, the sum over k of log(exp s_1 + ... + exp s_k) - s_k. Of two videos it is the logistic
+    s_1 the least preferred, the sum over k of log(exp s_1 + ... + exp s_k) - s_k. For two videos it is the logistic
     loss. Entries of a row beyond its length are ignored. Source: Plackett 1975; Luce 1959; as a loss, Xia et al.
     2008 (ListMLE).
     """

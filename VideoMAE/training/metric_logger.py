@@ -72,18 +72,18 @@ class MetricLogger:
             self.events.flush()
 
     def progress(self, items: Iterable[Item], *, describe: str, total: int, done: int = 0) -> Iterator[Item]:
-        """Yields the batches with a progress bar of clips/s, remaining time and memory."""
+        """Yields the batches and shows a progress bar with clips/s, remaining time and memory."""
         if not (self.enabled and self.show_progress):
             yield from items
             return
-        every, delay = (0.5, 0.0) if sys.stderr.isatty() else (30.0, 30.0)
+        interval, delay = (0.5, 0.0) if sys.stderr.isatty() else (30.0, 30.0)
         clips = 0
         with tqdm(
             items,
             desc=describe,
             total=total,
             initial=done,
-            mininterval=every,
+            mininterval=interval,
             delay=delay,
             unit="batch",
             leave=False,
@@ -113,7 +113,7 @@ class MetricLogger:
     def abandon(self) -> None:
         """Closes the files, ignoring errors, and the progress bar, so that an error message can follow."""
         if self._bar is not None:
-            self._bar.delay = 0  # otherwise a bar that a message made visible early would remain
+            self._bar.delay = 0  # otherwise a delayed bar that a message has made visible would remain
             self._bar.close()
         for file in (self.steps, self.events):
             if file is not None:
@@ -122,8 +122,8 @@ class MetricLogger:
 
 
 class Events:
-    """A file of scalars for tensorboard. tensorboardX's SummaryWriter is not used: after a full disk ends its thread,
-    the run blocks forever."""
+    """A file of scalars for tensorboard. tensorboardX's SummaryWriter is not used: a full disk ends its thread, and the
+    run then blocks forever."""
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         self.folder = folder
@@ -191,8 +191,8 @@ def draw_curves(output_dir: Path) -> None:
     for name in shown:
         accuracy.plot(ends, [line.get(name) for line in epochs], marker=".", label=name.removeprefix("val_"))
     if steps:
-        at = [(line["step"] + 1) / per_epoch for line in steps]
-        axes[2].plot(at, [line["lr"] for line in steps], color="tab:green")
+        positions = [(line["step"] + 1) / per_epoch for line in steps]
+        axes[2].plot(positions, [line["lr"] for line in steps], color="tab:green")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)

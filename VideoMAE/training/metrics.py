@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 def top_k_accuracy(predictions: np.ndarray, targets: np.ndarray, *, k: int) -> float:
     """Percentage of videos whose most intense emotion is among the k highest predictions.
 
-    predictions (V, K), targets (V, K) -> float in [0, 100]. The reference's acc1 (k=1) and acc3 (k=3).
+    predictions (V, K), targets (V, K) -> float in [0, 100]. The original's acc1 (k=1) and acc3 (k=3).
     """
     return 100.0 * float(np.mean(top_k_hits(predictions, targets, k=k)))
 

@@ -126,14 +126,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, *,
     if renamed:
         details.append(f"{len(renamed)} renamed")
     if ignored:
-        details.append(f"ignored {', '.join(_families(ignored))}")
+        details.append(f"ignored {', '.join(_prefixes(ignored))}")
     if new:
         details.append(f"initialized {', '.join(new)}")
     logger.info("%s", "; ".join(details))
     return LoadReport(loaded=list(state), renamed=renamed, ignored=ignored, new=new)
 
 
-def _families(names: list[str]) -> list[str]:
+def _prefixes(names: list[str]) -> list[str]:
     """The distinct first components of names: decoder.blocks.0... -> decoder.*"""
     return list(dict.fromkeys(f"{name.split('.')[0]}.*" if "." in name else name for name in names))
 

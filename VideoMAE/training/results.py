@@ -33,7 +33,10 @@ PREFERENCE_TITLES = {
 def emotion_results(
     task: EmotionTask, logits: np.ndarray, targets: np.ndarray, *, training: np.ndarray, average: str
 ) -> dict[str, Any]:
-    """The metrics of a test, ranked by the mean of `average` over views and by both means, and of two baselines.
+    """The metrics of a test and of two baselines.
+
+    Emotions are ranked by the mean over views of `average` (logits or softmax); the ranking metrics are also given for
+    both.
 
     logits (V, views, K), targets (V, K), training (N, K) -> the content of results.json
     """
@@ -114,9 +117,9 @@ def table(results: Mapping[str, Any]) -> str:
 def preference_results(
     scores: Mapping[str, float], pairs: Sequence[tuple[str, str]], lists: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """The metrics of V2V's pairs and lists from the scores of the readable videos, and those of chance.
+    """The metrics of V2V's pairs and lists from the scores of the readable videos, and the expected metrics of chance.
 
-    `lost_pairs` and `lost_lists` are the comparisons with a video without a score.
+    `lost_pairs` and `lost_lists` are the comparisons with a video that has no score.
     """
     chance = {
         "pair_accuracy": 50.0,

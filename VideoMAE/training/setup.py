@@ -79,7 +79,7 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
         if world.device.type == "cpu" and world.size > 1:
             share_processors()
         run(config, world)
-        distributed.wait_for_all()  # leaving during a collective would break the others
+        distributed.wait_for_all()  # a process that exits during a collective breaks the others
     except InterruptedRunError as error:
         if world.is_main:
             logger.info("%s", error)
@@ -107,8 +107,8 @@ def share_processors() -> None:
 
 def num_threads(machine: str, processors: set[int], everyone: Sequence[tuple[str, set[int]]]) -> int:
     """A process's share of the processors it may use: Slurm's tasks have separate processors, torchrun's processes
-    share those of the machine. `everyone` has the machine and the processors of each process, including this one."""
-    sharing = [other for place, other in everyone if place == machine and other & processors]
+    share those of the machine. `everyone` lists the machine and processors of each process, including this one."""
+    sharing = [theirs for host, theirs in everyone if host == machine and theirs & processors]
     return max(len(processors) // len(sharing), 1)
 
 
@@ -238,7 +238,7 @@ def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: in
 
 
 def loader_settings(config: FinetuneConfig, world: World) -> dict[str, Any]:
-    """The arguments of make_loader that all loaders share."""
+    """The arguments of make_loader that are the same for all loaders."""
     return {
         "decode_seconds": config.data.decode_seconds,
         "num_workers": config.data.num_workers,

@@ -50,7 +50,7 @@ class EmotionTask:
         return self.loss(forward(clips), targets)
 
     def loss_of(self, logits: Tensor, intensities: Tensor) -> Tensor:
-        """Mean loss of outputs without mixup. logits (N, K), intensities (N, K) -> ()"""
+        """Mean loss of the outputs, without mixup. logits (N, K), intensities (N, K) -> ()"""
         return self.loss(logits, self.make_targets(intensities, smoothing=self.smoothing))
 
     def validation_metrics(self, outcome: Evaluation) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Loaders(NamedTuple):
 class TrainState:
     """The position of a run: `steps` optimizer steps of `epoch` (from 0) are done.
 
-    `losses` has one value per step, NaN for steps that fp16's loss scaler skipped; `overflows` counts consecutive ones.
+    `losses` has one value per step, NaN if fp16's loss scaler skipped it; `overflows` counts consecutive skipped steps.
     """
 
     epoch: int = 0
@@ -72,8 +72,8 @@ class TrainState:
 class Trainer:
     """A training run: the state that a checkpoint contains, and the epochs that change it.
 
-    A step depends on its number, the rank and the seed only, not on the history of the process, so that checkpoints
-    need no random states; see engine_for_finetuning.seed_step and data.datasets.SampleKey.
+    A step depends only on its number, the rank and the seed, not on the history of the process, so checkpoints need no
+    random states; see engine_for_finetuning.seed_step and data.datasets.SampleKey.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Trainer:
         self.backend = make_backend(model, self.optim, self.run, world=world, precision=precision)
         self.state = TrainState(epoch=self.run.start_epoch)
         self.best: float | None = None
-        self.unreadable: dict[str, str] = {}  # known to every process
+        self.unreadable: dict[str, str] = {}  # the same on every process
         self.unreadable_here: dict[str, str] = {}  # found by this process since the last exchange
         self.saved_at = time.monotonic()
 
@@ -150,7 +150,7 @@ class Trainer:
                 values = {**self._train_epoch(), **self._validate()}
             log.epoch(epoch, values)
             score = values.get(f"val_{self.task.select_by}")
-            is_best = score is None or self.best is None or score >= self.best  # the later of equals
+            is_best = score is None or self.best is None or score >= self.best  # on a tie, the later epoch
             self.best = score if is_best else self.best
             self.state = TrainState(epoch + 1)
             self._save(values, of_epoch=epoch, is_best=is_best)
@@ -174,7 +174,7 @@ class Trainer:
             for result in steps:
                 self._finish_step(result)
         except NonFiniteStepError as error:
-            raise self._bad_step(str(error), error.indices, step=state.steps + 1) from error
+            raise self._step_error(str(error), error.indices, step=state.steps + 1) from error
         self._share_unreadable()
         last = (state.epoch + 1) * sampler.steps_per_epoch - 1
         losses = [loss for loss in state.losses if not math.isnan(loss)]
@@ -185,7 +185,7 @@ class Trainer:
         self.unreadable_here |= result.unreadable
         self.state.count(result)
         if self.state.overflows > MAX_CONSECUTIVE_OVERFLOWS:
-            raise self._bad_step(
+            raise self._step_error(
                 f"{self.state.overflows} consecutive steps overflowed in fp16", result.indices, step=self.state.steps
             )
         if self.average is not None and not result.is_skipped:
@@ -210,8 +210,8 @@ class Trainer:
         )
         return save > 0, stop > 0
 
-    def _bad_step(self, reason: str, indices: list[int], *, step: int) -> ErrorOnAllRanks:
-        """An error that names the videos which all processes used in a step; every process must call it."""
+    def _step_error(self, reason: str, indices: list[int], *, step: int) -> ErrorOnAllRanks:
+        """An error that names the videos of a step on all processes; every process must call this."""
         videos = ", ".join(self.loaders.ids[index] for part in distributed.gather(indices) for index in part)
         return ErrorOnAllRanks(f"{reason} in epoch {self.state.epoch + 1}, step {step}, on the videos {videos}")
 

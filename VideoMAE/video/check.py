@@ -39,7 +39,7 @@ class VideoCheck(NamedTuple):
 
 
 class _Stamp(NamedTuple):
-    """Identifies the version of a file."""
+    """The identity of a version of a file."""
 
     path: str
     size_bytes: int
@@ -47,7 +47,7 @@ class _Stamp(NamedTuple):
 
 
 class _CacheEntry(NamedTuple):
-    """`stamp` is None where the result does not describe the file: it was missing, or its process hung or died."""
+    """`stamp` is None if the result may change for the same file: it was missing, or its process hung or died."""
 
     stamp: _Stamp | None
     result: VideoInfo | str
@@ -80,7 +80,7 @@ def check_videos(
         num_processes: worker processes; 0 probes in this process, without that protection.
         limit_seconds: a process that takes longer for a file is replaced, and the file counts as unreadable.
         cache: JSON file of results, reused for files with the same path, size and modification time.
-        frozen: reuse cached results even if a file has changed, so that a resumed run has the videos it began with.
+        frozen: reuse cached results even if a file has changed, so that a resumed run keeps the same videos.
         describe: label of the progress bar.
         probe_function: must be importable by name.
     """
@@ -102,7 +102,7 @@ def check_videos(
         for probed in tqdm(stream, desc=describe, total=len(tasks), unit="video", disable=is_hidden):
             results[probed.video_id] = probed.result
             entries[probed.video_id] = _CacheEntry(stamps[probed.video_id] if probed.is_final else None, probed.result)
-            if cache is not None and time.monotonic() > next_save:  # a check of days survives a power failure
+            if cache is not None and time.monotonic() > next_save:  # so that a long check survives a power failure
                 _write_cache(cache, entries)
                 next_save = time.monotonic() + SECONDS_BETWEEN_SAVES
     finally:
@@ -127,15 +127,15 @@ def _probe_one(video_id: str, path: Path, probe_function: Callable[[Path], Any])
 class _Worker:
     """A process that probes one file at a time.
 
-    Not multiprocessing's: "spawn" and "forkserver" import the caller's main module, and with it torch, in each process
-    (seconds), and "fork" copies the locks of torch's threads.
+    It is not a multiprocessing.Process: "spawn" and "forkserver" import the caller's main module, and with it torch, in
+    each process, which takes seconds; "fork" copies the locks of torch's threads.
     """
 
     def __init__(self, probe_function: Callable[[Path], Any]) -> None:
-        self.connection, childs_end = Pipe()
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve({childs_end.fileno()})"
-        with childs_end:
-            self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[childs_end.fileno()])
+        self.connection, child_end = Pipe()
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import _serve; _serve({child_end.fileno()})"
+        with child_end:
+            self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[child_end.fileno()])
         self.task: tuple[str, Path] | None = None
         self.deadline = time.monotonic() + START_LIMIT_SECONDS
         self.connection.send_bytes(pickle.dumps(probe_function))

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 
 from VideoMAE.video.prepared_copy import CopiedVideo, copied_video
 
-# Without this a playlist named .mp4 could make the demuxer open network addresses.
+# Otherwise a playlist named .mp4 could make the demuxer open network addresses.
 DEMUXER_OPTIONS = {"protocol_whitelist": "file"}
 PROGRESSIVE = 1  # FFmpeg's AV_FIELD_PROGRESSIVE
 H264_SLICE, H264_IDR_SLICE = 1, 5
@@ -182,7 +182,7 @@ def index_file(path: str | Path, container: InputContainer, stream: VideoStream,
 def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
     """The first video stream that is not a cover picture; the other streams are discarded."""
     if container.format.name in ("image2", "tty") or container.format.name.endswith("_pipe"):
-        raise UnreadableVideoError(path, "it is a picture or a text, not a video")
+        raise UnreadableVideoError(path, "it is an image or a text file, not a video")
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise UnreadableVideoError(path, "it has no video stream")

@@ -1,6 +1,6 @@
 """Re-encodes a video for random access, verifies the copy, and measures its similarity to the source.
 
-Imports no torch, so that worker processes start quickly.
+Does not import torch, so that worker processes start quickly.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ UNKNOWN_COLOUR = dict(zip(COLOUR_ATTRIBUTES, (2, 0, 2, 2), strict=True))
 FLIPS = {90: (("transpose", "cclock"),), 180: (("hflip",), ("vflip",)), 270: (("transpose", "clock"),)}
 
 # x264's look-ahead is not deterministic where it uses AVX-512. Without the options that need it, the same source and
-# settings give the same bytes, so that checksums can verify a repeated copy. With groups this short the look-ahead
-# gains nothing. fastdecode disables what is slow to decode (CABAC, deblocking).
+# settings give the same bytes, so that checksums can verify a repeated copy. With groups this short, the look-ahead
+# has no benefit. fastdecode disables features that are slow to decode (CABAC, deblocking).
 ENCODER_OPTIONS = {
     "tune": "fastdecode",
     "bf": "0",
@@ -61,7 +61,7 @@ class Copied(NamedTuple):
     source_bytes: int
     source_modified_ns: int
     source_size: tuple[int, int]  # width, height
-    info: VideoInfo  # of the copy, with the number of frames and the rate of its source
+    info: VideoInfo  # of the copy; number of frames and rate are those of its source
     num_held: int
     bytes: int
     sha256: str
@@ -70,7 +70,7 @@ class Copied(NamedTuple):
 
 
 class CannotWrite(NamedTuple):
-    """The target folder, not the video, is the problem: no other copy can be written either."""
+    """The target folder cannot be written, so no other video can be copied either."""
 
     reason: str
 
@@ -132,13 +132,13 @@ class Shrinker:
             then = FLIPS.get(frame.rotation % 360, ())
             self.graph = scaling_graph(frame, self.size, pixel_format=pixel_format, flags="bicubic", then=then)
             self.shape = shape
-        colours = [getattr(frame, name) for name in UNKNOWN_COLOUR]
-        for name, unknown in UNKNOWN_COLOUR.items():  # keeps the filters from converting colours
+        colors = [getattr(frame, name) for name in UNKNOWN_COLOUR]
+        for name, unknown in UNKNOWN_COLOUR.items():  # keeps the filters from converting colors
             setattr(frame, name, unknown)
         frame.pts = None
         self.graph.vpush(frame)
         small = self.graph.vpull()
-        for name, value in zip(UNKNOWN_COLOUR, colours, strict=True):
+        for name, value in zip(UNKNOWN_COLOUR, colors, strict=True):
             setattr(small, name, value)
         return small
 
@@ -176,7 +176,7 @@ def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> di
 
 
 def _verify(copy: Path, source: CopiedVideo, like: VideoFrame) -> VideoInfo:
-    """Probes the copy as a run does, and decodes it completely -> its VideoInfo."""
+    """Probes the copy and decodes it completely -> its VideoInfo."""
     info = probe(copy)
     num_decoded = sum(1 for _ in decoded(copy))
     found = (info.num_frames, info.fps, num_decoded, info.width, info.height)

@@ -21,7 +21,7 @@ from VideoMAE.video.container import IndexedFile, UnreadableVideoError, decoded
 
 DecoderName = Literal["decord", "pyav"]
 
-# The fraction of frames that decord may replace by their neighbours before it fails: less than one frame.
+# The fraction of frames that decord may replace with their neighbors before it fails: less than one frame.
 FAULT_TOLERANCE_OF_DECORD = 1e-9
 # Number of frames that decord decodes at once when frames are requested one by one.
 FRAMES_AT_ONCE = 16
@@ -59,7 +59,7 @@ def require_decoder(decoder: DecoderName) -> None:
 
 
 class DecordSource:
-    """decord. It seeks to the key frame before each run of indices and decodes ahead in a thread of its own."""
+    """decord, which seeks to the key frame before each run of indices and decodes ahead in its own thread."""
 
     def __init__(self, path: Path, size: Size, *, scales: bool) -> None:
         """`scales`: `size` differs from the size of the first frame."""
@@ -96,8 +96,8 @@ class DecordSource:
 def decode_with_decord(path: Path, indices: np.ndarray, size: Size, *, scales: bool) -> None:
     """Opens a file with decord, decodes these of its frames and discards them; PyAV where decord cannot open it.
 
-    The lower bound of any loader's decoding time, without the checks of `Video`. The frames may be wrong for files
-    that decord does not support.
+    This is the lower bound of any loader's decoding time, without the checks of `Video`. The frames may be wrong for
+    files that decord does not support.
     """
     try:
         source = DecordSource(path, size, scales=scales)
@@ -109,8 +109,8 @@ def decode_with_decord(path: Path, indices: np.ndarray, size: Size, *, scales: b
 class PyAVSource:
     """PyAV, starting at the entry before each group of requested frames; the file must stay open.
 
-    H.264 frames that are neither requested nor referenced by another frame are not decoded, which saves a third of the
-    time with B-frames; nor is anything after the last requested frame. The frames are bit-identical to full decoding.
+    H.264 frames that are neither requested nor referenced by another frame are skipped, which saves a third of the time
+    with B-frames; so is everything after the last requested frame. The frames are bit-identical to full decoding.
     """
 
     def __init__(self, file: IndexedFile, size: Size) -> None:

@@ -2,7 +2,7 @@
 
 Frame `i` is the i-th frame that a player shows, with every decoder. decord 0.6 silently returns wrong frames for all
 but ordinary files: H.264 in mp4 with 8-bit 4:2:0 pixels, upright, every sample shown, closed groups of pictures. Other
-files are recognised on opening, and PyAV decodes them. A prepared copy (prepared_copy.py) has the frame numbers of its
+files are recognized on opening, and PyAV decodes them. A prepared copy (prepared_copy.py) has the frame numbers of its
 source.
 """
 
@@ -46,7 +46,7 @@ class VideoOpener:
 
 
 class Video:
-    """An open video; close it, or use it as a context manager. Decodes on one thread; not for sharing among processes.
+    """An open video; close it, or use it as a context manager. Decodes on one thread; do not share between processes.
 
     Args:
         size: (height, width) to which frames are scaled while decoding, bilinear, without keeping the aspect ratio.
@@ -177,8 +177,8 @@ def is_supported_by_decord(file: IndexedFile) -> bool:
     latest = max((packet.pts or 0 for packet in file.packets), default=0)
     return (
         file.info.codec == "h264"
-        and file.info.pixel_format in ("yuv420p", "yuvj420p")  # 10 bits: wrong colours
-        and len(file.container.streams.video) == 1  # otherwise decord selects one by itself
+        and file.info.pixel_format in ("yuv420p", "yuvj420p")  # 10 bits: wrong colors
+        and len(file.container.streams.video) == 1  # otherwise decord makes its own choice
         and not file.info.rotation  # 90 degrees: a fourth channel, which breaks batches
         and has_entries(file)  # edit lists: shifted frames, the last one repeated
         and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # open groups: shifted frames

@@ -21,7 +21,7 @@ class FoundVideos(NamedTuple):
 def find_videos(sources: Iterable[Path]) -> FoundVideos:
     """The videos in folders, by suffix and at any depth; a source that is not a folder counts as a video.
 
-    Missing files are included, so that reading them reports the error. Links to folders are not followed.
+    Missing files are included; reading them reports the error. Links to folders are not followed.
 
     Raises:
         ValueError: a folder cannot be read.

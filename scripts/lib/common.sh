@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Functions of the scripts; to be sourced. Expects `set -euo pipefail`; sets REPO_PATH and VENV.
+# Functions shared by the scripts; to be sourced. Expects `set -euo pipefail`; sets REPO_PATH and VENV.
 
 REPO_PATH="${REPO_PATH:-$(cd -P "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}" # -P: VideoMAE/scripts is a link
 VENV="${VENV:-$REPO_PATH/.venv}"
 
-# DeepSpeed compiles an extension at its first start; one copy per environment avoids recompilation.
+# DeepSpeed compiles an extension at its first start; storing it in the environment avoids recompilation.
 if [ -d "$VENV" ]; then export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$VENV/torch_extensions}"; fi
 
 # fail MESSAGE: prints an error and exits with status 1.
@@ -68,11 +68,11 @@ count_processes() {
     fi
 }
 
-# show_uses VIDEO VCE_RUN V2V_RUN: prints commands that use the two runs; they work in any folder.
+# show_uses VIDEO VCE_RUN V2V_RUN: prints commands that use the two runs and work in any folder.
 show_uses() {
     local python video vce v2v
     python="$(find_python)"
-    case "$python" in */*) python="$(realpath -s "$python")" ;; esac # -s: a virtual environment's python is a link
+    case "$python" in */*) python="$(realpath -s "$python")" ;; esac # -s: keep the virtual environment's link
     video="$(realpath -s "$1")" vce="$(realpath -s "$2")" v2v="$(realpath -s "$3")"
     echo
     echo "Predict how a video makes its viewer feel (any number of videos and folders):"

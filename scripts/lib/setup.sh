@@ -6,7 +6,7 @@ require_tool() {
     command -v "$1" >/dev/null || fail "$1 is missing: install it, on Debian and Ubuntu with 'apt-get install $2'"
 }
 
-# set_up_venv REQUIREMENTS_FILE...: creates $VENV and installs the packages and this project; a second call does nothing.
+# set_up_venv REQUIREMENTS_FILE...: creates $VENV and installs the packages and this project; does nothing if they are installed.
 set_up_venv() {
     local python="${PYTHON:-python3}" wanted stamp file
     local -a arguments=()

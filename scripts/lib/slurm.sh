@@ -22,9 +22,9 @@ is_superseded() {
 # run_tasks SCRIPT FLAGS...: runs a script of scripts/ in every task; requeues the job if the run requests it or a node
 # was lost.
 #
-# A run that is asked to stop (SIGTERM, SIGUSR1) saves and exits with status 75; 138 is a SIGUSR1 before its handler was
-# installed. After a task ends, --wait gives the others $SLURM_WAIT seconds (30): --kill-on-bad-exit would kill them
-# immediately, while they save or report, and hide status 75.
+# A run that is asked to stop (SIGTERM, SIGUSR1) saves and exits with status 75; 138 means that SIGUSR1 arrived before
+# its handler was installed. After a task ends, --wait gives the others $SLURM_WAIT seconds (30): --kill-on-bad-exit
+# would kill them immediately, while they save or report errors, and hide status 75.
 run_tasks() {
     local script="$1" status=0
     shift

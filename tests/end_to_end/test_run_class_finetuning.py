@@ -229,7 +229,7 @@ def test_two_deepspeed_processes_have_the_losses_and_results_of_one_ddp_process(
     said = done.stderr
     assert "total batch size 4 (batch_size 2 x update_freq 1 x 2 processes), base lr 0.03, scaled lr 0.000469" in said
     assert (
-        "different from the recipe of --loss bce: total batch size 8 and base lr 0.0005 there, 4 and 0.03 here" in said
+        "differs from the recipe of --loss bce: total batch size 4 (recipe: 8), base lr 0.03 (recipe: 0.0005)" in said
     )
 
 
@@ -422,7 +422,7 @@ def test_zero_stages_train_and_resume_to_the_losses_of_plain_ddp(
 
 def test_a_run_of_another_total_batch_is_not_resumed(dataset: Path, unbroken: Path) -> None:
     message = refusal(flags(dataset, unbroken, "--batch_size", "2"))
-    assert "is of a run with a total batch size of 4, this one has 2" in message
+    assert "belongs to a run with total batch size 4, this run has 2" in message
 
 
 def test_a_run_whose_folder_was_moved_goes_on(dataset: Path, unbroken: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cases import case
 from lab import REQUEUE_STATUS, STEPS_PER_EPOCH, Lab, finished, lines, outcome, stopped
 
+from VideoMAE.cli import counted
 from VideoMAE.training import checkpoint
 
 
@@ -209,7 +210,8 @@ def other_processes(lab: Lab, before: int, after: int, backend: list[str]) -> st
     done = lines(output_dir / "steps.jsonl")
     with lab.running(output_dir, *backend, "--batch_size", batch[after], processes=after) as run:
         assert run.wait() == 0, run.said
-        assert f"this run had {before} processes and now has {after}" in run.said and "Traceback" not in run.said
+        assert f"this run had {counted(before, 'process')} and now has {after}" in run.said
+        assert "Traceback" not in run.said
     steps = lines(output_dir / "steps.jsonl")
     assert steps[: len(done)] == done
     assert [line["step"] for line in steps] == list(range(2 * STEPS_PER_EPOCH))
