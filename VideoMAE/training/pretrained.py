@@ -125,8 +125,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, *,
     details = [f"loaded {len(state)} of {len(own)} weights from {path}"]
     if renamed:
         details.append(f"{len(renamed)} renamed")
-    if ignored:
-        details.append(f"ignored {', '.join(_prefixes(ignored))}")
+    if len(ignored) > len(dropped_head):
+        details.append(f"ignored {', '.join(_prefixes([name for name in ignored if name not in dropped_head]))}")
     if new:
         details.append(f"initialized {', '.join(new)}")
     logger.info("%s", "; ".join(details))
