@@ -183,6 +183,12 @@ class EmotionTest(NamedTuple):
     emotions: tuple[str, ...]
     classes_only: bool
 
+    def select(self, ids: list[str]) -> EmotionTest:
+        """The test of these videos alone."""
+        place_of = {key: place for place, key in enumerate(self.ids)}
+        rows = [place_of[key] for key in ids]
+        return self._replace(ids=ids, view_logits=self.view_logits[rows], targets=self.targets[rows])
+
 
 def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
     """The predictions and true intensities of a run; the latter come from predictions.jsonl, else from the dataset.
