@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from VideoMAE.reporting import bootstrap
 from VideoMAE.reporting.bootstrap import Resampling, Statistic, disagreements, estimate, metric_entries
-from VideoMAE.reporting.run_files import Dataset, EmotionTest, Run
+from VideoMAE.reporting.run_files import Dataset, EmotionTest, Run, emotion_test
 from VideoMAE.training import metrics
 from VideoMAE.training.results import majority_answers
 from VideoMAE.training.tasks import EmotionTask
@@ -81,16 +81,26 @@ def statistics_of(found: Evaluation) -> dict[str, Statistic]:
     return {metric: statistics[metric] for metric in found.defined}
 
 
-def emotion_report(run: Run, found: Evaluation, dataset: Dataset, resampling: Resampling) -> dict[str, Any]:
-    """All numbers of a VCE test; "videos" lists every video, the smallest error first."""
+def emotion_report(run: Run, dataset: Dataset, resampling: Resampling, *, num_examples: int = 0) -> dict[str, Any]:
+    """All numbers of a VCE test, and the videos with the smallest and the largest errors.
+
+    Raises:
+        ValueError: the test cannot be reconstructed from the run's folder and its dataset.
+    """
     assert run.results is not None
+    found = evaluate(run, emotion_test(run, dataset))
     test, num_videos = found.test, len(found.test.ids)
     statistics = {"model": statistics_of(found), **guesses(found, dataset)}
     entries = metric_entries(statistics, num_videos, resampling)
-    errors = found.errors
     for metric, entry in entries.items():
         for guess in ("majority_guess", "chance"):
             entry.setdefault(guess, estimate(run.results[guess].get(metric)))
+    errors, half = found.errors, min(num_examples, num_videos // 2)
+    order = np.argsort(errors, kind="stable")
+
+    def example(row: int) -> dict[str, Any]:
+        return {**top_emotions_of(found, row), "error": float(errors[row])}
+
     return {
         "num_videos": num_videos + len(run.unreadable),
         "num_unreadable": len(run.unreadable),
@@ -102,9 +112,8 @@ def emotion_report(run: Run, found: Evaluation, dataset: Dataset, resampling: Re
         "emotions": emotion_entries(found, resampling),
         "calibration": calibration(found),
         "confusion": confusion(found),
-        "videos": [
-            {**top_emotions_of(found, row), "error": float(errors[row])} for row in np.argsort(errors, kind="stable")
-        ],
+        "best": [example(row) for row in order[:half]],
+        "worst": [example(row) for row in order[::-1][:half]],
     }
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from VideoMAE.data.v2v import Comparison, components_of, pairs_in
 from VideoMAE.reporting import bootstrap
 from VideoMAE.reporting.bootstrap import Resampling, Statistic, disagreements, estimate, metric_entries
-from VideoMAE.reporting.run_files import PreferenceTest, Run
+from VideoMAE.reporting.run_files import Dataset, PreferenceTest, Run, preference_test
 from VideoMAE.training import metrics
 from VideoMAE.training.results import preference_results
 
 NUM_SCORE_BINS, NUM_MARGIN_BINS = 30, 10
+MAX_LISTS = 3  # shown
 
 
 class Components(NamedTuple):
@@ -81,14 +82,25 @@ def metric_entries_of(evaluations: Mapping[str, Evaluation], resampling: Resampl
     return entries
 
 
-def preference_report(run: Run, found: Evaluation, resampling: Resampling) -> dict[str, Any]:
-    """All numbers of a V2V test; "pairs" and "lists" hold every comparison."""
+def preference_report(run: Run, dataset: Dataset, resampling: Resampling, *, num_examples: int = 0) -> dict[str, Any]:
+    """All numbers of a V2V test, and the best and the worst predicted lists and pairs.
+
+    Raises:
+        ValueError: the dataset, the only source of pairs and lists, cannot be read.
+    """
     assert run.results is not None
-    test = found.test
+    test = preference_test(run, dataset)
+    found = evaluate(test)
     entries = metric_entries_of({"model": found}, resampling)
     chance = preference_results(test.scores, test.pairs, test.lists)["chance"]
     for metric, entry in entries.items():
         entry["chance"] = estimate(chance[metric])
+    lists = lists_by_tau(found)
+    num_lists = min(MAX_LISTS, num_examples, len(lists) // 2)
+    pairs = [
+        {**test.pairs[place]._asdict(), "margin": float(found.margins[place])}
+        for place in np.argsort(found.margins, kind="stable")
+    ]
     return {
         "num_videos": len(test.scores) + len(run.unreadable),
         "num_unreadable": len(run.unreadable),
@@ -103,11 +115,10 @@ def preference_report(run: Run, found: Evaluation, resampling: Resampling) -> di
         "scores": score_numbers(found),
         "margins": margin_numbers(run, found, resampling),
         "lists_by_length": lists_by_length(found),
-        "pairs": [  # the most wrong first
-            {**test.pairs[place]._asdict(), "margin": float(found.margins[place])}
-            for place in np.argsort(found.margins, kind="stable")
-        ],
-        "lists": lists_by_tau(found),
+        "lists_best": lists[:num_lists],
+        "lists_worst": lists[::-1][:num_lists],
+        "pairs_wrong": [entry for entry in pairs if entry["margin"] <= 0][:num_examples],
+        "pairs_right": [entry for entry in pairs[::-1] if entry["margin"] > 0][:num_examples],
     }
 
 

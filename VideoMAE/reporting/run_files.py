@@ -111,16 +111,10 @@ def curves_of(run: Run) -> dict[str, Any]:
     if not epochs:
         return {}
     per_epoch = max(len(run.steps) / len(epochs), 1)
-    parts = np.array_split(np.arange(len(run.steps)), min(len(run.steps), MAX_STEP_POINTS)) if run.steps else []
-    steps = [
-        {
-            "epoch": _mean([(run.steps[place]["step"] + 1) / per_epoch for place in part]),
-            "loss": _mean([run.steps[place].get("loss") for place in part]),
-            "lr": _mean([run.steps[place].get("lr") for place in part]),
-        }
-        for part in parts
-    ]
-    return {"epochs": epochs, "steps": steps, "num_steps": len(run.steps)}
+    steps = [{**line, "epoch": (line["step"] + 1) / per_epoch} for line in run.steps]
+    parts = np.array_split(np.array(steps, dtype=object), min(len(steps), MAX_STEP_POINTS)) if steps else []
+    averaged = [{key: _mean([line.get(key) for line in part]) for key in ("epoch", "loss", "lr")} for part in parts]
+    return {"epochs": epochs, "steps": averaged, "num_steps": len(run.steps)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -133,8 +127,9 @@ def read_dataset(run: Run, *, data_path: Path | None = None) -> Dataset:
     root = data_path or run.dataset
     exclude = run.settings.get("exclude")
     exclusion = Exclusion(Path(exclude) if exclude and Path(exclude).is_file() else None)
+    read = _read_comparisons if run.task == "v2v" else _read_emotions
     try:
-        return (_read_comparisons if run.task == "v2v" else _read_emotions)(run, root, exclusion)
+        return read(run, root, exclusion)
     except ValueError as error:
         return Dataset({}, missing=str(error))
 
@@ -209,11 +204,8 @@ def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
         raise ValueError(f"{run.folder}: the videos in predictions.jsonl have different numbers of views") from error
     classes_only = bool(run.settings.get("label_path"))
     highest = np.argsort(-targets, axis=1, kind="stable")[:, : 1 if classes_only else 3]
-    differing = [
-        line["id"]
-        for line, row in zip(lines, highest, strict=True)
-        if line["true_top3"] != [emotions[place] for place in row]
-    ]
+    tops = [[emotions[place] for place in row] for row in highest]
+    differing = [line["id"] for line, top in zip(lines, tops, strict=True) if line["true_top3"] != top]
     if differing:
         raise ValueError(
             f"{run.folder}: the labels have changed since its test: {len(differing)} of {len(ids)} videos have other "
@@ -225,10 +217,8 @@ def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
 def _intensities_in(dataset: Dataset, ids: Sequence[str], emotions: tuple[str, ...], run: Run) -> np.ndarray:
     """The intensities of these videos in the dataset. -> (V, K)"""
     if dataset.test is None:
-        raise ValueError(
-            f"{run.folder}: predictions.jsonl has no true intensities, and the dataset cannot be read: "
-            f"{dataset.missing}"
-        )
+        reason = f"predictions.jsonl has no true intensities, and the dataset cannot be read: {dataset.missing}"
+        raise ValueError(f"{run.folder}: {reason}")
     if dataset.test.emotions != emotions:
         raise ValueError(f"{run.folder}: the emotions of its test differ from those of the dataset")
     places = {key: place for place, key in enumerate(dataset.test.ids)}
