@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from VideoMAE.cli import counted
 from VideoMAE.reporting import charts
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Bins, Line, Mark, Row
-from VideoMAE.reporting.formats import count, digits_of, interval, number, signed, with_unit
+from VideoMAE.reporting.formats import digits_of, interval, number, signed, with_unit
 
 PREDICTORS = {"model": 0, "majority_guess": 1, "chance": -1}  # and their colors
 ACCURACIES = {"val_acc1": "top-1", "val_acc3": "top-3", "val_acc5": "top-5", "val_pair_accuracy": "pair accuracy"}
@@ -81,7 +82,7 @@ def emotion_differences(emotions: Mapping[str, Any]) -> list[Chart]:
     num_better = sum((found["low"] or 0) > 0 for found in known.values())
     num_worse = sum((found["high"] or 0) < 0 for found in known.values())
     caption = (
-        f"With 95 % intervals of the paired bootstrap. Of {count(len(known), 'emotion')}, B predicts {num_better} "
+        f"With 95 % intervals of the paired bootstrap. Of {counted(len(known), 'emotion')}, B predicts {num_better} "
         f"clearly better and {num_worse} clearly worse."
     )
     groups = [("Pearson correlation, B minus A", [Row(name, [_mark(None, 0, known[name])]) for name in names])]
@@ -96,8 +97,8 @@ def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
     runs = {label: curves for label, curves in runs.items() if curves}
     if not runs:
         return []
-    logged = {name for curves in runs.values() for line in curves["epochs"] for name in line if line[name] is not None}
-    accuracy = [_accuracy_chart(runs)] if logged & ACCURACIES.keys() else []
+    logged = [name for name in ACCURACIES if all(_values(curves, name)[0] for curves in runs.values())]
+    accuracy = [_accuracy_chart(runs, logged if len(runs) == 1 else logged[:1])] if logged else []
     return [_loss_chart(runs), *accuracy, _learning_rate_chart(runs)]
 
 
@@ -110,7 +111,7 @@ def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tu
 
 def _loss_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
     lines, found = [], []
-    has_validation = False
+    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
     for place, (label, curves) in enumerate(runs.items()):
         prefix = f"{label}, " if label else ""
         epochs, losses = _values(curves, "train_loss")
@@ -119,29 +120,26 @@ def _loss_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
         lines.append(Line(*_values(curves, "loss", part="steps"), "", place, "steps"))
         validation = _values(curves, "val_bce")
         if validation[0]:
-            has_validation = True
             lines.append(Line(*validation, f"{prefix}validation", place if len(runs) > 1 else 1, "dashed"))
+    if any(line.kind == "dashed" for line in lines):
+        caption += " Dashed: cross-entropy on the validation videos."
     title = f"Training loss, first to last epoch: {'; '.join(found)}"
-    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
-    caption += " Dashed: cross-entropy on the validation videos." if has_validation else ""
     return charts.line_chart("curves_loss", title, caption, lines, x="epochs", y="loss")
 
 
-def _accuracy_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
-    names = [name for name in ACCURACIES if _values(next(iter(runs.values())), name)[0]]
-    shown = names if len(runs) == 1 else names[:1]
+def _accuracy_chart(runs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Chart:
     lines, best = [], []
     for place, (label, curves) in enumerate(runs.items()):
-        epochs, values = _values(curves, shown[0])
+        epochs, values = _values(curves, names[0])
         top = int(np.argmax(values))
         best.append(
-            f"{ACCURACIES[shown[0]]}{f' of {label}' if label else ''} was highest, {with_unit(values[top], '%')}, "
+            f"{ACCURACIES[names[0]]}{f' of {label}' if label else ''} was highest, {with_unit(values[top], '%')}, "
             f"after epoch {epochs[top]} of {epochs[-1]}"
         )
-        for index, name in enumerate(shown):
+        for index, name in enumerate(names):
             prefix = f"{label}, " if label else ""
             lines.append(Line(*_values(curves, name), prefix + ACCURACIES[name], (place + index) % 3))
-    videos = "validation pairs" if shown[0] == "val_pair_accuracy" else "validation videos"
+    videos = "validation pairs" if names[0] == "val_pair_accuracy" else "validation videos"
     title = f"On {videos}, {'; '.join(best)}"
     caption = "The epoch with the highest value of the first metric was tested."
     return charts.line_chart("curves_validation", title, caption, lines, x="epochs", y=f"% of {videos}")
@@ -160,10 +158,8 @@ def _learning_rate_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
 
 def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Calibration, correlation and confusion of a VCE test."""
-    return [
-        _calibration(numbers), *_correlation(numbers), _first_places(numbers), _calibration_by_emotion(numbers),
-        _confusion(numbers)
-    ]  # fmt: skip
+    first = [_calibration(numbers), *_correlation(numbers), _first_places(numbers)]
+    return [*first, _calibration_by_emotion(numbers), _confusion(numbers)]
 
 
 def _shown(numbers: Mapping[str, Any]) -> list[str]:
@@ -224,9 +220,8 @@ def _calibration(numbers: Mapping[str, Any]) -> Chart:
     found, num_bins = numbers["calibration"]["overall"], numbers["calibration"]["num_bins"]
     bias = found["bias"]
     direction = "too high" if bias > 0 else "too low"
-    title = f"Predictions are {number(abs(bias), 3)} {direction} on average; calibration error {found['error']:.3f}"
-    if abs(bias) < NO_BIAS:
-        title = f"Predictions are unbiased on average; calibration error {found['error']:.3f}"
+    finding = "unbiased" if abs(bias) < NO_BIAS else f"{number(abs(bias), 3)} {direction}"
+    title = f"Predictions are {finding} on average; calibration error {found['error']:.3f}"
     caption = (
         f"All emotions of all videos, in {num_bins} bins of the prediction. On the dotted line, predictions equal the "
         "truth. Below: how many predictions each bin has, on a logarithmic scale. The calibration error is the mean "
@@ -262,13 +257,14 @@ def _confusion(numbers: Mapping[str, Any]) -> Chart:
     mistaken = np.where(np.eye(len(names), dtype=bool), 0, counts)
     order = np.argsort(-mistaken, axis=None, kind="stable")[:NUM_NAMED]
     found = [
-        (names[place // len(names)], names[place % len(names)], count(int(counts.flat[place]), "video"))
+        (names[place // len(names)], names[place % len(names)], counted(int(counts.flat[place]), "video"))
         for place in order
         if mistaken.flat[place] > 0
     ]
-    title = "No emotion is mistaken for another"
+    title, notes = "No emotion is mistaken for another", {}
     if found:
         title = f"Most often mistaken: {found[0][0]} for {found[0][1]}, in {found[0][2]}"
+        notes = {"Most often": [f"{true} → {predicted}: {videos}" for true, predicted, videos in found]}
     caption = (
         "Rows: the most intense emotion. Columns: the emotion predicted to be the most intense, in % of the row; "
         "correct predictions are on the diagonal. The most frequent emotion is on top. Emotions that are first in "
@@ -276,8 +272,7 @@ def _confusion(numbers: Mapping[str, Any]) -> Chart:
     )
     return charts.heat_map(
         "confusion", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
-        legend="% of the row's videos", x="predicted to be the most intense", y="the most intense",
-        notes={"Most often": [f"{true} → {predicted}: {videos}" for true, predicted, videos in found]} if found else {}
+        legend="% of the row's videos", x="predicted to be the most intense", y="the most intense", notes=notes
     )  # fmt: skip
 
 
@@ -328,7 +323,7 @@ def over_time_charts(
     top: int, video: str = "", median_score: float | None = None
 ) -> list[Chart]:  # fmt: skip
     """The `top` most intense emotions and the score over the windows of a video. times (N,), (N, K), (N,)"""
-    of_video = f" in {video}" if video else ""
+    of_video, x = f" in {video}" if video else "", "middle of the window, seconds"
     found = []
     if intensities is not None:
         ranked = np.argsort(-intensities.max(axis=0), kind="stable")[:top]
@@ -337,18 +332,11 @@ def over_time_charts(
             for place, k in enumerate(ranked)
         ]
         title = f"The most intense emotions over time{of_video}"
-        found.append(
-            charts.line_chart(
-                "curves_emotions", title, "", lines, x="middle of the window, seconds", y="intensity",
-                y_limits=(0, None)
-            )
-        )  # fmt: skip
+        found.append(charts.line_chart("curves_emotions", title, "", lines, x=x, y="intensity", y_limits=(0, None)))
     if scores is not None:
+        title, line = f"Pleasantness over time{of_video}", Line(times, scores, "score", 0)
         caption = "" if median_score is None else "Dotted: median of the test videos."
         found.append(
-            charts.line_chart(
-                "curves_score", f"Pleasantness over time{of_video}", caption, [Line(times, scores, "score", 0)],
-                x="middle of the window, seconds", y="score (no unit)", level=median_score
-            )
-        )  # fmt: skip
+            charts.line_chart("curves_score", title, caption, [line], x=x, y="score (no unit)", level=median_score)
+        )
     return found

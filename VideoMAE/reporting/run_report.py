@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from VideoMAE.cli import counted
 from VideoMAE.files import to_jsonable
 from VideoMAE.reporting import report_charts
 from VideoMAE.reporting.bootstrap import Resampling
@@ -13,7 +14,6 @@ from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences, videos_only_in
 from VideoMAE.reporting.config import ReportSettings, check_settings
 from VideoMAE.reporting.emotion_numbers import emotion_report
-from VideoMAE.reporting.formats import count
 from VideoMAE.reporting.page import as_jpegs, draw, read_thumbnails, write_page
 from VideoMAE.reporting.preference_numbers import preference_report
 from VideoMAE.reporting.run_files import Dataset, Run, curves_of, emotion_test, preference_test, read_dataset, read_run
@@ -133,7 +133,7 @@ def publish(report: Report, output_dir: Path, settings: ReportSettings) -> Path:
         if found.unreadable:
             key, reason = next(iter(found.unreadable.items()))
             numbers["notes"].append(
-                f"{count(len(found.unreadable), 'example video')} cannot be read and "
+                f"{counted(len(found.unreadable), 'example video')} cannot be read and "
                 f"{'has' if len(found.unreadable) == 1 else 'have'} no thumbnail, for example {key}: {reason}."
             )
     return write_page(
