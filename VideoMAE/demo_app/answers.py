@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ def to_html(macro: str, *values: Any, **more: Any) -> str:
     return str(getattr(environment().get_template("demo.html").module, macro)(*values, **more))
 
 
+@dataclass(frozen=True, eq=False)
 class Answers:
     """A predictor, the test videos to compare its predictions with, and the maximum duration of a video."""
 
-    def __init__(self, predictor: Predictor, reference: Reference, *, max_seconds: float) -> None:
-        self.predictor = predictor
-        self.reference = reference
-        self.max_seconds = max_seconds
+    predictor: Predictor
+    reference: Reference
+    max_seconds: float
 
     def probe(self, path: Path) -> DemoVideo:
         """Opens a file in another process, because a decoder can hang or crash.
@@ -101,11 +102,8 @@ class Answers:
         dots = {label: [means.get(name, np.nan) for name in names]} if means else {}
         title = f"Mostly {', then '.join(names[:3])}"
         bars = {"this video": list(ranked.values())}
-        return [
-            charts.bars_and_dots(
-                "emotions", title, "0: none, 1: strongest.", names, bars=bars, dots=dots, x="intensity"
-            )
-        ]
+        caption = "0: none, 1: strongest."
+        return [charts.bars_and_dots("emotions", title, caption, names, bars=bars, dots=dots, x="intensity")]
 
     def curves_html(self, video: DemoVideo, found: Curves) -> str:
         """Curves for the page, with a table of the scores and of all intensities."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,14 @@ def upload_field(uploads: Uploads, label: str, **options: Any) -> gr.File:
     return field
 
 
+@dataclass(frozen=True, eq=False)
 class Page:
     """The page and its events. Uploads are removed at the end of their request."""
 
-    def __init__(self, answers: Answers, uploads: Uploads, examples: Sequence[DemoVideo], *, max_upload_mb: float):
-        self.answers = answers
-        self.uploads = uploads
-        self.examples = list(examples)
-        self.max_upload_mb = max_upload_mb
+    answers: Answers
+    uploads: Uploads
+    examples: Sequence[DemoVideo]
+    max_upload_mb: float
 
     def build(self) -> gr.Blocks:
         tasks = [RATINGS[task] for task in self.answers.predictor.tasks]

@@ -74,18 +74,10 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
         return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")  # progress is not reported
 
     gr.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        max_file_size=max_bytes,
-        footer_links=["api", "settings"],
-        run_history=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"]),
-        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
-    )
+        app, page, path="/", max_file_size=max_bytes, footer_links=["api", "settings"], run_history=False,
+        ssr_mode=False, mcp_server=False, pwa=False, css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
+        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"])
+    )  # fmt: skip
     # Gradio does not count a mounted page as launched, and skips its checks of paths for a page not launched
     page.has_launched = page.is_running = True
     return app

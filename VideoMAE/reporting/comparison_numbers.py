@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from VideoMAE.data.v2v import Comparison
 from VideoMAE.reporting import bootstrap, emotion_numbers, preference_numbers
 from VideoMAE.reporting.bootstrap import Resampling, estimate, metric_entries
+from VideoMAE.reporting.emotion_numbers import Evaluation
 from VideoMAE.reporting.run_files import EmotionTest, PreferenceTest, Run
 
 Entry = TypeVar("Entry", bound=Comparison)
@@ -42,26 +43,16 @@ def compare_emotions(runs: Sequence[Run], tests: Sequence[EmotionTest], resampli
     }
     if a.prediction_meaning != b.prediction_meaning:
         return numbers | {"emotions": {}, "better_in_a": [], "better_in_b": []}
-    entries, errors_a, errors_b = [], a.errors, b.errors
+    errors_a, errors_b = a.errors, b.errors
+    entries = []
     for row in np.argsort(errors_b - errors_a, kind="stable"):
-        top_a, top_b = emotion_numbers.top_emotions_of(a, row), emotion_numbers.top_emotions_of(b, row)
-        entries.append(
-            {
-                "id": top_a["id"],
-                "true": top_a["true"],
-                "predicted_a": top_a["predicted"],
-                "predicted_b": top_b["predicted"],
-                "error_a": float(errors_a[row]),
-                "error_b": float(errors_b[row]),
-            }
-        )
-    correlations = {
-        "a": bootstrap.correlations_of(a.predicted, a.expected),
-        "b": bootstrap.correlations_of(b.predicted, b.expected),
-    }
+        in_a, in_b = (emotion_numbers.top_emotions_of(found, row) for found in (a, b))
+        predicted = {"predicted_a": in_a["predicted"], "predicted_b": in_b["predicted"]}
+        errors = {"error_a": float(errors_a[row]), "error_b": float(errors_b[row])}
+        entries.append({"id": in_a["id"], "true": in_a["true"], **predicted, **errors})
     return numbers | {
         "prediction_meaning": a.prediction_meaning,
-        "emotions": correlation_differences(a.test.emotions, correlations, num_videos, resampling),
+        "emotions": correlation_differences(a, b, resampling),
         "better_in_b": [entry for entry in entries if entry["error_b"] < entry["error_a"]],
         "better_in_a": [entry for entry in entries[::-1] if entry["error_b"] > entry["error_a"]],
     }
@@ -91,20 +82,15 @@ def common_videos(runs: Sequence[Run], tests: Sequence[EmotionTest]) -> list[Emo
     return [a, b]
 
 
-def correlation_differences(
-    emotions: Sequence[str], statistics: Mapping[str, bootstrap.Statistic], num_videos: int, resampling: Resampling
-) -> dict[str, dict[str, Any]]:
+def correlation_differences(a: Evaluation, b: Evaluation, resampling: Resampling) -> dict[str, dict[str, Any]]:
     """The correlations of each emotion in "a" and "b", and the difference with its interval."""
-    a, b = (statistics[who](np.ones((1, num_videos)))[0] for who in "ab")
-    drawn = resampling.draw(statistics, num_videos)
-    differences = drawn["b"] - drawn["a"]
+    num_videos = len(a.test.ids)
+    statistic_a, statistic_b = (bootstrap.correlations_of(found.predicted, found.expected) for found in (a, b))
+    in_a, in_b = (statistic(np.ones((1, num_videos)))[0] for statistic in (statistic_a, statistic_b))
+    drawn = resampling.draw({"gap": lambda counts: statistic_b(counts) - statistic_a(counts)}, num_videos)["gap"]
     return {
-        emotion: {
-            "a": float(a[k]),
-            "b": float(b[k]),
-            "difference": estimate(float(b[k] - a[k]), differences[:, k]),
-        }
-        for k, emotion in enumerate(emotions)
+        name: {"a": float(in_a[k]), "b": float(in_b[k]), "difference": estimate(float(in_b[k] - in_a[k]), drawn[:, k])}
+        for k, name in enumerate(a.test.emotions)
     }
 
 

@@ -164,15 +164,16 @@ def calibration(found: Evaluation) -> dict[str, Any]:
     """Mean prediction and mean truth per bin: of all emotions in bins of equal width, of each emotion in bins of equal
     count. The calibration error is the mean distance of the two, weighted by the counts."""
     predicted, expected = found.predicted.ravel(), found.expected.ravel()
-    place = np.minimum((predicted * NUM_BINS).astype(int), NUM_BINS - 1)
+    overall = binned(predicted, expected, np.minimum((predicted * NUM_BINS).astype(int), NUM_BINS - 1))
     by_emotion = {}
-    for column, name in enumerate(found.test.emotions):
-        order = np.argsort(found.predicted[:, column], kind="stable")
-        bins = np.empty(len(order), int)
-        for number, part in enumerate(np.array_split(order, min(NUM_BINS_PER_EMOTION, len(order)))):
+    for name, in_column, true in zip(found.test.emotions, found.predicted.T, found.expected.T, strict=True):
+        num_videos = len(in_column)
+        bins = np.empty(num_videos, int)
+        parts = np.array_split(np.argsort(in_column, kind="stable"), min(NUM_BINS_PER_EMOTION, num_videos))
+        for number, part in enumerate(parts):
             bins[part] = number
-        by_emotion[name] = binned(found.predicted[:, column], found.expected[:, column], bins)
-    return {"overall": binned(predicted, expected, place), "num_bins": NUM_BINS, "by_emotion": by_emotion}
+        by_emotion[name] = binned(in_column, true, bins)
+    return {"overall": overall, "num_bins": NUM_BINS, "by_emotion": by_emotion}
 
 
 def binned(predicted: np.ndarray, expected: np.ndarray, place: np.ndarray) -> dict[str, Any]:
@@ -181,11 +182,11 @@ def binned(predicted: np.ndarray, expected: np.ndarray, place: np.ndarray) -> di
     full = counts > 0
     mean_predicted, mean_true = (np.bincount(place, values)[full] / counts[full] for values in (predicted, expected))
     return {
-        "predicted": mean_predicted.tolist(),
-        "true": mean_true.tolist(),
-        "counts": counts[full].tolist(),
-        "bias": float(np.mean(predicted - expected)),
-        "error": float(np.average(np.abs(mean_predicted - mean_true), weights=counts[full])),
+        "predicted": mean_predicted,
+        "true": mean_true,
+        "counts": counts[full],
+        "bias": np.mean(predicted - expected),
+        "error": np.average(np.abs(mean_predicted - mean_true), weights=counts[full]),
     }
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from VideoMAE.cli import counted
 from VideoMAE.reporting import charts
+from VideoMAE.reporting.bootstrap import estimate
 from VideoMAE.reporting.chart_style import Chart
-from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Bins, Line, Mark, Row
+from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Line, Mark, Rows
 from VideoMAE.reporting.formats import digits_of, interval, number, signed, with_unit
 
 PREDICTORS = {"model": 0, "majority_guess": 1, "chance": -1}  # and their colors
@@ -30,7 +31,7 @@ def metrics_chart(metrics: Mapping[str, Any]) -> Chart:
         verdict = "" if model["low"] > (guess["high"] or guess["value"]) else "not "
         title += f" ({interval(model, '%')}), {verdict}clearly better than guessing ({number(guess['value'], 1)} %)"
     rows = [
-        [_mark(who.replace("_", " "), PREDICTORS[who], entry[who]) for who in PREDICTORS if who in entry]
+        [Mark(who.replace("_", " "), PREDICTORS[who], entry[who]) for who in PREDICTORS if who in entry]
         for entry in metrics.values()
     ]
     caption = "Dots: values of the test. Lines: 95 % intervals. Lower losses and errors are better."
@@ -48,7 +49,7 @@ def differences_chart(metrics: Mapping[str, Any]) -> Chart:
     else:
         better = "B" if found["value"] > 0 else "A"
         title += f"{better} is better, {signed(found['value'], digits)} points for B ({bounds})"
-    rows = [[_mark(None, 0, entry["difference"])] for entry in metrics.values()]
+    rows = [[Mark(None, 0, entry["difference"])] for entry in metrics.values()]
     caption = (
         "B minus A, with 95 % intervals of the paired bootstrap. If an interval does not include 0, other test videos "
         "would rarely reverse the difference. Lower losses and errors are better."
@@ -57,17 +58,13 @@ def differences_chart(metrics: Mapping[str, Any]) -> Chart:
     return charts.interval_chart("differences", title, caption, groups, zero=True)
 
 
-def _mark(label: str | None, series: int, estimate: Mapping[str, Any]) -> Mark:
-    return Mark(label, series, estimate["value"], estimate["low"], estimate["high"])
-
-
-def _by_unit(metrics: Mapping[str, Any], marks: Iterable[list[Mark]], prefix: str = "") -> list[tuple[str, list[Row]]]:
+def _by_unit(metrics: Mapping[str, Any], marks: Iterable[list[Mark]], prefix: str = "") -> list[tuple[str, Rows]]:
     """Rows grouped by axis: metrics of one unit share an axis, metrics without a unit have their own."""
-    groups: dict[str, tuple[str, list[Row]]] = {}
+    groups: dict[str, tuple[str, dict[str, list[Mark]]]] = {}
     for entry, row in zip(metrics.values(), marks, strict=True):
         unit = "percentage points" if prefix and entry["unit"] == "%" else entry["unit"]
         label = ", ".join(filter(None, [prefix, unit]))
-        groups.setdefault(entry["unit"] or entry["title"], (label, []))[1].append(Row(entry["title"], row))
+        groups.setdefault(entry["unit"] or entry["title"], (label, {}))[1][entry["title"]] = row
     return list(groups.values())
 
 
@@ -85,7 +82,7 @@ def emotion_differences(emotions: Mapping[str, Any]) -> list[Chart]:
         f"With 95 % intervals of the paired bootstrap. Of {counted(len(known), 'emotion')}, B predicts {num_better} "
         f"clearly better and {num_worse} clearly worse."
     )
-    groups = [("Pearson correlation, B minus A", [Row(name, [_mark(None, 0, known[name])]) for name in names])]
+    groups = [("Pearson correlation, B minus A", {name: [Mark(None, 0, known[name])] for name in names})]
     return [charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
 
 
@@ -178,10 +175,13 @@ def _correlation(numbers: Mapping[str, Any]) -> list[Chart]:
     title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
     if len(names) == 1:
         title = f"Predicted and true {names[0]} correlate with r = {best}"
-    rows = [
-        Row(name, [_mark("Pearson", 0, found[name]["pearson"]), Mark("Spearman (ranks)", 1, found[name]["spearman"])])
+    rows = {
+        name: [
+            Mark("Pearson", 0, found[name]["pearson"]),
+            Mark("Spearman (ranks)", 1, estimate(found[name]["spearman"])),
+        ]
         for name in names
-    ]
+    }
     caption = (
         "Correlation of predicted and true values over the test videos, with 95 % intervals of the Pearson "
         "correlation. Emotions with constant values are left out."
@@ -212,10 +212,6 @@ def _first_places(numbers: Mapping[str, Any]) -> Chart:
     )  # fmt: skip
 
 
-def _bins(entry: Mapping[str, Any]) -> Bins:
-    return Bins(*(np.array(entry[key]) for key in Bins._fields))
-
-
 def _calibration(numbers: Mapping[str, Any]) -> Chart:
     found, num_bins = numbers["calibration"]["overall"], numbers["calibration"]["num_bins"]
     bias = found["bias"]
@@ -228,7 +224,7 @@ def _calibration(numbers: Mapping[str, Any]) -> Chart:
         "distance from the line."
     )
     return charts.reliability_chart(
-        "calibration", title, caption, _bins(found), num_bins=num_bins, quantity=numbers["prediction_meaning"]
+        "calibration", title, caption, found, num_bins=num_bins, quantity=numbers["prediction_meaning"]
     )
 
 
@@ -243,7 +239,7 @@ def _calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
         "not depend on the truth."
     )
     return charts.reliability_grid(
-        "calibration_by_emotion", title, caption, {name: _bins(found[name]) for name in names},
+        "calibration_by_emotion", title, caption, {name: found[name] for name in names},
         quantity=numbers["prediction_meaning"],
         notes={"Worst": [f"{name}: {errors[name]}" for name in names[:NUM_NAMED]]}
     )  # fmt: skip

@@ -66,14 +66,15 @@ def read_run(folder: Path, *, results_prefix: str | None = None) -> Run:
     Raises:
         ValueError: the folder is not a run's, has no finished epoch and no results, or a file in it is damaged.
     """
+    config = folder / "config.json"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    if not (folder / "config.json").is_file():
+    if not config.is_file():
         raise ValueError(f"{folder}: has no config.json, so it is not the output folder of a run")
-    settings = flat(read_json(folder / "config.json"))
+    settings = flat(read_json(config))
     task: TaskName = "v2v" if "data_dir" in settings else "vce"
     if not {"data_dir", "data_path"} & settings.keys():
-        raise ValueError(f"{folder / 'config.json'}: names no dataset, so it is not the configuration of a run")
+        raise ValueError(f"{config}: names no dataset, so it is not the configuration of a run")
     prefix = settings.get("results_prefix", "") if results_prefix is None else results_prefix
     prefix = f"{prefix}_" if prefix else ""
     results_file = folder / f"{prefix}results.json"
@@ -224,10 +225,8 @@ def _intensities_in(dataset: Dataset, ids: Sequence[str], emotions: tuple[str, .
     places = {key: place for place, key in enumerate(dataset.test.ids)}
     unknown = [key for key in ids if key not in places]
     if unknown:
-        raise ValueError(
-            f"{run.folder}: the dataset has no labels for {len(unknown)} of its {len(ids)} test videos, for example "
-            f"{unknown[0]}"
-        )
+        counts = f"{len(unknown)} of its {len(ids)} test videos, for example {unknown[0]}"
+        raise ValueError(f"{run.folder}: the dataset has no labels for {counts}")
     return dataset.test.select([places[key] for key in ids]).intensities
 
 
