@@ -36,10 +36,7 @@ class Answers:
 
     def probe(self, path: Path) -> DemoVideo:
         """Opens a file in another process, because a decoder can hang or crash.
-
-        Raises:
-            ValueError: the file cannot be read, or is too long or too large.
-        """
+        Raises ValueError if the file cannot be read, or is too long or too large."""
         (found,) = probe_videos([path], max_seconds=self.max_seconds)
         if isinstance(found, str):
             raise ValueError(found)

@@ -41,10 +41,7 @@ class Reference(NamedTuple):
 
 def read_reference(checkpoints: Sequence[Path]) -> Reference:
     """Reads the results beside the checkpoints (folders of runs, or files in them); missing files are skipped.
-
-    Raises:
-        ValueError: a results file is damaged.
-    """
+    Raises ValueError if a results file is damaged."""
     folders = list(map(_run_folder, checkpoints))
     scores = [line["score"] for folder in folders for line in _test_lines(folder, "score")]
     intensities = [line["predicted"] for folder in folders for line in _test_lines(folder, "predicted")]
@@ -58,10 +55,7 @@ def read_reference(checkpoints: Sequence[Path]) -> Reference:
 
 def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path]:
     """Up to `NUM_EXAMPLES` videos of `folder`, or else test videos of the runs, sorted by score if it is known.
-
-    Raises:
-        ValueError: `folder` is not a folder, or contains no video.
-    """
+    Raises ValueError if `folder` is not a folder, or contains no video."""
     if folder is not None:
         if not folder.is_dir():
             raise ValueError(f"--examples {folder}: no such folder")

@@ -97,10 +97,7 @@ class Uploads:
 
     def checked(self, path: str | Path) -> Path:
         """The resolved path of an uploaded file.
-
-        Raises:
-            ValueError: anything else, including links to other files of the server.
-        """
+        Raises ValueError for anything else, including links to other files of the server."""
         resolved = Path(path).resolve()
         if resolved.parent.parent != self.folder or not resolved.is_file():
             raise ValueError("only a video that was uploaded to this page can be used; upload it again")

@@ -28,10 +28,7 @@ def videos_only_in(run: Run, other: Run, *, name_of_other: str) -> dict[str, str
 
 def compare_emotions(runs: Sequence[Run], tests: Sequence[EmotionTest], resampling: Resampling) -> dict[str, Any]:
     """All numbers of a comparison of two VCE tests.
-
-    Raises:
-        ValueError: the emotions or labels of the tests differ, or they have no common video.
-    """
+    Raises ValueError if the emotions or labels of the tests differ, or they have no common video."""
     a, b = map(emotion_numbers.evaluate, runs, common_videos(runs, tests))
     num_videos = len(a.test.ids)
     statistics = {"a": emotion_numbers.statistics_of(a), "b": emotion_numbers.statistics_of(b)}
@@ -102,10 +99,7 @@ def agreement(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, int]:
 
 def compare_preferences(runs: Sequence[Run], tests: Sequence[PreferenceTest], resampling: Resampling) -> dict[str, Any]:
     """All numbers of a comparison of two V2V tests.
-
-    Raises:
-        ValueError: the labels of the tests differ, or they have no common pair.
-    """
+    Raises ValueError if the labels of the tests differ, or they have no common pair."""
     pairs = common_comparisons(runs, tests[0].pairs, tests[1].pairs, noun="pairs")
     lists = common_comparisons(runs, tests[0].lists, tests[1].lists, noun="lists")
     if not pairs:

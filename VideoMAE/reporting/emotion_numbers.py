@@ -83,10 +83,7 @@ def statistics_of(found: Evaluation) -> dict[str, Statistic]:
 
 def emotion_report(run: Run, dataset: Dataset, resampling: Resampling, *, num_examples: int = 0) -> dict[str, Any]:
     """All numbers of a VCE test, and the videos with the smallest and the largest errors.
-
-    Raises:
-        ValueError: the test cannot be reconstructed from the run's folder and its dataset.
-    """
+    Raises ValueError if the test cannot be reconstructed from the run's folder and its dataset."""
     assert run.results is not None
     found = evaluate(run, emotion_test(run, dataset))
     test, num_videos = found.test, len(found.test.ids)

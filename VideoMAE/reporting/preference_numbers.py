@@ -84,10 +84,7 @@ def metric_entries_of(evaluations: Mapping[str, Evaluation], resampling: Resampl
 
 def preference_report(run: Run, dataset: Dataset, resampling: Resampling, *, num_examples: int = 0) -> dict[str, Any]:
     """All numbers of a V2V test, and the best and the worst predicted lists and pairs.
-
-    Raises:
-        ValueError: the dataset, the only source of pairs and lists, cannot be read.
-    """
+    Raises ValueError if the dataset, the only source of pairs and lists, cannot be read."""
     assert run.results is not None
     test = preference_test(run, dataset)
     found = evaluate(test)

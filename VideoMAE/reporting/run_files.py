@@ -62,10 +62,7 @@ class Dataset(NamedTuple):
 
 def read_run(folder: Path, *, results_prefix: str | None = None) -> Run:
     """Reads the output folder of a run; `results_prefix` overrides the one in its config.json.
-
-    Raises:
-        ValueError: the folder is not a run's, has no finished epoch and no results, or a file in it is damaged.
-    """
+    Raises ValueError if the folder is not a run's, has no finished epoch and no results, or a file in it is damaged."""
     config = folder / "config.json"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
@@ -188,10 +185,7 @@ class EmotionTest(NamedTuple):
 
 def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
     """The predictions and true intensities of a run; the latter come from predictions.jsonl, else from the dataset.
-
-    Raises:
-        ValueError: there are no true intensities, or the labels have changed since the test.
-    """
+    Raises ValueError if there are no true intensities, or the labels have changed since the test."""
     assert run.results is not None
     lines, emotions = run.predicted, tuple(run.results["emotions"])
     ids = [line["id"] for line in lines]
@@ -242,10 +236,7 @@ class PreferenceTest(NamedTuple):
 
 def preference_test(run: Run, dataset: Dataset) -> PreferenceTest:
     """The scores of a V2V run and the pairs and lists of its test.
-
-    Raises:
-        ValueError: the dataset, the only source of pairs and lists, cannot be read.
-    """
+    Raises ValueError if the dataset, the only source of pairs and lists, cannot be read."""
     if dataset.missing:
         raise ValueError(f"{run.folder}: the dataset with its pairs and lists cannot be read: {dataset.missing}")
     scores = {line["id"]: float(line["score"]) for line in run.predicted}

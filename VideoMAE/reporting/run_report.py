@@ -26,10 +26,7 @@ EXAMPLE_KEYS = (
 
 def write_report(settings: ReportSettings) -> Path:
     """Reports on one run, or compares two. -> path of the page
-
-    Raises:
-        ValueError: a setting is out of range, or the runs cannot be read or compared.
-    """
+    Raises ValueError if a setting is out of range, or the runs cannot be read or compared."""
     check_settings(settings)
     folders = [settings.run, *([settings.other] if settings.other else [])]
     runs = [read_run(folder.expanduser(), results_prefix=settings.results_prefix) for folder in folders]
@@ -74,10 +71,7 @@ def report_run(run: Run, settings: ReportSettings) -> Report:
 
 def report_comparison(runs: Sequence[Run], settings: ReportSettings) -> Report:
     """Compares two runs.
-
-    Raises:
-        ValueError: the runs have different tasks or labels or nothing in common, or one has no test results.
-    """
+    Raises ValueError if the runs have different tasks or labels or nothing in common, or one has no test results."""
     a, b = runs
     if a.task != b.task:
         tasks = " and ".join(f"{run.folder} is a {run.task.upper()} run" for run in runs)
