@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Line, Mark, Rows
 from VideoMAE.reporting.formats import digits_of, interval, number, signed, with_unit
 
-PREDICTORS = {"model": 0, "majority_guess": 1, "chance": -1}  # and their colors
+PREDICTORS = {"model": ("model", 0), "majority_guess": ("majority guess", 1), "chance": ("chance", -1)}
+DIFFERENCE = {"difference": (None, 0)}  # of two runs, without a legend
 ACCURACIES = {"val_acc1": "top-1", "val_acc3": "top-3", "val_acc5": "top-5", "val_pair_accuracy": "pair accuracy"}
 NUM_NAMED = 8  # in the list beside a chart
 NO_BIAS = 0.0005
@@ -30,12 +31,8 @@ def metrics_chart(metrics: Mapping[str, Any]) -> Chart:
     else:
         verdict = "" if model["low"] > (guess["high"] or guess["value"]) else "not "
         title += f" ({interval(model, '%')}), {verdict}clearly better than guessing ({number(guess['value'], 1)} %)"
-    rows = [
-        [Mark(who.replace("_", " "), PREDICTORS[who], entry[who]) for who in PREDICTORS if who in entry]
-        for entry in metrics.values()
-    ]
     caption = "Dots: values of the test. Lines: 95 % intervals. Lower losses and errors are better."
-    return charts.interval_chart("metrics", title, caption, _by_unit(metrics, rows))
+    return charts.interval_chart("metrics", title, caption, _by_unit(metrics, PREDICTORS))
 
 
 def differences_chart(metrics: Mapping[str, Any]) -> Chart:
@@ -49,21 +46,22 @@ def differences_chart(metrics: Mapping[str, Any]) -> Chart:
     else:
         better = "B" if found["value"] > 0 else "A"
         title += f"{better} is better, {signed(found['value'], digits)} points for B ({bounds})"
-    rows = [[Mark(None, 0, entry["difference"])] for entry in metrics.values()]
     caption = (
         "B minus A, with 95 % intervals of the paired bootstrap. If an interval does not include 0, other test videos "
         "would rarely reverse the difference. Lower losses and errors are better."
     )
-    groups = _by_unit(metrics, rows, prefix="difference")
-    return charts.interval_chart("differences", title, caption, groups, zero=True)
+    return charts.interval_chart("differences", title, caption, _by_unit(metrics, DIFFERENCE), zero=True)
 
 
-def _by_unit(metrics: Mapping[str, Any], marks: Iterable[list[Mark]], prefix: str = "") -> list[tuple[str, Rows]]:
-    """Rows grouped by axis: metrics of one unit share an axis, metrics without a unit have their own."""
+def _by_unit(metrics: Mapping[str, Any], marks: Mapping[str, tuple[str | None, int]]) -> list[tuple[str, Rows]]:
+    """The estimates named in `marks` (label and color of each), grouped by axis: metrics of one unit share an axis,
+    metrics without a unit have their own."""
     groups: dict[str, tuple[str, dict[str, list[Mark]]]] = {}
-    for entry, row in zip(metrics.values(), marks, strict=True):
-        unit = "percentage points" if prefix and entry["unit"] == "%" else entry["unit"]
-        label = ", ".join(filter(None, [prefix, unit]))
+    for entry in metrics.values():
+        label = entry["unit"]
+        if "difference" in marks:
+            label = {"": "difference", "%": "difference, percentage points"}.get(label, f"difference, {label}")
+        row = [Mark(*marks[name], entry[name]) for name in marks if name in entry]
         groups.setdefault(entry["unit"] or entry["title"], (label, {}))[1][entry["title"]] = row
     return list(groups.values())
 
