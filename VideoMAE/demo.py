@@ -84,25 +84,27 @@ def serve(settings: Settings) -> None:
         tested = f" -c {constraints}" if constraints.is_file() else ""
         raise ValueError(f"the demo needs Gradio: {sys.executable} -m pip install 'gradio>=6.31,<7'{tested}")
     os.environ.update(OFFLINE_ENVIRONMENT)
-    with listen(settings.host, settings.port) as listener, tempfile.TemporaryDirectory(prefix="emodiversity-") as temp:
-        os.environ["GRADIO_TEMP_DIR"] = temp
-        tempfile.tempdir = temp  # also for forms that are being received
-        serve_page(settings, listener, Path(temp))
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        with (
+            listen(settings.host, settings.port) as listener,
+            tempfile.TemporaryDirectory(prefix="emodiversity-") as temp,
+        ):
+            os.environ["GRADIO_TEMP_DIR"] = temp
+            tempfile.tempdir = temp  # also for forms that are being received
+            serve_page(settings, listener, Path(temp))
+    except KeyboardInterrupt:
+        logger.info("stopped; the uploads are removed")
 
 
 def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
     from VideoMAE.demo_app.reference import find_examples, read_reference
     from VideoMAE.inference.predictor import load_predictor
 
-    # flags are checked before the import of Gradio, which takes seconds
+    # files are checked before the import of Gradio, which takes seconds
+    names = ("device", "precision", "compile", "num_segments", "num_crops")
     predictor = load_predictor(
-        settings.checkpoint,
-        device=settings.device,
-        precision=settings.precision,
-        compile=settings.compile,
-        num_segments=settings.num_segments,
-        num_crops=settings.num_crops,
-        network_flags=settings.network,
+        settings.checkpoint, network_flags=settings.network, **{name: getattr(settings, name) for name in names}
     )
     reference = read_reference(settings.checkpoint)
     files = find_examples(settings.checkpoint, settings.examples)
@@ -119,25 +121,13 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
     app = make_app(page.build(), uploads, max_upload_mb=settings.max_upload_mb, endpoints=page.endpoint_descriptions())
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-
-    def log_ready() -> None:
-        logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)
-
-    serve_app(app, listener, when_ready=log_ready)
-
-
-def serve_until_stopped(settings: Settings) -> None:
-    """Serves the page; Ctrl-C and SIGTERM are its normal end."""
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        serve(settings)
-    except KeyboardInterrupt:
-        logger.info("stopped; the uploads are removed")
+    logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)
+    serve_app(app, listener)  # connections since the opening of the socket have been waiting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: see --help. -> exit status"""
-    return run(serve_until_stopped, Settings, argv)
+    return run(serve, Settings, argv)
 
 
 if __name__ == "__main__":

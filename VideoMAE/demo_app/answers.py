@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,17 @@ def to_html(macro: str, *values: Any, **more: Any) -> str:
     return str(getattr(environment().get_template("demo.html").module, macro)(*values, **more))
 
 
+@dataclass(frozen=True, eq=False)
 class Answers:
     """A predictor, the test videos to compare its predictions with, and the maximum duration of a video."""
 
-    def __init__(self, predictor: Predictor, reference: Reference, *, max_seconds: float) -> None:
-        self.predictor = predictor
-        self.reference = reference
-        self.max_seconds = max_seconds
+    predictor: Predictor
+    reference: Reference
+    max_seconds: float
 
     def probe(self, path: Path) -> DemoVideo:
         """Opens a file in another process, because a decoder can hang or crash.
-
-        Raises:
-            ValueError: the file cannot be read, or is too long or too large.
-        """
+        Raises ValueError if the file cannot be read, or is too long or too large."""
         (found,) = probe_videos([path], max_seconds=self.max_seconds)
         if isinstance(found, str):
             raise ValueError(found)
@@ -56,10 +54,9 @@ class Answers:
         duration = video.duration_seconds
         # without a VCE network, the window has no fixed length: a quarter of a short video gives a curve
         window = None if "vce" in self.predictor.tasks else min(PREFERENCE_WINDOW_SECONDS, duration / 4)
+        hop = max(0.5, duration / MAX_WINDOWS)
         try:
-            return self.predictor.over_time(
-                video.path, window_seconds=window, hop_seconds=max(0.5, duration / MAX_WINDOWS)
-            )
+            return self.predictor.over_time(video.path, window_seconds=window, hop_seconds=hop)
         except UnreadableVideoError as error:
             raise ValueError(f"{video.name}: {error.reason}") from error
 
@@ -76,46 +73,43 @@ class Answers:
 
     def html(self, video: DemoVideo, prediction: Prediction) -> str:
         """A prediction for the page."""
-        found = []
-        if prediction.score is not None:
-            found.append(self._pleasantness(prediction.score))
-        if prediction.intensities is not None:
-            found.append(self._emotions(prediction.intensities))
         ranked = sorted((prediction.intensities or {}).items(), key=lambda entry: -entry[1])
+        found = self._pleasantness(prediction.score) + (self._emotions(dict(ranked)) if ranked else [])
         return to_html("prediction", video, draw(found), ranked, self.reference.mean_intensities)
 
-    def _pleasantness(self, score: float) -> Chart:
+    def _pleasantness(self, score: float | None) -> list[Chart]:
         """The score of a video in the histogram of the test scores."""
+        if score is None:
+            return []
         scores = self.reference.scores if len(self.reference.scores) else np.array([score])
         low, high = min(score, scores[0]), max(score, scores[-1])
         margin = 0.04 * ((high - low) or 1.0)
         counts, edges = np.histogram(scores, bins=NUM_BINS, range=(low - margin, high + margin))
         caption = f"Score {score:+.2f}; only differences have a meaning."
-        return charts.histogram(
-            "pleasantness", self.reference.rank_of(score), caption, edges, x="score, from least to most pleasant",
-            y="videos", filled={"test videos": counts}, marks={"this video": score}
-        )  # fmt: skip
+        return [
+            charts.histogram(
+                "pleasantness", self.reference.rank_of(score), caption, edges, x="score, from least to most pleasant",
+                y="videos", filled={"test videos": counts}, marks={"this video": score}
+            )
+        ]  # fmt: skip
 
-    def _emotions(self, intensities: dict[str, float]) -> Chart:
-        names = sorted(intensities, key=lambda name: -intensities[name])
-        means, dots = self.reference.mean_intensities, {}
-        if means:
-            label = f"mean of {self.reference.num_intensities} test videos"
-            dots = {label: [means.get(name, np.nan) for name in names]}
-        return charts.bars_and_dots(
-            "emotions", f"Mostly {', then '.join(names[:3])}", "0: none, 1: strongest.", names,
-            bars={"this video": [intensities[name] for name in names]}, dots=dots, x="intensity"
-        )  # fmt: skip
+    def _emotions(self, ranked: dict[str, float]) -> list[Chart]:
+        names, means = list(ranked), self.reference.mean_intensities
+        label = f"mean of {self.reference.num_intensities} test videos"
+        dots = {label: [means.get(name, np.nan) for name in names]} if means else {}
+        title = f"Mostly {', then '.join(names[:3])}"
+        bars = {"this video": list(ranked.values())}
+        caption = "0: none, 1: strongest."
+        return [charts.bars_and_dots("emotions", title, caption, names, bars=bars, dots=dots, x="intensity")]
 
     def curves_html(self, video: DemoVideo, found: Curves) -> str:
         """Curves for the page, with a table of the scores and of all intensities."""
         _, times, emotions, intensities, scores = found
         median = float(np.median(self.reference.scores)) if len(self.reference.scores) else None
         plotted = over_time_charts(times, emotions, intensities, scores, top=NUM_CURVES, median_score=median)
-        columns = (times[:, None], None if scores is None else scores[:, None], intensities)
-        rows = np.concatenate([values for values in columns if values is not None], axis=1).tolist()
+        columns = [values for values in (times, scores, intensities) if values is not None]
         header = ["seconds", *(["score"] if scores is not None else []), *emotions]
-        return to_html("curves", video, draw(plotted), header, rows)
+        return to_html("curves", video, draw(plotted), header, np.column_stack(columns).tolist())
 
     def compare(self, first: Prediction, second: Prediction) -> dict[str, Any]:
         """The more pleasant video ("first", "second", "equal"; null without scores), and the differences of the second
@@ -132,25 +126,22 @@ class Answers:
 
     def comparison_html(self, first: tuple[DemoVideo, Prediction], second: tuple[DemoVideo, Prediction]) -> str:
         """A comparison for the page."""
-        compared = self.compare(first[1], second[1])
+        (video_a, a), (video_b, b) = first, second
+        compared = self.compare(a, b)
         finding = {
-            "first": f"{first[0].name} is more pleasant",
-            "second": f"{second[0].name} is more pleasant",
+            "first": f"{video_a.name} is more pleasant",
+            "second": f"{video_b.name} is more pleasant",
             "equal": "Both are equally pleasant",
-        }.get(compared["more_pleasant"], "")
-        columns = [
-            (letter, video, draw([] if prediction.score is None else [self._pleasantness(prediction.score)]))
-            for letter, (video, prediction) in zip("AB", (first, second), strict=True)
-        ]
+            None: "",
+        }[compared["more_pleasant"]]
+        columns = [("A", video_a, draw(self._pleasantness(a.score))), ("B", video_b, draw(self._pleasantness(b.score)))]
         rows: list[tuple[str, float, float]] = []
         found: list[Chart] = []
-        if first[1].intensities is not None and second[1].intensities is not None:
-            rows = [
-                (name, first[1].intensities[name], second[1].intensities[name])
-                for name in list(compared["intensity_differences"])[:NUM_DIFFERENCES]
-            ]
-            emotions, in_a, in_b = zip(*rows, strict=True)
-            title = f"The largest difference is in {emotions[0]}: {in_a[0]:.2f} in A, {in_b[0]:.2f} in B"
+        if a.intensities is not None and b.intensities is not None:
+            names = list(compared["intensity_differences"])[:NUM_DIFFERENCES]
+            rows = [(name, a.intensities[name], b.intensities[name]) for name in names]
+            _, in_a, in_b = zip(*rows, strict=True)
+            title = f"The largest difference is in {names[0]}: {in_a[0]:.2f} in A, {in_b[0]:.2f} in B"
             bars, dots = {"A": in_a}, {"B": in_b}
-            found = [charts.bars_and_dots("differences", title, "", emotions, bars=bars, dots=dots, x="intensity")]
+            found = [charts.bars_and_dots("differences", title, "", names, bars=bars, dots=dots, x="intensity")]
         return to_html("comparison", finding, columns, draw(found), rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import gradio as gr
 
 from VideoMAE.demo_app.answers import Answers, to_html
 from VideoMAE.demo_app.videos import DemoVideo, Uploads
+from VideoMAE.files import to_jsonable
 
 QUEUE = "model"  # one queue for all that decodes or computes
 MAX_WAITING = 100
@@ -35,26 +37,23 @@ def upload_field(uploads: Uploads, label: str, **options: Any) -> gr.File:
     async def keep_in_place(path: str | Path | None) -> str | None:
         return None if path is None else checked(path)
 
-    def preprocess(payload: Any) -> str | None:
-        return None if payload is None else checked(payload.path)
-
     field = gr.File(label=label, file_count="single", **options)
     vars(field).update(
         async_move_resource_to_block_cache=keep_in_place,
-        preprocess=preprocess,
+        preprocess=lambda payload: None if payload is None else checked(payload.path),
         example_payload=lambda: {"path": "video.mp4", "meta": {"_type": "gradio.FileData"}},
     )
     return field
 
 
+@dataclass(frozen=True, eq=False)
 class Page:
     """The page and its events. Uploads are removed at the end of their request."""
 
-    def __init__(self, answers: Answers, uploads: Uploads, examples: Sequence[DemoVideo], *, max_upload_mb: float):
-        self.answers = answers
-        self.uploads = uploads
-        self.examples = list(examples)
-        self.max_upload_mb = max_upload_mb
+    answers: Answers
+    uploads: Uploads
+    examples: Sequence[DemoVideo]
+    max_upload_mb: float
 
     def build(self) -> gr.Blocks:
         tasks = [RATINGS[task] for task in self.answers.predictor.tasks]
@@ -91,9 +90,8 @@ class Page:
             for letter in "AB":
                 with gr.Column(min_width=280):
                     fields.append(upload_field(self.uploads, f"Video {letter}", elem_id=f"two-{letter}", height=130))
-                    fields.append(
-                        gr.Dropdown(names, value=None, label=f"or an example as {letter}", visible=bool(names))
-                    )
+                    label = f"or an example as {letter}"
+                    fields.append(gr.Dropdown(names, value=None, label=label, visible=bool(names)))
         button = gr.Button("Compare", variant="primary")
         result = gr.HTML(elem_id="two-result")
         outputs = [fields[0], fields[2], result]
@@ -102,15 +100,11 @@ class Page:
     def _build_endpoints(self) -> None:
         videos = [upload_field(self.uploads, name, visible=False) for name in ("video", "second")]
         values = gr.JSON(visible=False)
-        for function in self._endpoints():
-            inputs = videos if function == self.compare else videos[:1]
+        for function, inputs in ((self.predict, videos[:1]), (self.over_time, videos[:1]), (self.compare, videos)):
             gr.Button(visible=False).click(function, inputs, values, api_name=function.__name__, concurrency_id=QUEUE)
 
-    def _endpoints(self) -> list[Callable[..., dict[str, Any]]]:
-        return [self.predict, self.over_time, self.compare]
-
     def endpoint_descriptions(self) -> dict[str, str]:
-        return {function.__name__: function.__doc__ or "" for function in self._endpoints()}
+        return {function.__name__: function.__doc__ or "" for function in (self.predict, self.over_time, self.compare)}
 
     def show_upload(self, upload: str | None) -> Iterator[Outputs]:
         """The prediction, then the curves too, or the reason why the video is rejected."""
@@ -160,14 +154,9 @@ class Page:
     def over_time(self, video: str) -> dict[str, Any]:
         """The same for windows of the video: intensities has a row per window and a column per emotion."""
         with self._request(video) as (opened,):
-            found = self.answers.over_time(opened)
-            return {
-                "video": opened.name,
-                "times_seconds": found.times_seconds.tolist(),
-                "emotions": list(found.emotions),
-                "intensities": None if found.intensities is None else found.intensities.tolist(),
-                "scores": None if found.scores is None else found.scores.tolist(),
-            }
+            found = to_jsonable(self.answers.over_time(opened)._asdict())
+            del found["path"]  # of the server
+            return {"video": opened.name, **found}
 
     def compare(self, first: str, second: str) -> dict[str, Any]:
         """Both predictions, the more pleasant video, and the differences of the second's intensities."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -41,30 +41,21 @@ class Reference(NamedTuple):
 
 def read_reference(checkpoints: Sequence[Path]) -> Reference:
     """Reads the results beside the checkpoints (folders of runs, or files in them); missing files are skipped.
-
-    Raises:
-        ValueError: a results file is damaged.
-    """
-    scores: list[float] = []
-    intensities: list[dict[str, float]] = []
-    facts = []
-    for folder in map(_run_folder, checkpoints):
-        scores += [line["score"] for line in _test_lines(folder / "scores.jsonl", "score")]
-        intensities += [line["predicted"] for line in _test_lines(folder / "predictions.jsonl", "predicted")]
-        facts += _facts(folder)
+    Raises ValueError if a results file is damaged."""
+    folders = list(map(_run_folder, checkpoints))
+    scores = [line["score"] for folder in folders for line in _test_lines(folder, "score")]
+    intensities = [line["predicted"] for folder in folders for line in _test_lines(folder, "predicted")]
     emotions = intensities[0] if intensities else {}
     means = {name: float(np.mean([entry[name] for entry in intensities])) for name in emotions}
-    roots = filter(None, map(_dataset_of, checkpoints))
+    facts = [fact for folder in folders for fact in _facts(folder)]
+    roots = filter(None, map(_dataset_of, folders))
     is_synthetic = any((root.parent / "make_sample.json").is_file() for root in roots)
     return Reference(np.sort(np.asarray(scores, dtype=np.float64)), means, len(intensities), facts, is_synthetic)
 
 
 def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path]:
     """Up to `NUM_EXAMPLES` videos of `folder`, or else test videos of the runs, sorted by score if it is known.
-
-    Raises:
-        ValueError: `folder` is not a folder, or contains no video.
-    """
+    Raises ValueError if `folder` is not a folder, or contains no video."""
     if folder is not None:
         if not folder.is_dir():
             raise ValueError(f"--examples {folder}: no such folder")
@@ -72,17 +63,14 @@ def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path
         if not files:
             raise ValueError(f"--examples {folder}: contains no video file")
         return files[:NUM_EXAMPLES]
-    for checkpoint in reversed(checkpoints):  # the V2V run, which has scores, is usually the last
-        run, root = _run_folder(checkpoint), _dataset_of(checkpoint)
-        lines = sorted(_test_lines(run / "scores.jsonl", "score"), key=lambda line: line["score"])
-        ids = [line["id"] for line in lines or _test_lines(run / "predictions.jsonl", "predicted")]
-        if not ids or root is None:
-            continue
-        chosen = np.linspace(0, len(ids) - 1, min(NUM_EXAMPLES, len(ids))).round().astype(int)
-        found = [root / "videos" / f"{ids[place]}.mp4" for place in chosen]
-        found = [path for path in found if path.is_file()]
-        if found:
-            return found
+    for run in map(_run_folder, reversed(checkpoints)):  # the V2V run, which has scores, is usually the last
+        root, lines = _dataset_of(run), sorted(_test_lines(run, "score"), key=lambda line: line["score"])
+        ids = [line["id"] for line in lines or _test_lines(run, "predicted")]
+        if ids and root is not None:
+            chosen = np.linspace(0, len(ids) - 1, min(NUM_EXAMPLES, len(ids))).round().astype(int)
+            files = [root / "videos" / f"{ids[place]}.mp4" for place in chosen]
+            if found := [path for path in files if path.is_file()]:
+                return found
     return []
 
 
@@ -90,9 +78,9 @@ def _run_folder(checkpoint: Path) -> Path:
     return checkpoint if checkpoint.is_dir() else checkpoint.parent
 
 
-def _dataset_of(checkpoint: Path) -> Path | None:
-    """The dataset folder in the config.json beside a checkpoint."""
-    settings = flat(_read_if_present(_run_folder(checkpoint) / "config.json"))
+def _dataset_of(folder: Path) -> Path | None:
+    """The dataset folder in the config.json of a run."""
+    settings = flat(_read_if_present(folder / "config.json"))
     root = settings.get("data_dir") or settings.get("data_path")
     return Path(root) if root else None
 
@@ -112,8 +100,9 @@ def _read_if_present(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
-def _test_lines(file: Path, key: str) -> list[dict[str, Any]]:
-    """The entries that have `key`, which those of unreadable videos lack; [] without a file."""
+def _test_lines(folder: Path, key: Literal["score", "predicted"]) -> list[dict[str, Any]]:
+    """The entries of a run's readable test videos, which have `key`; [] without their file."""
+    file = folder / {"score": "scores.jsonl", "predicted": "predictions.jsonl"}[key]
     lines = [line for line in read_json_lines(file) if key in line] if file.is_file() else []
     if not all(isinstance(line.get("id"), str) for line in lines):
         raise ValueError(f"{file}: an entry has no video id")

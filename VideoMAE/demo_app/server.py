@@ -7,8 +7,8 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -16,9 +16,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from VideoMAE.demo_app.videos import Uploads, safe_name
 from VideoMAE.reporting.page import TEMPLATES, render
@@ -34,23 +33,6 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
-
-
-class ContentSecurityPolicy:
-    """Adds the policy to every response."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = POLICY
-                headers["Referrer-Policy"] = "no-referrer"
-            await send(message)
-
-        await self.app(scope, receive, with_policy)
 
 
 def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoints: Mapping[str, str]) -> FastAPI:
@@ -92,39 +74,29 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
         return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")  # progress is not reported
 
     gr.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        max_file_size=max_bytes,
-        footer_links=["api", "settings"],
-        run_history=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"]),
-        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
-    )
+        app, page, path="/", max_file_size=max_bytes, footer_links=["api", "settings"], run_history=False,
+        ssr_mode=False, mcp_server=False, pwa=False, css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
+        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"])
+    )  # fmt: skip
     # Gradio does not count a mounted page as launched, and skips its checks of paths for a page not launched
     page.has_launched = page.is_running = True
-    app.add_middleware(ContentSecurityPolicy)
     return app
 
 
 async def receive_files(request: Request, uploads: Uploads) -> list[str]:
     """Saves the files of a form, each in its own folder; after a failure none is kept. -> their paths"""
-    folders: list[Path] = []
-    try:
+    paths = []
+    with ExitStack() as after_failure:
         async with request.form(max_files=MAX_FILES) as form:
             for part in form.getlist("files"):
                 if isinstance(part, UploadFile):
-                    folders.append(Path(tempfile.mkdtemp(dir=uploads.folder)))
-                    with (folders[-1] / safe_name(part.filename or "")).open("wb") as file:
+                    folder = Path(tempfile.mkdtemp(dir=uploads.folder))
+                    after_failure.callback(shutil.rmtree, folder, ignore_errors=True)
+                    paths.append(folder / safe_name(part.filename or ""))
+                    with paths[-1].open("wb") as file:
                         await run_in_threadpool(shutil.copyfileobj, part.file, file)
-        return [str(path) for folder in folders for path in folder.iterdir()]
-    except BaseException:
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        after_failure.pop_all()
+    return list(map(str, paths))
 
 
 async def sweep(uploads: Uploads) -> None:
@@ -134,22 +106,10 @@ async def sweep(uploads: Uploads) -> None:
         await run_in_threadpool(uploads.remove_older_than, time.time() - KEEP_SECONDS)
 
 
-class _Server(uvicorn.Server):
-    """Calls `when_ready` after start-up."""
-
-    def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self.when_ready = when_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self.when_ready()
-
-
-def serve_app(app: FastAPI, listener: socket.socket, *, when_ready: Callable[[], None]) -> None:
+def serve_app(app: FastAPI, listener: socket.socket) -> None:
     """Serves until Ctrl-C or SIGTERM, which raise KeyboardInterrupt."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, ws="none"
-    )
-    _Server(config, when_ready).run(sockets=[listener])
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, ws="none",
+        headers=[("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
+    )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listener])

@@ -75,11 +75,10 @@ def probe_and_write_strip(path: Path, *, max_seconds: float) -> VideoInfo:
     """
     info = probe(path)
     if info.duration_seconds > max_seconds:
-        reason = f"it lasts {info.duration_seconds:.0f} s; the maximum is {max_seconds:g} s"
-        raise UnreadableVideoError(path, reason)
+        raise UnreadableVideoError(path, f"it lasts {info.duration_seconds:.0f} s; the maximum is {max_seconds:g} s")
     if info.height * info.width > MAX_PIXELS or info.num_frames > max_seconds * MAX_FPS:
-        reason = f"{info.num_frames} frames of {info.width} x {info.height} pixels exceed the maximum"
-        raise UnreadableVideoError(path, reason)
+        size = f"{info.num_frames} frames of {info.width} x {info.height} pixels"
+        raise UnreadableVideoError(path, f"{size} exceed the maximum")
     width = int(np.clip(round(TILE_HEIGHT * info.width / info.height), MIN_TILE_WIDTH, MAX_TILE_WIDTH))
     with Video(path, size=(TILE_HEIGHT, width)) as video:
         frames = video.frames_at(np.arange(0.5, NUM_TILES) / NUM_TILES * video.num_frames // 1)
@@ -98,10 +97,7 @@ class Uploads:
 
     def checked(self, path: str | Path) -> Path:
         """The resolved path of an uploaded file.
-
-        Raises:
-            ValueError: anything else, including links to other files of the server.
-        """
+        Raises ValueError for anything else, including links to other files of the server."""
         resolved = Path(path).resolve()
         if resolved.parent.parent != self.folder or not resolved.is_file():
             raise ValueError("only a video that was uploaded to this page can be used; upload it again")

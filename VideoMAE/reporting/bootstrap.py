@@ -41,8 +41,21 @@ class Resampling:
     num_resamples: int
     seed: int
 
+    def draws(self, num_items: int) -> Iterator[np.ndarray]:
+        """Counts of the items in each draw of `num_items`, in chunks of draws. -> (r, N) float64"""
+        rng = np.random.default_rng(self.seed)
+        per_chunk = max(1, MAX_CELLS // num_items)
+        for first in range(0, self.num_resamples, per_chunk):
+            rows = min(per_chunk, self.num_resamples - first)
+            drawn = rng.integers(num_items, size=(rows, num_items))
+            drawn += num_items * np.arange(rows)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=rows * num_items)
+            yield counts.reshape(rows, num_items).astype(np.float64)
+
     def draw(self, statistics: Mapping[str, Statistic], num_items: int) -> dict[str, np.ndarray]:
-        return resample(statistics, num_items, num_resamples=self.num_resamples, seed=self.seed)
+        """Every statistic of the same draws. -> (R,) or (R, K) by name"""
+        chunks = [[statistic(counts) for statistic in statistics.values()] for counts in self.draws(num_items)]
+        return {name: np.concatenate(parts) for name, parts in zip(statistics, zip(*chunks, strict=True), strict=True)}
 
     def method(self, unit: str, num_items: int) -> dict[str, Any]:
         """How the intervals were computed, for report.json; `unit` is what is resampled."""
@@ -54,29 +67,6 @@ class Resampling:
             "resampled": unit,
             "num_resampled": num_items,
         }
-
-
-def draws(num_items: int, *, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Counts of the items in each draw of `num_items`, in chunks of draws. -> (r, N) float64"""
-    rng = np.random.default_rng(seed)
-    per_chunk = max(1, MAX_CELLS // num_items)
-    for first in range(0, num_resamples, per_chunk):
-        rows = min(per_chunk, num_resamples - first)
-        drawn = rng.integers(num_items, size=(rows, num_items))
-        drawn += num_items * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * num_items)
-        yield counts.reshape(rows, num_items).astype(np.float64)
-
-
-def resample(
-    statistics: Mapping[str, Statistic], num_items: int, *, num_resamples: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Every statistic of the same draws. -> (R,) or (R, K) by name"""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
-    for counts in draws(num_items, num_resamples=num_resamples, seed=seed):
-        for name, statistic in statistics.items():
-            found[name].append(statistic(counts))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def mean_of(values: np.ndarray) -> Statistic:
@@ -118,26 +108,16 @@ def _positive(variances: np.ndarray, squares: np.ndarray) -> np.ndarray:
 
 def mean_over_columns(statistic: Statistic) -> Statistic:
     """The mean of a statistic over its columns, NaN ignored. -> (R,)"""
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        values = statistic(counts)
-        known = np.isfinite(values)
-        number = known.sum(axis=1)
-        return np.divide(
-            np.where(known, values, 0).sum(axis=1), number, out=np.full(len(values), np.nan), where=number > 0
-        )
-
-    return mean
+    return lambda counts: np.ma.masked_invalid(statistic(counts)).mean(axis=1).filled(np.nan)
 
 
-def interval(values: np.ndarray) -> Interval | None:
-    """Percentile interval of the draws of a metric (R,), NaN ignored; None without a finite draw."""
+def interval(values: np.ndarray) -> Interval:
+    """Percentile interval of the draws of a metric (R,), NaN ignored; NaN without a finite draw."""
     known = values[np.isfinite(values)]
     if not len(known):
-        return None
+        return Interval(math.nan, math.nan)
     tail = (100 - LEVEL_PERCENT) / 2
-    low, high = np.percentile(known, [tail, 100 - tail])
-    return Interval(float(low), float(high))
+    return Interval(*np.percentile(known, [tail, 100 - tail]).tolist())
 
 
 def probability_better(differences: np.ndarray, *, lower_is_better: bool = False) -> float:
@@ -147,21 +127,14 @@ def probability_better(differences: np.ndarray, *, lower_is_better: bool = False
     return float(np.mean(better + 0.5 * (known == 0)))
 
 
-def value_of(statistic: Statistic, num_items: int) -> float | None:
-    """A statistic of the items without resampling; None where it is undefined."""
-    value = float(statistic(np.ones((1, num_items)))[0])
-    return value if math.isfinite(value) else None
-
-
 def estimate(value: float | None, values: np.ndarray | None = None) -> dict[str, Any]:
     """A value and the interval of its draws; `low` and `high` are None without draws or if all draws are equal, and
     `value` is None if it is not finite."""
-    if value is not None and not math.isfinite(value):
-        value = None
-    found = None if values is None or value is None else interval(values)
-    if found is None or found.high - found.low < 1e-12:
-        return {"value": value, "low": None, "high": None}
-    return {"value": value, **found._asdict()}
+    if value is None or not math.isfinite(value):
+        return {"value": None, "low": None, "high": None}
+    found = interval(np.empty(0) if values is None else values)
+    has_width = found.high - found.low >= 1e-12
+    return {"value": value, **(found._asdict() if has_width else {"low": None, "high": None})}
 
 
 def title_of(metric: str) -> dict[str, Any]:
@@ -175,61 +148,38 @@ def title_of(metric: str) -> dict[str, Any]:
 def metric_entries(
     statistics: Mapping[str, Mapping[str, Statistic]], num_items: int, resampling: Resampling
 ) -> dict[str, dict[str, Any]]:
-    """The estimates of every predictor, {predictor: {metric: statistic}}, from the same draws.
+    """The estimates of several predictors, {predictor: {metric: statistic}}, from the same draws.
 
-    -> {metric: title, unit, and each predictor's estimate}, in the order of the first predictor's metrics
+    -> {metric: title, unit, and each predictor's estimate}, in the order of the first predictor's metrics.
+    The metrics of runs "a" and "b" are those of both, with the paired "difference" (B minus A) and "percent_b_better".
     """
-    drawn = resampling.draw(
-        {f"{who} {metric}": found for who, named in statistics.items() for metric, found in named.items()}, num_items
-    )
-    first = next(iter(statistics.values()))
-    return {
-        metric: {
-            **title_of(metric),
-            **{
-                who: estimate(value_of(named[metric], num_items), drawn[f"{who} {metric}"])
-                for who, named in statistics.items()
-                if metric in named
-            },
-        }
-        for metric in first
-    }
-
-
-def difference_entries(
-    a: Mapping[str, Statistic], b: Mapping[str, Statistic], num_items: int, resampling: Resampling
-) -> dict[str, dict[str, Any]]:
-    """The metrics of two runs and their differences (B minus A), paired: both runs use the same draws.
-
-    -> {metric: title, unit, estimates "a", "b", "difference", "percent_b_better"}
-    """
-    shared = [metric for metric in a if metric in b]
-    drawn = resampling.draw(
-        {f"{who} {metric}": named[metric] for who, named in (("a", a), ("b", b)) for metric in shared}, num_items
-    )
+    drawn = {who: resampling.draw(named, num_items) for who, named in statistics.items()}
     entries: dict[str, dict[str, Any]] = {}
-    for metric in shared:
-        value_a, value_b = value_of(a[metric], num_items), value_of(b[metric], num_items)
-        differences = drawn[f"b {metric}"] - drawn[f"a {metric}"]
-        entries[metric] = {
-            **title_of(metric),
-            "a": estimate(value_a, drawn[f"a {metric}"]),
-            "b": estimate(value_b, drawn[f"b {metric}"]),
-            "difference": {
-                "value": None if value_a is None or value_b is None else value_b - value_a,
-                **(interval(differences) or Interval(math.nan, math.nan))._asdict(),
-            },
-            "percent_b_better": 100.0 * probability_better(differences, lower_is_better=metric in LOWER_IS_BETTER),
-        }
+    for metric in next(iter(statistics.values())):
+        entry = title_of(metric)
+        for who, named in statistics.items():
+            if metric in named:
+                value = float(named[metric](np.ones((1, num_items)))[0])
+                entry[who] = estimate(value, drawn[who][metric])
+        if "a" in statistics and "b" not in entry:
+            continue
+        if "a" in statistics:
+            values, differences = (entry["a"]["value"], entry["b"]["value"]), drawn["b"][metric] - drawn["a"][metric]
+            value_of_difference = None if None in values else values[1] - values[0]
+            entry["difference"] = {"value": value_of_difference, **interval(differences)._asdict()}
+            better = probability_better(differences, lower_is_better=entry["lower_is_better"])
+            entry["percent_b_better"] = 100.0 * better
+        entries[metric] = entry
     return entries
 
 
-def disagreements(results: Mapping[str, Any], computed: Mapping[str, float | None]) -> list[str]:
-    """A sentence for each metric of results.json that differs from the one computed from the predictions."""
+def disagreements(results: Mapping[str, Any], entries: Mapping[str, Any]) -> list[str]:
+    """A sentence for each metric of results.json that differs from the model's value in `entries`."""
+    values = {metric: entry["model"]["value"] for metric, entry in entries.items()}
     return [
         f"results.json has {results[metric]:.4f} for {TITLES[metric]}, but the predictions in the same folder give "
         f"{value:.4f}: they may come from different tests."
-        for metric, value in computed.items()
+        for metric, value in values.items()
         if value is not None
         and results.get(metric) is not None
         and not math.isclose(results[metric], value, rel_tol=1e-3, abs_tol=1e-3)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -108,20 +109,16 @@ def as_png(figure: Figure) -> bytes:
     """A PNG of at most 256 colors, a third of the size of one with all colors."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, pil_kwargs={"compress_level": 0})
-    image = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    smaller = io.BytesIO()
-    image.save(smaller, format="png", optimize=True)
-    return smaller.getvalue()
+    return _png_of(Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE))
+
+
+def _png_of(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def stacked_png(figures: Sequence[Figure]) -> bytes:
     """Figures of the same width below each other in one PNG."""
     pictures = [Image.open(io.BytesIO(as_png(figure))).convert("RGB") for figure in figures]
-    page = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
-    top = 0
-    for picture in pictures:
-        page.paste(picture, (0, top))
-        top += picture.height
-    buffer = io.BytesIO()
-    page.save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+    return _png_of(Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])))

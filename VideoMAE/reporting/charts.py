@@ -40,24 +40,18 @@ def label_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 class Mark(NamedTuple):
-    """A value with its interval; `series` is a color of the theme, -1 for gray."""
+    """A value with its interval, as `bootstrap.estimate` returns it; `series` is a color of the theme, -1 for gray."""
 
     label: str | None
     series: int
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+    estimate: Mapping[str, Any]
 
 
-class Row(NamedTuple):
-    """A named row of marks."""
-
-    label: str
-    marks: list[Mark]
+Rows = Mapping[str, Sequence[Mark]]
 
 
 def interval_chart(
-    name: str, title: str, caption: str, groups: Sequence[tuple[str, Sequence[Row]]], *, zero: bool = False,
+    name: str, title: str, caption: str, groups: Sequence[tuple[str, Rows]], *, zero: bool = False,
     row_inches: float = 0.36
 ) -> Chart:  # fmt: skip
     """Dots with intervals in rows, on one axis per group (axis label, rows); `zero` draws a line at 0."""
@@ -77,14 +71,14 @@ def interval_chart(
     return Chart(name, title, caption, draw)
 
 
-def _draw_rows(axes: Axes, theme: Theme, rows: Sequence[Row]) -> None:
+def _draw_rows(axes: Axes, theme: Theme, rows: Rows) -> None:
     labelled = set()
-    for place, row in enumerate(rows):
-        step = 0.5 / max(len(row.marks), 1)
-        for index, (label, series, value, low, high) in enumerate(row.marks):
+    for place, marks in enumerate(rows.values()):
+        for index, (label, series, estimate) in enumerate(marks):
+            value, low, high = (estimate[key] for key in ("value", "low", "high"))
             if value is None:
                 continue
-            height = place + (index - (len(row.marks) - 1) / 2) * step
+            height = place + (index - (len(marks) - 1) / 2) * 0.5 / len(marks)
             color = theme.muted if series < 0 else theme.series[series]
             if low is not None and high is not None:
                 axes.plot([low, high], [height, height], color=color, lw=2, alpha=0.55, solid_capstyle="round")
@@ -93,7 +87,7 @@ def _draw_rows(axes: Axes, theme: Theme, rows: Sequence[Row]) -> None:
                 label=None if label in labelled else label, mec=theme.background, mew=0.6, zorder=3
             )  # fmt: skip
             labelled.add(label)
-    label_rows(axes, [textwrap.fill(row.label, 26) for row in rows])
+    label_rows(axes, [textwrap.fill(name, 26) for name in rows])
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
@@ -286,12 +280,8 @@ def _add_color_bar(figure: Figure, axes: Axes, mesh: ScalarMappable, theme: Them
     bar.set_label(label, color=theme.muted, fontsize=8.5)
 
 
-class Bins(NamedTuple):
-    """Mean prediction, mean truth and count of each bin. (B,), (B,), (B,)"""
-
-    predicted: np.ndarray
-    true: np.ndarray
-    counts: np.ndarray
+Bins = Mapping[str, np.ndarray]
+"""Mean prediction, mean truth and count of each bin: "predicted", "true", "counts" (B,)."""
 
 
 def reliability_chart(name: str, title: str, caption: str, bins: Bins, *, num_bins: int, quantity: str) -> Chart:
@@ -302,8 +292,8 @@ def reliability_chart(name: str, title: str, caption: str, bins: Bins, *, num_bi
         top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
         _draw_reliability(styled(top, theme), theme, bins, 5.5)
         label_axes(top, theme, y=f"true {quantity}", grid="both")
-        left = np.minimum((bins.predicted * num_bins).astype(int), num_bins - 1) / num_bins
-        shares = 100 * bins.counts / bins.counts.sum()
+        left = np.minimum((bins["predicted"] * num_bins).astype(int), num_bins - 1) / num_bins
+        shares = 100 * bins["counts"] / bins["counts"].sum()
         styled(bottom, theme).bar(left, shares, 0.9 / num_bins, align="edge", color=theme.soft)
         bottom.set_yscale("log")
         bottom.yaxis.set_major_formatter("{x:g}")
@@ -344,10 +334,17 @@ def reliability_grid(
 
 
 def _draw_reliability(axes: Axes, theme: Theme, bins: Bins, size: float) -> None:
-    limit = max(float(np.max(bins.predicted)), float(np.max(bins.true)), 0.05) * 1.06
+    limit = max(float(np.max(bins["predicted"])), float(np.max(bins["true"])), 0.05) * 1.06
     axes.plot([0, limit], [0, limit], color=theme.muted, lw=1, ls=":")
     axes.plot(
-        bins.predicted, bins.true, color=theme.series[0], marker="o", ms=size, lw=1.2, mec=theme.background, mew=0.5
+        bins["predicted"],
+        bins["true"],
+        color=theme.series[0],
+        marker="o",
+        ms=size,
+        lw=1.2,
+        mec=theme.background,
+        mew=0.5,
     )
     axes.set_xlim(0, limit)
     axes.set_ylim(0, limit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,31 +11,41 @@ from scipy.stats import spearmanr
 
 from VideoMAE.reporting import bootstrap
 from VideoMAE.reporting.bootstrap import Resampling, Statistic, disagreements, estimate, metric_entries
-from VideoMAE.reporting.run_files import Dataset, EmotionTest, Run
+from VideoMAE.reporting.run_files import Dataset, EmotionTest, Run, emotion_test
 from VideoMAE.training import metrics
 from VideoMAE.training.results import majority_answers
 from VideoMAE.training.tasks import EmotionTask
 
 NUM_BINS, NUM_BINS_PER_EMOTION = 20, 8
 NUM_TOP_EMOTIONS = 2  # named for each video
-
-
-class Predictions(NamedTuple):
-    """Predictions of a model or a guess: values to rank by (V, K), and logits of the intensities (V, K)."""
-
-    ranking: np.ndarray
-    logits: np.ndarray
+METRICS = ("acc1", "acc3", "acc5", "predicted_in_true_top3", "bce", "mean_absolute_error", "mean_correlation")
+MEANINGS = {"ce": "probability of being the most intense", "soft_ce": "share of all intensity"}  # by loss
 
 
 class Evaluation(NamedTuple):
-    """A test with its predictions averaged over views; `predicted` and `expected` are (V, K)."""
+    """A test with its predictions averaged over views; the arrays are (V, K)."""
 
     test: EmotionTest
-    predictions: Predictions
+    ranking: np.ndarray  # values to rank by
+    logits: np.ndarray
     predicted: np.ndarray
     expected: np.ndarray
     defined: tuple[str, ...]  # the metrics that the run's loss and labels define
     prediction_meaning: str
+
+    @property
+    def first_true(self) -> np.ndarray:
+        """The most intense emotion of each video. -> (V,) int"""
+        return self.test.targets.argmax(axis=1)
+
+    @property
+    def first_predicted(self) -> np.ndarray:
+        return self.ranking.argmax(axis=1)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Mean absolute error over the emotions of each video. -> (V,)"""
+        return np.abs(self.predicted - self.expected).mean(axis=1)
 
 
 def evaluate(run: Run, test: EmotionTest) -> Evaluation:
@@ -47,16 +56,13 @@ def evaluate(run: Run, test: EmotionTest) -> Evaluation:
     ranking = metrics.average_views(test.view_logits, average=run.settings.get("test_average", "logits"))
     logits = metrics.average_views(test.view_logits, average="logits")
     expected = task.make_targets(torch.from_numpy(test.targets), smoothing=0.0).numpy().astype(np.float64)
-    known = ("acc1", "acc3", "acc5", "predicted_in_true_top3", "bce", "mean_absolute_error", "mean_correlation")
-    defined = tuple(metric for metric in known if run.results.get(metric) is not None)
-    meaning = {"ce": "probability of being the most intense", "soft_ce": "share of all intensity"}
-    predicted = task.probabilities(logits)
-    return Evaluation(test, Predictions(ranking, logits), predicted, expected, defined, meaning.get(loss, "intensity"))
+    defined = tuple(metric for metric in METRICS if run.results.get(metric) is not None)
+    meaning = MEANINGS.get(loss, "intensity")
+    return Evaluation(test, ranking, logits, task.probabilities(logits), expected, defined, meaning)
 
 
-def values_per_video(predictions: Predictions, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """The contribution of each video to each metric that is a mean over videos. -> (V,) by metric, accuracies in %"""
-    ranking, logits = predictions
+def values_per_video(ranking: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """The contribution of each video to each metric that is a mean over videos. (V, K) each -> (V,) by metric"""
     hits = {f"acc{k}": metrics.top_k_hits(ranking, targets, k=k) for k in (1, 3, 5)}
     hits["predicted_in_true_top3"] = metrics.top_k_hits(targets, ranking, k=3)
     return {
@@ -66,28 +72,32 @@ def values_per_video(predictions: Predictions, targets: np.ndarray) -> dict[str,
     }
 
 
-def statistics_of(found: Evaluation, rows: Sequence[int] | None = None) -> dict[str, Statistic]:
-    """The metrics that a run defines, as statistics of all its videos, or of those in `rows`."""
-    chosen = np.arange(len(found.test.ids)) if rows is None else np.asarray(rows)
-    targets = found.test.targets[chosen]
-    predictions = Predictions(found.predictions.ranking[chosen], found.predictions.logits[chosen])
-    statistics = {
-        metric: bootstrap.mean_of(values) for metric, values in values_per_video(predictions, targets).items()
-    }
-    by_emotion = bootstrap.correlations_of(expit(predictions.logits), targets)
+def statistics_of(found: Evaluation) -> dict[str, Statistic]:
+    """The metrics that a run defines."""
+    values = values_per_video(found.ranking, found.logits, found.test.targets)
+    by_emotion = bootstrap.correlations_of(expit(found.logits), found.test.targets)
+    statistics = {metric: bootstrap.mean_of(each) for metric, each in values.items()}
     statistics["mean_correlation"] = bootstrap.mean_over_columns(by_emotion)
     return {metric: statistics[metric] for metric in found.defined}
 
 
-def emotion_report(run: Run, found: Evaluation, dataset: Dataset, resampling: Resampling) -> dict[str, Any]:
-    """All numbers of a VCE test; "videos" lists every video by its error."""
+def emotion_report(run: Run, dataset: Dataset, resampling: Resampling, *, num_examples: int = 0) -> dict[str, Any]:
+    """All numbers of a VCE test, and the videos with the smallest and the largest errors.
+    Raises ValueError if the test cannot be reconstructed from the run's folder and its dataset."""
     assert run.results is not None
+    found = evaluate(run, emotion_test(run, dataset))
     test, num_videos = found.test, len(found.test.ids)
     statistics = {"model": statistics_of(found), **guesses(found, dataset)}
     entries = metric_entries(statistics, num_videos, resampling)
     for metric, entry in entries.items():
         for guess in ("majority_guess", "chance"):
             entry.setdefault(guess, estimate(run.results[guess].get(metric)))
+    errors, half = found.errors, min(num_examples, num_videos // 2)
+    order = np.argsort(errors, kind="stable")
+
+    def example(row: int) -> dict[str, Any]:
+        return {**top_emotions_of(found, row), "error": float(errors[row])}
+
     return {
         "num_videos": num_videos + len(run.unreadable),
         "num_unreadable": len(run.unreadable),
@@ -95,11 +105,12 @@ def emotion_report(run: Run, found: Evaluation, dataset: Dataset, resampling: Re
         "method": resampling.method("videos", num_videos),
         "prediction_meaning": found.prediction_meaning,
         "metrics": entries,
-        "notes": disagreements(run.results, {metric: entry["model"]["value"] for metric, entry in entries.items()}),
+        "notes": disagreements(run.results, entries),
         "emotions": emotion_entries(found, resampling),
         "calibration": calibration(found),
         "confusion": confusion(found),
-        "videos": videos_by_error(found),
+        "best": [example(row) for row in order[:half]],
+        "worst": [example(row) for row in order[::-1][:half]],
     }
 
 
@@ -108,12 +119,12 @@ def guesses(found: Evaluation, dataset: Dataset) -> dict[str, dict[str, Statisti
     targets = found.test.targets
     statistics: dict[str, dict[str, Statistic]] = {}
     if dataset.train is not None and dataset.train.emotions == found.test.emotions:
-        answers = majority_answers(dataset.train.intensities)
-        predictions = Predictions(*(np.broadcast_to(answer, targets.shape) for answer in answers))
+        ranking, logits = (
+            np.broadcast_to(answer, targets.shape) for answer in majority_answers(dataset.train.intensities)
+        )
+        values = values_per_video(ranking, logits, targets)
         statistics["majority_guess"] = {
-            metric: bootstrap.mean_of(values)
-            for metric, values in values_per_video(predictions, targets).items()
-            if metric in found.defined
+            metric: bootstrap.mean_of(values[metric]) for metric in found.defined if metric in values
         }
     if "mean_absolute_error" in found.defined:
         statistics["chance"] = {"mean_absolute_error": bootstrap.mean_of(np.abs(0.5 - targets).mean(axis=1))}
@@ -125,21 +136,23 @@ def emotion_entries(found: Evaluation, resampling: Resampling) -> dict[str, dict
     predicted, expected = found.predicted, found.expected
     drawn = resampling.draw({"r": bootstrap.correlations_of(predicted, expected)}, len(predicted))["r"]
     pearson = metrics.correlations(predicted, expected)
-    first_true, first_predicted = found.test.targets.argmax(axis=1), found.predictions.ranking.argmax(axis=1)
+    first_true, first_predicted = found.first_true, found.first_predicted
     entries = {}
     for k, name in enumerate(found.test.emotions):
         known = bool(np.isfinite(pearson[k]))
-        num_first = int(np.sum(first_true == k))
-        num_both = int(np.sum((first_true == k) & (first_predicted == k)))
+        is_first, is_predicted_first = first_true == k, first_predicted == k
+        num_first = int(is_first.sum())
         entries[name] = {
-            "pearson": estimate(float(pearson[k]) if known else None, drawn[:, k]),
+            "pearson": estimate(float(pearson[k]), drawn[:, k]),
             "spearman": float(spearmanr(predicted[:, k], expected[:, k]).statistic) if known else None,
             "mean_true": float(expected[:, k].mean()),
             "mean_predicted": float(predicted[:, k].mean()),
             "mean_absolute_error": float(np.abs(predicted - expected)[:, k].mean()),
             "num_first": num_first,
-            "num_predicted_first": int(np.sum(first_predicted == k)),
-            "percent_of_first_found": 100.0 * num_both / num_first if num_first else None,
+            "num_predicted_first": int(is_predicted_first.sum()),
+            "percent_of_first_found": 100.0 * int(is_predicted_first[is_first].sum()) / num_first
+            if num_first
+            else None,
         }
     return entries
 
@@ -148,15 +161,16 @@ def calibration(found: Evaluation) -> dict[str, Any]:
     """Mean prediction and mean truth per bin: of all emotions in bins of equal width, of each emotion in bins of equal
     count. The calibration error is the mean distance of the two, weighted by the counts."""
     predicted, expected = found.predicted.ravel(), found.expected.ravel()
-    place = np.minimum((predicted * NUM_BINS).astype(int), NUM_BINS - 1)
+    overall = binned(predicted, expected, np.minimum((predicted * NUM_BINS).astype(int), NUM_BINS - 1))
     by_emotion = {}
-    for column, name in enumerate(found.test.emotions):
-        order = np.argsort(found.predicted[:, column], kind="stable")
-        bins = np.empty(len(order), int)
-        for number, part in enumerate(np.array_split(order, min(NUM_BINS_PER_EMOTION, len(order)))):
+    for name, in_column, true in zip(found.test.emotions, found.predicted.T, found.expected.T, strict=True):
+        num_videos = len(in_column)
+        bins = np.empty(num_videos, int)
+        parts = np.array_split(np.argsort(in_column, kind="stable"), min(NUM_BINS_PER_EMOTION, num_videos))
+        for number, part in enumerate(parts):
             bins[part] = number
-        by_emotion[name] = binned(found.predicted[:, column], found.expected[:, column], bins)
-    return {"overall": binned(predicted, expected, place), "num_bins": NUM_BINS, "by_emotion": by_emotion}
+        by_emotion[name] = binned(in_column, true, bins)
+    return {"overall": overall, "num_bins": NUM_BINS, "by_emotion": by_emotion}
 
 
 def binned(predicted: np.ndarray, expected: np.ndarray, place: np.ndarray) -> dict[str, Any]:
@@ -165,11 +179,11 @@ def binned(predicted: np.ndarray, expected: np.ndarray, place: np.ndarray) -> di
     full = counts > 0
     mean_predicted, mean_true = (np.bincount(place, values)[full] / counts[full] for values in (predicted, expected))
     return {
-        "predicted": mean_predicted.tolist(),
-        "true": mean_true.tolist(),
-        "counts": counts[full].tolist(),
-        "bias": float(np.mean(predicted - expected)),
-        "error": float(np.average(np.abs(mean_predicted - mean_true), weights=counts[full])),
+        "predicted": mean_predicted,
+        "true": mean_true,
+        "counts": counts[full],
+        "bias": np.mean(predicted - expected),
+        "error": np.average(np.abs(mean_predicted - mean_true), weights=counts[full]),
     }
 
 
@@ -177,17 +191,11 @@ def confusion(found: Evaluation) -> dict[str, Any]:
     """The confusion matrix of the most intense emotion: rows true, columns predicted, the most frequent true emotion
     first; emotions that are first in neither are left out."""
     num_emotions = len(found.test.emotions)
-    true, predicted = found.test.targets.argmax(axis=1), found.predictions.ranking.argmax(axis=1)
-    counts = np.bincount(true * num_emotions + predicted, minlength=num_emotions**2)
-    counts = counts.reshape(num_emotions, num_emotions)
+    counts = np.zeros((num_emotions, num_emotions), int)
+    np.add.at(counts, (found.first_true, found.first_predicted), 1)
     present = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
     order = present[np.argsort(-counts.sum(axis=1)[present], kind="stable")]
     return {"emotions": [found.test.emotions[k] for k in order], "counts": counts[np.ix_(order, order)].tolist()}
-
-
-def errors_of_videos(found: Evaluation) -> np.ndarray:
-    """Mean absolute error over the emotions of each video. -> (V,)"""
-    return np.abs(found.predicted - found.expected).mean(axis=1)
 
 
 def top_emotions_of(found: Evaluation, row: int) -> dict[str, Any]:
@@ -200,11 +208,5 @@ def top_emotions_of(found: Evaluation, row: int) -> dict[str, Any]:
     return {
         "id": found.test.ids[row],
         "true": top(found.expected[row], found.test.targets[row]),
-        "predicted": top(found.predicted[row], found.predictions.ranking[row]),
+        "predicted": top(found.predicted[row], found.ranking[row]),
     }
-
-
-def videos_by_error(found: Evaluation) -> list[dict[str, Any]]:
-    """Every video with its error, the smallest first."""
-    errors = errors_of_videos(found)
-    return [{**top_emotions_of(found, row), "error": float(errors[row])} for row in np.argsort(errors, kind="stable")]

@@ -34,11 +34,6 @@ def interval(estimate: Mapping[str, Any], unit: str) -> str:
     return f"{number(estimate['low'], digits_of(unit))} to {number(estimate['high'], digits_of(unit))}"
 
 
-def count(number_of: int, noun: str) -> str:
-    """1 video, 2,000 videos"""
-    return f"{number_of:,} {noun}" + ("" if number_of == 1 else "s")
-
-
 def percent(share: float) -> str:
     """0.1234 -> 12.3 %"""
     return f"{100 * share:.1f} %"

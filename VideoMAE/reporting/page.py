@@ -15,6 +15,7 @@ import cv2
 import jinja2
 import numpy as np
 
+from VideoMAE.cli import counted
 from VideoMAE.files import write_atomically, write_json, write_text
 from VideoMAE.reporting import formats
 from VideoMAE.reporting.chart_style import DARK, LIGHT, Chart, as_png
@@ -39,7 +40,7 @@ class DrawnChart(NamedTuple):
 
 
 def draw(charts: Sequence[Chart]) -> list[DrawnChart]:
-    logger.info("drawing %s", formats.count(len(charts), "chart"))
+    logger.info("drawing %s", counted(len(charts), "chart"))
     return [DrawnChart(chart, as_png(chart.draw(LIGHT)), as_png(chart.draw(DARK))) for chart in charts]
 
 
@@ -50,12 +51,11 @@ def environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
-    found.filters |= {
-        name: getattr(formats, name) for name in ("number", "signed", "with_unit", "interval", "count", "percent")
-    }
+    names = ("number", "signed", "with_unit", "interval", "percent", "digits_of")
+    found.filters |= {name: getattr(formats, name) for name in names}
     found.filters |= {
         "thousands": "{:,}".format,
-        "digits_of": formats.digits_of,
+        "count": counted,
         "data_uri": data_uri,
         "only": lambda charts, *names: [charts[name] for name in names if name in charts],
     }
@@ -99,12 +99,9 @@ def read_thumbnails(videos: Mapping[str, Path], *, num_processes: int, limit_sec
     """Reads the middle frames in processes that are killed after `limit_seconds` per video."""
     with tempfile.TemporaryDirectory() as folder:
         check = check_videos(
-            videos,
-            num_processes=num_processes,
-            limit_seconds=limit_seconds,
-            describe="reading thumbnails",
-            probe_function=partial(_save_thumbnail, folder=Path(folder)),
-        )
+            videos, num_processes=num_processes, limit_seconds=limit_seconds, describe="reading thumbnails",
+            probe_function=partial(_save_thumbnail, folder=Path(folder))
+        )  # fmt: skip
         pictures = {key: np.load(_thumbnail_file(Path(folder), videos[key])) for key in check.infos}
     return Thumbnails(pictures, check.unreadable)
 
@@ -119,7 +116,7 @@ def _save_thumbnail(path: Path, *, folder: Path) -> VideoInfo:
         held = video.frames_held
         frame = video.frames_at(held[[len(held) // 2]])[0]
         scale = min(THUMBNAIL_WIDTH / frame.shape[1], THUMBNAIL_HEIGHT / frame.shape[0])
-        size = [max(1, round(scale * side)) for side in (frame.shape[1], frame.shape[0])]
+        size = [max(1, round(scale * side)) for side in frame.shape[1::-1]]
         small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         np.save(_thumbnail_file(folder, path), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         return video.info
@@ -127,12 +124,9 @@ def _save_thumbnail(path: Path, *, folder: Path) -> VideoInfo:
 
 def as_jpegs(pictures: Mapping[str, np.ndarray], *, budget_bytes: int = THUMBNAILS_BUDGET_BYTES) -> dict[str, bytes]:
     """JPEG files in the best quality whose total size is within the budget, or else in the lowest quality."""
-    encoded: dict[str, bytes] = {}
     for quality in JPEG_QUALITIES:
-        encoded = {
-            key: cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            for key, picture in pictures.items()
-        }
+        flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        encoded = {key: cv2.imencode(".jpg", picture, flags)[1].tobytes() for key, picture in pictures.items()}
         if sum(map(len, encoded.values())) <= budget_bytes:
             break
     return encoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,12 @@ import numpy as np
 from VideoMAE.data.v2v import Comparison, components_of, pairs_in
 from VideoMAE.reporting import bootstrap
 from VideoMAE.reporting.bootstrap import Resampling, Statistic, disagreements, estimate, metric_entries
-from VideoMAE.reporting.run_files import PreferenceTest, Run
+from VideoMAE.reporting.run_files import Dataset, PreferenceTest, Run, preference_test
 from VideoMAE.training import metrics
 from VideoMAE.training.results import preference_results
 
 NUM_SCORE_BINS, NUM_MARGIN_BINS = 30, 10
+MAX_LISTS = 3  # shown
 
 
 class Components(NamedTuple):
@@ -24,14 +25,13 @@ class Components(NamedTuple):
     component: np.ndarray  # (P,) or (L,) int, of each comparison
     num_components: int
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sums over the comparisons of each component. (P,) -> (C,)"""
-        return np.bincount(self.component, values, minlength=self.num_components)
-
     def mean(self, values: np.ndarray, weights: np.ndarray | None = None) -> Statistic:
         """The (weighted) mean over comparisons as a statistic of components. (P,), (P,)"""
         weights = np.ones(len(values)) if weights is None else weights
-        return bootstrap.ratio_of(self.sums(values * weights), self.sums(weights))
+        sums, totals = (
+            np.bincount(self.component, each, minlength=self.num_components) for each in (values * weights, weights)
+        )
+        return bootstrap.ratio_of(sums, totals)
 
 
 def components_holding(comparisons: Sequence[Comparison], connected_by: Sequence[Comparison]) -> Components:
@@ -57,17 +57,8 @@ def evaluate(test: PreferenceTest) -> Evaluation:
     return Evaluation(test, metrics.score_differences(test.scores, test.pairs), pairs, lists)
 
 
-def pair_statistics(found: Evaluation) -> dict[str, Statistic]:
-    if not found.test.pairs:
-        return {}
-    return {"pair_accuracy": found.pairs.mean(100.0 * (found.margins > 0))}
-
-
 def list_statistics(found: Evaluation) -> dict[str, Statistic]:
-    test = found.test
-    if not test.lists:
-        return {}
-    ranked = [[test.scores[key] for key in entry] for entry in test.lists]
+    ranked = [[found.test.scores[key] for key in entry] for entry in found.test.lists]
     inside = [np.array([b - a for a, b in itertools.combinations(scores, 2)]) for scores in ranked]
     weights = np.array([len(differences) for differences in inside], dtype=float)
     right = np.array([100.0 * np.mean(differences > 0) for differences in inside])
@@ -78,17 +69,35 @@ def list_statistics(found: Evaluation) -> dict[str, Statistic]:
     }
 
 
-def preference_report(run: Run, found: Evaluation, resampling: Resampling) -> dict[str, Any]:
-    """All numbers of a V2V test; "pairs" and "lists" hold every comparison."""
-    assert run.results is not None
-    test = found.test
+def metric_entries_of(evaluations: Mapping[str, Evaluation], resampling: Resampling) -> dict[str, dict[str, Any]]:
+    """The metrics of the pairs and of the lists, of one test ("model") or of two on the same comparisons ("a", "b")."""
+    first = next(iter(evaluations.values()))
     entries: dict[str, dict[str, Any]] = {}
-    for components, statistics in ((found.pairs, pair_statistics(found)), (found.lists, list_statistics(found))):
-        if statistics:
-            entries |= metric_entries({"model": statistics}, components.num_components, resampling)
+    if first.test.pairs:
+        pairs = {who: {"pair_accuracy": e.pairs.mean(100.0 * (e.margins > 0))} for who, e in evaluations.items()}
+        entries |= metric_entries(pairs, first.pairs.num_components, resampling)
+    if first.test.lists:
+        lists = {who: list_statistics(found) for who, found in evaluations.items()}
+        entries |= metric_entries(lists, first.lists.num_components, resampling)
+    return entries
+
+
+def preference_report(run: Run, dataset: Dataset, resampling: Resampling, *, num_examples: int = 0) -> dict[str, Any]:
+    """All numbers of a V2V test, and the best and the worst predicted lists and pairs.
+    Raises ValueError if the dataset, the only source of pairs and lists, cannot be read."""
+    assert run.results is not None
+    test = preference_test(run, dataset)
+    found = evaluate(test)
+    entries = metric_entries_of({"model": found}, resampling)
     chance = preference_results(test.scores, test.pairs, test.lists)["chance"]
     for metric, entry in entries.items():
         entry["chance"] = estimate(chance[metric])
+    lists = lists_by_tau(found)
+    num_lists = min(MAX_LISTS, num_examples, len(lists) // 2)
+    pairs = [
+        {**test.pairs[place]._asdict(), "margin": float(found.margins[place])}
+        for place in np.argsort(found.margins, kind="stable")
+    ]
     return {
         "num_videos": len(test.scores) + len(run.unreadable),
         "num_unreadable": len(run.unreadable),
@@ -99,20 +108,20 @@ def preference_report(run: Run, found: Evaluation, resampling: Resampling) -> di
         "num_lists_lost": test.num_lists_lost,
         "method": method_of(found, resampling),
         "metrics": entries,
-        "notes": disagreements(run.results, {metric: entry["model"]["value"] for metric, entry in entries.items()}),
+        "notes": disagreements(run.results, entries),
         "scores": score_numbers(found),
         "margins": margin_numbers(run, found, resampling),
         "lists_by_length": lists_by_length(found),
-        "pairs": pairs_by_margin(found),
-        "lists": lists_by_tau(found),
+        "lists_best": lists[:num_lists],
+        "lists_worst": lists[::-1][:num_lists],
+        "pairs_wrong": [entry for entry in pairs if entry["margin"] <= 0][:num_examples],
+        "pairs_right": [entry for entry in pairs[::-1] if entry["margin"] > 0][:num_examples],
     }
 
 
 def method_of(found: Evaluation, resampling: Resampling) -> dict[str, Any]:
-    return {
-        **resampling.method("connected components of the pairs", found.pairs.num_components),
-        "num_components_of_lists": found.lists.num_components,
-    }
+    method = resampling.method("connected components of the pairs", found.pairs.num_components)
+    return {**method, "num_components_of_lists": found.lists.num_components}
 
 
 def score_numbers(found: Evaluation) -> dict[str, Any]:
@@ -161,25 +170,14 @@ def margin_numbers(run: Run, found: Evaluation, resampling: Resampling) -> list[
 
 def lists_by_length(found: Evaluation) -> list[dict[str, Any]]:
     """The metrics of the lists of each length."""
+    kept = ("num_lists", "list_accuracy", "pair_accuracy_in_lists", "mean_kendall_tau")
     entries = []
     for length in sorted({len(entry) for entry in found.test.lists}):
         lists = [entry for entry in found.test.lists if len(entry) == length]
         measured = preference_results(found.test.scores, [], lists)
-        kept = ("num_lists", "list_accuracy", "pair_accuracy_in_lists", "mean_kendall_tau")
-        entries.append(
-            {
-                "length": length,
-                **{key: measured[key] for key in kept},
-                "chance_of_order": measured["chance"]["list_accuracy"],
-            }
-        )
+        measures = {key: measured[key] for key in kept}
+        entries.append({"length": length, **measures, "chance_of_order": measured["chance"]["list_accuracy"]})
     return entries
-
-
-def pairs_by_margin(found: Evaluation) -> list[dict[str, Any]]:
-    """Every pair with its score difference, the most wrong first."""
-    order = np.argsort(found.margins, kind="stable")
-    return [{**found.test.pairs[place]._asdict(), "margin": float(found.margins[place])} for place in order]
 
 
 def lists_by_tau(found: Evaluation) -> list[dict[str, Any]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from VideoMAE.cli import counted
 from VideoMAE.reporting import charts
+from VideoMAE.reporting.bootstrap import estimate
 from VideoMAE.reporting.chart_style import Chart
-from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Bins, Line, Mark, Row
-from VideoMAE.reporting.formats import count, digits_of, interval, number, signed, with_unit
+from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Line, Mark, Rows
+from VideoMAE.reporting.formats import digits_of, interval, number, signed, with_unit
 
-PREDICTORS = {"model": 0, "majority_guess": 1, "chance": -1}  # and their colors
+PREDICTORS = {"model": ("model", 0), "majority_guess": ("majority guess", 1), "chance": ("chance", -1)}
+DIFFERENCE = {"difference": (None, 0)}  # of two runs, without a legend
 ACCURACIES = {"val_acc1": "top-1", "val_acc3": "top-3", "val_acc5": "top-5", "val_pair_accuracy": "pair accuracy"}
 NUM_NAMED = 8  # in the list beside a chart
 NO_BIAS = 0.0005
@@ -28,12 +31,8 @@ def metrics_chart(metrics: Mapping[str, Any]) -> Chart:
     else:
         verdict = "" if model["low"] > (guess["high"] or guess["value"]) else "not "
         title += f" ({interval(model, '%')}), {verdict}clearly better than guessing ({number(guess['value'], 1)} %)"
-    rows = [
-        [_mark(who.replace("_", " "), PREDICTORS[who], entry[who]) for who in PREDICTORS if who in entry]
-        for entry in metrics.values()
-    ]
     caption = "Dots: values of the test. Lines: 95 % intervals. Lower losses and errors are better."
-    return charts.interval_chart("metrics", title, caption, _by_unit(metrics, rows))
+    return charts.interval_chart("metrics", title, caption, _by_unit(metrics, PREDICTORS))
 
 
 def differences_chart(metrics: Mapping[str, Any]) -> Chart:
@@ -47,26 +46,23 @@ def differences_chart(metrics: Mapping[str, Any]) -> Chart:
     else:
         better = "B" if found["value"] > 0 else "A"
         title += f"{better} is better, {signed(found['value'], digits)} points for B ({bounds})"
-    rows = [[_mark(None, 0, entry["difference"])] for entry in metrics.values()]
     caption = (
         "B minus A, with 95 % intervals of the paired bootstrap. If an interval does not include 0, other test videos "
         "would rarely reverse the difference. Lower losses and errors are better."
     )
-    groups = _by_unit(metrics, rows, prefix="difference")
-    return charts.interval_chart("differences", title, caption, groups, zero=True)
+    return charts.interval_chart("differences", title, caption, _by_unit(metrics, DIFFERENCE), zero=True)
 
 
-def _mark(label: str | None, series: int, estimate: Mapping[str, Any]) -> Mark:
-    return Mark(label, series, estimate["value"], estimate["low"], estimate["high"])
-
-
-def _by_unit(metrics: Mapping[str, Any], marks: Iterable[list[Mark]], prefix: str = "") -> list[tuple[str, list[Row]]]:
-    """Rows grouped by axis: metrics of one unit share an axis, metrics without a unit have their own."""
-    groups: dict[str, tuple[str, list[Row]]] = {}
-    for entry, row in zip(metrics.values(), marks, strict=True):
-        unit = "percentage points" if prefix and entry["unit"] == "%" else entry["unit"]
-        label = ", ".join(filter(None, [prefix, unit]))
-        groups.setdefault(entry["unit"] or entry["title"], (label, []))[1].append(Row(entry["title"], row))
+def _by_unit(metrics: Mapping[str, Any], marks: Mapping[str, tuple[str | None, int]]) -> list[tuple[str, Rows]]:
+    """The estimates named in `marks` (label and color of each), grouped by axis: metrics of one unit share an axis,
+    metrics without a unit have their own."""
+    groups: dict[str, tuple[str, dict[str, list[Mark]]]] = {}
+    for entry in metrics.values():
+        label = entry["unit"]
+        if "difference" in marks:
+            label = {"": "difference", "%": "difference, percentage points"}.get(label, f"difference, {label}")
+        row = [Mark(*marks[name], entry[name]) for name in marks if name in entry]
+        groups.setdefault(entry["unit"] or entry["title"], (label, {}))[1][entry["title"]] = row
     return list(groups.values())
 
 
@@ -81,10 +77,10 @@ def emotion_differences(emotions: Mapping[str, Any]) -> list[Chart]:
     num_better = sum((found["low"] or 0) > 0 for found in known.values())
     num_worse = sum((found["high"] or 0) < 0 for found in known.values())
     caption = (
-        f"With 95 % intervals of the paired bootstrap. Of {count(len(known), 'emotion')}, B predicts {num_better} "
+        f"With 95 % intervals of the paired bootstrap. Of {counted(len(known), 'emotion')}, B predicts {num_better} "
         f"clearly better and {num_worse} clearly worse."
     )
-    groups = [("Pearson correlation, B minus A", [Row(name, [_mark(None, 0, known[name])]) for name in names])]
+    groups = [("Pearson correlation, B minus A", {name: [Mark(None, 0, known[name])] for name in names})]
     return [charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
 
 
@@ -96,8 +92,8 @@ def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
     runs = {label: curves for label, curves in runs.items() if curves}
     if not runs:
         return []
-    logged = {name for curves in runs.values() for line in curves["epochs"] for name in line if line[name] is not None}
-    accuracy = [_accuracy_chart(runs)] if logged & ACCURACIES.keys() else []
+    logged = [name for name in ACCURACIES if all(_values(curves, name)[0] for curves in runs.values())]
+    accuracy = [_accuracy_chart(runs, logged if len(runs) == 1 else logged[:1])] if logged else []
     return [_loss_chart(runs), *accuracy, _learning_rate_chart(runs)]
 
 
@@ -110,7 +106,7 @@ def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tu
 
 def _loss_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
     lines, found = [], []
-    has_validation = False
+    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
     for place, (label, curves) in enumerate(runs.items()):
         prefix = f"{label}, " if label else ""
         epochs, losses = _values(curves, "train_loss")
@@ -119,29 +115,26 @@ def _loss_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
         lines.append(Line(*_values(curves, "loss", part="steps"), "", place, "steps"))
         validation = _values(curves, "val_bce")
         if validation[0]:
-            has_validation = True
             lines.append(Line(*validation, f"{prefix}validation", place if len(runs) > 1 else 1, "dashed"))
+    if any(line.kind == "dashed" for line in lines):
+        caption += " Dashed: cross-entropy on the validation videos."
     title = f"Training loss, first to last epoch: {'; '.join(found)}"
-    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
-    caption += " Dashed: cross-entropy on the validation videos." if has_validation else ""
     return charts.line_chart("curves_loss", title, caption, lines, x="epochs", y="loss")
 
 
-def _accuracy_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
-    names = [name for name in ACCURACIES if _values(next(iter(runs.values())), name)[0]]
-    shown = names if len(runs) == 1 else names[:1]
+def _accuracy_chart(runs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Chart:
     lines, best = [], []
     for place, (label, curves) in enumerate(runs.items()):
-        epochs, values = _values(curves, shown[0])
+        epochs, values = _values(curves, names[0])
         top = int(np.argmax(values))
         best.append(
-            f"{ACCURACIES[shown[0]]}{f' of {label}' if label else ''} was highest, {with_unit(values[top], '%')}, "
+            f"{ACCURACIES[names[0]]}{f' of {label}' if label else ''} was highest, {with_unit(values[top], '%')}, "
             f"after epoch {epochs[top]} of {epochs[-1]}"
         )
-        for index, name in enumerate(shown):
+        for index, name in enumerate(names):
             prefix = f"{label}, " if label else ""
             lines.append(Line(*_values(curves, name), prefix + ACCURACIES[name], (place + index) % 3))
-    videos = "validation pairs" if shown[0] == "val_pair_accuracy" else "validation videos"
+    videos = "validation pairs" if names[0] == "val_pair_accuracy" else "validation videos"
     title = f"On {videos}, {'; '.join(best)}"
     caption = "The epoch with the highest value of the first metric was tested."
     return charts.line_chart("curves_validation", title, caption, lines, x="epochs", y=f"% of {videos}")
@@ -160,10 +153,8 @@ def _learning_rate_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
 
 def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Calibration, correlation and confusion of a VCE test."""
-    return [
-        _calibration(numbers), *_correlation(numbers), _first_places(numbers), _calibration_by_emotion(numbers),
-        _confusion(numbers)
-    ]  # fmt: skip
+    first = [_calibration(numbers), *_correlation(numbers), _first_places(numbers)]
+    return [*first, _calibration_by_emotion(numbers), _confusion(numbers)]
 
 
 def _shown(numbers: Mapping[str, Any]) -> list[str]:
@@ -182,10 +173,13 @@ def _correlation(numbers: Mapping[str, Any]) -> list[Chart]:
     title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
     if len(names) == 1:
         title = f"Predicted and true {names[0]} correlate with r = {best}"
-    rows = [
-        Row(name, [_mark("Pearson", 0, found[name]["pearson"]), Mark("Spearman (ranks)", 1, found[name]["spearman"])])
+    rows = {
+        name: [
+            Mark("Pearson", 0, found[name]["pearson"]),
+            Mark("Spearman (ranks)", 1, estimate(found[name]["spearman"])),
+        ]
         for name in names
-    ]
+    }
     caption = (
         "Correlation of predicted and true values over the test videos, with 95 % intervals of the Pearson "
         "correlation. Emotions with constant values are left out."
@@ -216,24 +210,19 @@ def _first_places(numbers: Mapping[str, Any]) -> Chart:
     )  # fmt: skip
 
 
-def _bins(entry: Mapping[str, Any]) -> Bins:
-    return Bins(*(np.array(entry[key]) for key in Bins._fields))
-
-
 def _calibration(numbers: Mapping[str, Any]) -> Chart:
     found, num_bins = numbers["calibration"]["overall"], numbers["calibration"]["num_bins"]
     bias = found["bias"]
     direction = "too high" if bias > 0 else "too low"
-    title = f"Predictions are {number(abs(bias), 3)} {direction} on average; calibration error {found['error']:.3f}"
-    if abs(bias) < NO_BIAS:
-        title = f"Predictions are unbiased on average; calibration error {found['error']:.3f}"
+    finding = "unbiased" if abs(bias) < NO_BIAS else f"{number(abs(bias), 3)} {direction}"
+    title = f"Predictions are {finding} on average; calibration error {found['error']:.3f}"
     caption = (
         f"All emotions of all videos, in {num_bins} bins of the prediction. On the dotted line, predictions equal the "
         "truth. Below: how many predictions each bin has, on a logarithmic scale. The calibration error is the mean "
         "distance from the line."
     )
     return charts.reliability_chart(
-        "calibration", title, caption, _bins(found), num_bins=num_bins, quantity=numbers["prediction_meaning"]
+        "calibration", title, caption, found, num_bins=num_bins, quantity=numbers["prediction_meaning"]
     )
 
 
@@ -248,7 +237,7 @@ def _calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
         "not depend on the truth."
     )
     return charts.reliability_grid(
-        "calibration_by_emotion", title, caption, {name: _bins(found[name]) for name in names},
+        "calibration_by_emotion", title, caption, {name: found[name] for name in names},
         quantity=numbers["prediction_meaning"],
         notes={"Worst": [f"{name}: {errors[name]}" for name in names[:NUM_NAMED]]}
     )  # fmt: skip
@@ -262,13 +251,14 @@ def _confusion(numbers: Mapping[str, Any]) -> Chart:
     mistaken = np.where(np.eye(len(names), dtype=bool), 0, counts)
     order = np.argsort(-mistaken, axis=None, kind="stable")[:NUM_NAMED]
     found = [
-        (names[place // len(names)], names[place % len(names)], count(int(counts.flat[place]), "video"))
+        (names[place // len(names)], names[place % len(names)], counted(int(counts.flat[place]), "video"))
         for place in order
         if mistaken.flat[place] > 0
     ]
-    title = "No emotion is mistaken for another"
+    title, notes = "No emotion is mistaken for another", {}
     if found:
         title = f"Most often mistaken: {found[0][0]} for {found[0][1]}, in {found[0][2]}"
+        notes = {"Most often": [f"{true} → {predicted}: {videos}" for true, predicted, videos in found]}
     caption = (
         "Rows: the most intense emotion. Columns: the emotion predicted to be the most intense, in % of the row; "
         "correct predictions are on the diagonal. The most frequent emotion is on top. Emotions that are first in "
@@ -276,8 +266,7 @@ def _confusion(numbers: Mapping[str, Any]) -> Chart:
     )
     return charts.heat_map(
         "confusion", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
-        legend="% of the row's videos", x="predicted to be the most intense", y="the most intense",
-        notes={"Most often": [f"{true} → {predicted}: {videos}" for true, predicted, videos in found]} if found else {}
+        legend="% of the row's videos", x="predicted to be the most intense", y="the most intense", notes=notes
     )  # fmt: skip
 
 
@@ -328,7 +317,7 @@ def over_time_charts(
     top: int, video: str = "", median_score: float | None = None
 ) -> list[Chart]:  # fmt: skip
     """The `top` most intense emotions and the score over the windows of a video. times (N,), (N, K), (N,)"""
-    of_video = f" in {video}" if video else ""
+    of_video, x = f" in {video}" if video else "", "middle of the window, seconds"
     found = []
     if intensities is not None:
         ranked = np.argsort(-intensities.max(axis=0), kind="stable")[:top]
@@ -337,18 +326,11 @@ def over_time_charts(
             for place, k in enumerate(ranked)
         ]
         title = f"The most intense emotions over time{of_video}"
-        found.append(
-            charts.line_chart(
-                "curves_emotions", title, "", lines, x="middle of the window, seconds", y="intensity",
-                y_limits=(0, None)
-            )
-        )  # fmt: skip
+        found.append(charts.line_chart("curves_emotions", title, "", lines, x=x, y="intensity", y_limits=(0, None)))
     if scores is not None:
+        title, line = f"Pleasantness over time{of_video}", Line(times, scores, "score", 0)
         caption = "" if median_score is None else "Dotted: median of the test videos."
         found.append(
-            charts.line_chart(
-                "curves_score", f"Pleasantness over time{of_video}", caption, [Line(times, scores, "score", 0)],
-                x="middle of the window, seconds", y="score (no unit)", level=median_score
-            )
-        )  # fmt: skip
+            charts.line_chart("curves_score", title, caption, [line], x=x, y="score (no unit)", level=median_score)
+        )
     return found

@@ -62,18 +62,16 @@ class Dataset(NamedTuple):
 
 def read_run(folder: Path, *, results_prefix: str | None = None) -> Run:
     """Reads the output folder of a run; `results_prefix` overrides the one in its config.json.
-
-    Raises:
-        ValueError: the folder is not a run's, has no finished epoch and no results, or a file in it is damaged.
-    """
+    Raises ValueError if the folder is not a run's, has no finished epoch and no results, or a file in it is damaged."""
+    config = folder / "config.json"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    if not (folder / "config.json").is_file():
+    if not config.is_file():
         raise ValueError(f"{folder}: has no config.json, so it is not the output folder of a run")
-    settings = flat(read_json(folder / "config.json"))
+    settings = flat(read_json(config))
     task: TaskName = "v2v" if "data_dir" in settings else "vce"
     if not {"data_dir", "data_path"} & settings.keys():
-        raise ValueError(f"{folder / 'config.json'}: names no dataset, so it is not the configuration of a run")
+        raise ValueError(f"{config}: names no dataset, so it is not the configuration of a run")
     prefix = settings.get("results_prefix", "") if results_prefix is None else results_prefix
     prefix = f"{prefix}_" if prefix else ""
     results_file = folder / f"{prefix}results.json"
@@ -111,16 +109,10 @@ def curves_of(run: Run) -> dict[str, Any]:
     if not epochs:
         return {}
     per_epoch = max(len(run.steps) / len(epochs), 1)
-    parts = np.array_split(np.arange(len(run.steps)), min(len(run.steps), MAX_STEP_POINTS)) if run.steps else []
-    steps = [
-        {
-            "epoch": _mean([(run.steps[place]["step"] + 1) / per_epoch for place in part]),
-            "loss": _mean([run.steps[place].get("loss") for place in part]),
-            "lr": _mean([run.steps[place].get("lr") for place in part]),
-        }
-        for part in parts
-    ]
-    return {"epochs": epochs, "steps": steps, "num_steps": len(run.steps)}
+    steps = [{**line, "epoch": (line["step"] + 1) / per_epoch} for line in run.steps]
+    parts = np.array_split(np.array(steps, dtype=object), min(len(steps), MAX_STEP_POINTS)) if steps else []
+    averaged = [{key: _mean([line.get(key) for line in part]) for key in ("epoch", "loss", "lr")} for part in parts]
+    return {"epochs": epochs, "steps": averaged, "num_steps": len(run.steps)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -133,8 +125,9 @@ def read_dataset(run: Run, *, data_path: Path | None = None) -> Dataset:
     root = data_path or run.dataset
     exclude = run.settings.get("exclude")
     exclusion = Exclusion(Path(exclude) if exclude and Path(exclude).is_file() else None)
+    read = _read_comparisons if run.task == "v2v" else _read_emotions
     try:
-        return (_read_comparisons if run.task == "v2v" else _read_emotions)(run, root, exclusion)
+        return read(run, root, exclusion)
     except ValueError as error:
         return Dataset({}, missing=str(error))
 
@@ -183,13 +176,16 @@ class EmotionTest(NamedTuple):
     emotions: tuple[str, ...]
     classes_only: bool
 
+    def select(self, ids: list[str]) -> EmotionTest:
+        """The test of these videos alone."""
+        place_of = {key: place for place, key in enumerate(self.ids)}
+        rows = [place_of[key] for key in ids]
+        return self._replace(ids=ids, view_logits=self.view_logits[rows], targets=self.targets[rows])
+
 
 def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
     """The predictions and true intensities of a run; the latter come from predictions.jsonl, else from the dataset.
-
-    Raises:
-        ValueError: there are no true intensities, or the labels have changed since the test.
-    """
+    Raises ValueError if there are no true intensities, or the labels have changed since the test."""
     assert run.results is not None
     lines, emotions = run.predicted, tuple(run.results["emotions"])
     ids = [line["id"] for line in lines]
@@ -203,11 +199,8 @@ def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
         raise ValueError(f"{run.folder}: the videos in predictions.jsonl have different numbers of views") from error
     classes_only = bool(run.settings.get("label_path"))
     highest = np.argsort(-targets, axis=1, kind="stable")[:, : 1 if classes_only else 3]
-    differing = [
-        line["id"]
-        for line, row in zip(lines, highest, strict=True)
-        if line["true_top3"] != [emotions[place] for place in row]
-    ]
+    tops = [[emotions[place] for place in row] for row in highest]
+    differing = [line["id"] for line, top in zip(lines, tops, strict=True) if line["true_top3"] != top]
     if differing:
         raise ValueError(
             f"{run.folder}: the labels have changed since its test: {len(differing)} of {len(ids)} videos have other "
@@ -219,19 +212,15 @@ def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
 def _intensities_in(dataset: Dataset, ids: Sequence[str], emotions: tuple[str, ...], run: Run) -> np.ndarray:
     """The intensities of these videos in the dataset. -> (V, K)"""
     if dataset.test is None:
-        raise ValueError(
-            f"{run.folder}: predictions.jsonl has no true intensities, and the dataset cannot be read: "
-            f"{dataset.missing}"
-        )
+        reason = f"predictions.jsonl has no true intensities, and the dataset cannot be read: {dataset.missing}"
+        raise ValueError(f"{run.folder}: {reason}")
     if dataset.test.emotions != emotions:
         raise ValueError(f"{run.folder}: the emotions of its test differ from those of the dataset")
     places = {key: place for place, key in enumerate(dataset.test.ids)}
     unknown = [key for key in ids if key not in places]
     if unknown:
-        raise ValueError(
-            f"{run.folder}: the dataset has no labels for {len(unknown)} of its {len(ids)} test videos, for example "
-            f"{unknown[0]}"
-        )
+        counts = f"{len(unknown)} of its {len(ids)} test videos, for example {unknown[0]}"
+        raise ValueError(f"{run.folder}: the dataset has no labels for {counts}")
     return dataset.test.select([places[key] for key in ids]).intensities
 
 
@@ -247,10 +236,7 @@ class PreferenceTest(NamedTuple):
 
 def preference_test(run: Run, dataset: Dataset) -> PreferenceTest:
     """The scores of a V2V run and the pairs and lists of its test.
-
-    Raises:
-        ValueError: the dataset, the only source of pairs and lists, cannot be read.
-    """
+    Raises ValueError if the dataset, the only source of pairs and lists, cannot be read."""
     if dataset.missing:
         raise ValueError(f"{run.folder}: the dataset with its pairs and lists cannot be read: {dataset.missing}")
     scores = {line["id"]: float(line["score"]) for line in run.predicted}

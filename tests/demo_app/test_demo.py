@@ -241,6 +241,12 @@ def test_the_endpoints_are_described(site: Site) -> None:
     assert all(f"/{name}</code>" in text for name in ("predict", "over_time", "compare"))
 
 
+def test_every_response_forbids_loading_from_other_sites(site: Site) -> None:
+    for path in ("", "api", "gradio_api/info"):
+        with urllib.request.urlopen(site.url + path, timeout=600) as found:
+            assert found.headers.get_all("Content-Security-Policy")[0].startswith("default-src 'self'; "), path
+
+
 def test_sigterm_stops_the_server_and_removes_all_files(tmp_path: Path, runs: list[Path]) -> None:
     must_have(why_no_server())
     body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\nsmall\r\n--x--'

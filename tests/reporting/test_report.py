@@ -22,9 +22,10 @@ from tiny_runs import TinyRuns
 from video_files import write_grey_video
 
 from VideoMAE import report
-from VideoMAE.reporting import emotion_numbers, show_results
+from VideoMAE.reporting import show_results
 from VideoMAE.reporting.bootstrap import Resampling
 from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences
+from VideoMAE.reporting.emotion_numbers import emotion_report
 from VideoMAE.reporting.run_files import emotion_test, preference_test, read_dataset, read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -284,17 +285,13 @@ def test_predictions_that_contradict_results_json_are_reported(vce: dict[str, Pa
     folder = shutil.copytree(vce["first"], tmp_path / "run")
     shutil.copy(vce["second"] / "predictions.jsonl", folder)
     run = read_run(folder)
-    dataset = read_dataset(run)
-    evaluation = emotion_numbers.evaluate(run, emotion_test(run, dataset))
-    notes = emotion_numbers.emotion_report(run, evaluation, dataset, Resampling(100, 0))["notes"]
+    notes = emotion_report(run, read_dataset(run), Resampling(100, 0))["notes"]
     assert any(note.startswith("results.json has ") and "top-1 accuracy" in note for note in notes)
 
 
 def test_metrics_of_a_real_run_equal_its_own(tiny_runs: TinyRuns) -> None:
     run = read_run(tiny_runs.vce)
-    dataset = read_dataset(run)
-    evaluation = emotion_numbers.evaluate(run, emotion_test(run, dataset))
-    found = emotion_numbers.emotion_report(run, evaluation, dataset, Resampling(100, 0))
+    found = emotion_report(run, read_dataset(run), Resampling(100, 0))
     assert run.results is not None
     assert found["num_unreadable"] == 1
     for metric in ("bce", "mean_absolute_error", "mean_correlation"):
