@@ -25,6 +25,7 @@ from VideoMAE.checkpoints.formats import (
 )
 from VideoMAE.checkpoints.huggingface_names import to_huggingface
 from VideoMAE.checkpoints.programs import ConvertSettings, Format, Report
+from VideoMAE.cli import counted
 from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.files import new_folder, read_text, write_json
 from VideoMAE.modeling_finetune import MODELS
@@ -34,7 +35,6 @@ LAYER_NORM_EPS = 1e-6
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 HUGGINGFACE_FILES = frozenset({HUGGINGFACE_WEIGHTS[0], CONFIG_FILE, PROCESSOR_FILE, BESIDE_FILE})
 KEPT = ("epoch", "metrics", "config")
-PROBLEM_OF_LOSS = {"ce": "single_label_classification", "soft_ce": "single_label_classification"}
 
 
 def convert(settings: ConvertSettings) -> Report:
@@ -80,8 +80,7 @@ def target_format(settings: ConvertSettings) -> Format:
 def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, settings: ConvertSettings) -> None:
     """Writes the folder for transformers.
 
-    Raises:
-        ValueError: a weight has no counterpart, the number of heads is unknown, or the number of labels is wrong.
+    Raises ValueError if a weight has no counterpart, the number of heads is unknown, or the number of labels is wrong.
     """
     if "pos_embed" in weights:
         raise ValueError("learned positions (pos_embed) have no counterpart in transformers")
@@ -97,10 +96,18 @@ def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, setting
     if network["embed_dim"] % heads:
         raise ValueError(f"--num_heads {heads} does not divide the width {network['embed_dim']}")
     saved_labels = inner(saved, "id2label")
-    names = [saved_labels[key] for key in sorted(saved_labels, key=int)] or default_labels(network["num_classes"])
-    names = read_text(settings.labels).splitlines() if settings.labels else names
-    if len(names) != network["num_classes"]:
-        raise ValueError(f"--labels holds {len(names)} names, the head has {network['num_classes']} outputs")
+    num_outputs = network["num_classes"]
+    if settings.labels:
+        names = read_text(settings.labels).splitlines()
+    elif saved_labels:
+        names = [saved_labels[key] for key in sorted(saved_labels, key=int)]
+    else:
+        defaults = {len(EMOTIONS): list(EMOTIONS), 1: ["valence"]}
+        names = defaults.get(num_outputs) or [f"class {index}" for index in range(num_outputs)]
+    if len(names) != num_outputs:
+        raise ValueError(f"--labels holds {len(names)} names, the head has {counted(num_outputs, 'output')}")
+    # What transformers' pipeline applies to the logits: softmax, nothing to a V2V score, or a sigmoid.
+    by_loss = "single_label_classification" if config.get("loss") in ("ce", "soft_ce") else "multi_label_classification"
     input_size = settings.input_size or data.get("input_size") or saved.get("image_size") or 224
     content = {
         "architectures": ["VideoMAEForVideoClassification"],
@@ -120,7 +127,7 @@ def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, setting
         "num_frames": settings.num_frames or data.get("num_frames") or saved.get("num_frames") or 16,
         "num_hidden_layers": network["depth"],
         "patch_size": network["patch_size"],
-        "problem_type": problem_type(network["num_classes"], config),
+        "problem_type": "regression" if num_outputs == 1 else by_loss,
         "qkv_bias": network["qkv_bias"],
         "tubelet_size": network["tubelet_size"],
         "use_mean_pooling": network["use_mean_pooling"],
@@ -135,37 +142,17 @@ def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, setting
         write_json(folder / BESIDE_FILE, {**kept, "head_bias": network["head_bias"]})
 
 
-def default_labels(num_outputs: int) -> list[str]:
-    """The 27 emotions, V2V's score, or numbered classes."""
-    if num_outputs == len(EMOTIONS):
-        return list(EMOTIONS)
-    return ["valence"] if num_outputs == 1 else [f"class {index}" for index in range(num_outputs)]
-
-
-def problem_type(num_outputs: int, config: Mapping[str, Any]) -> str:
-    """What transformers' pipeline applies to the logits: nothing to a V2V score, softmax after a classification loss,
-    otherwise a sigmoid."""
-    if num_outputs == 1:
-        return "regression"
-    return PROBLEM_OF_LOSS.get(str(config.get("loss")), "multi_label_classification")
-
-
 def image_processor(input_size: int, short_side: int, *, squash: bool) -> dict[str, Any]:
     """The evaluation transform: resized short side and centre crop (VCE), or the whole frame squashed (V2V)."""
     square = {"height": input_size, "width": input_size}
     return {
         "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": square if squash else {"shortest_edge": short_side},
+        "do_resize": True, "size": square if squash else {"shortest_edge": short_side},
         "resample": 2,  # bilinear
-        "do_center_crop": not squash,
-        "crop_size": square,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
-    }
+        "do_center_crop": not squash, "crop_size": square,
+        "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
+    }  # fmt: skip
 
 
 def check_equal(written: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
@@ -180,11 +167,10 @@ def check_equal(written: Mapping[str, Tensor], weights: Mapping[str, Tensor], pa
 def summarise(source: Checkpoint, weights: Mapping[str, Tensor], target: Format, dst: Path) -> Report:
     """The report, with notes on what was lost."""
     eps = inner(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
+    kept = ("huggingface_config", "head_bias", *(KEPT if target != "published" else ()))
     notes = []
-    kept = () if target == "published" else KEPT
-    omitted = [key for key in source.beside if key not in (*kept, "huggingface_config", "head_bias")]
-    if omitted:
-        notes.append(f"omitted: {', '.join(omitted)}")
+    if source.beside.keys() - set(kept):
+        notes.append(f"omitted: {', '.join(key for key in source.beside if key not in kept)}")
     if target == "huggingface" and "fc_norm.weight" in weights:
         notes.append("transformers adds 1e-5 in fc_norm, VideoMAE 1e-6: predictions differ slightly")
     if target != "huggingface" and eps != LAYER_NORM_EPS:

@@ -30,9 +30,8 @@ def is_checkpoint(folder: Path) -> bool:
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights of the latest step, and its other entries.
 
-    Raises:
-        ValueError: files are missing, damaged or could execute code; the model is split over devices; DeepSpeed is not
-            installed.
+    Raises ValueError if files are missing, damaged or could execute code; the model is split over devices; DeepSpeed is
+    not installed.
     """
     step = _latest_step(folder)
     states = sorted(step.glob(STATES))
