@@ -7,8 +7,6 @@ and number of frames. Unreadable files get no entry, are listed, and set the exi
 dataset folder, so that an interrupted build continues.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence
@@ -47,8 +45,7 @@ class Settings:
 def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tuple[dict[str, Any], dict[str, str]]:
     """Reads the videos of a dataset -> entries by id, and reasons of the unreadable files by path.
 
-    Raises:
-        ValueError: there are no videos, or two have the same id.
+    Raises ValueError if there are no videos, or two have the same id.
     """
     folder = root / "videos"
     if not folder.is_dir():

@@ -11,10 +11,8 @@ training programs' `--exclude FILE`. Notes do not affect the exit status: counts
 unusual but readable videos, contradictory or cyclic preferences, which are normal in human ratings.
 """
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,13 +25,7 @@ from VideoMAE.data.exclusion import format_excluded
 from VideoMAE.dataset_tools.label_checks import Report, VideoFiles, check_v2v, check_vce, read_object
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of
-from VideoMAE.dataset_tools.video_checks import (
-    PROBES,
-    cache_file,
-    malformed_metadata,
-    metadata_differences,
-    oddities,
-)
+from VideoMAE.dataset_tools.video_checks import PROBES, cache_file, malformed_metadata, metadata_differences, oddities
 from VideoMAE.files import write_json, write_text
 from VideoMAE.video.check import check_videos
 from VideoMAE.video.reader import VideoInfo
@@ -41,7 +33,6 @@ from VideoMAE.video.reader import VideoInfo
 logger = logging.getLogger("check_dataset")
 
 MAX_IDS_SHOWN = 200
-CHECKS = {"vce": check_vce, "v2v": check_v2v}
 
 
 @dataclass(frozen=True)
@@ -64,18 +55,16 @@ class Settings:
     """File for the ids of bad videos, for --exclude of the training programs."""
 
 
-def check_dataset(
-    settings: Settings, *, kind: str, probe_function: Callable[[Path], VideoInfo] | None = None
-) -> Report:
+def check_dataset(settings: Settings, *, kind: str) -> Report:
     """Checks the labels, the videos and metadata.json."""
     root, report = settings.root, Report()
-    files = CHECKS[kind](root, report)
+    files = (check_vce if kind == "vce" else check_v2v)(root, report)
     check = check_videos(
         {file: root / file for file in files.values()},
         num_processes=settings.num_workers,
         limit_seconds=settings.decode_seconds,
         cache=cache_file(root, settings.decode),
-        probe_function=probe_function or PROBES[settings.decode],
+        probe_function=PROBES[settings.decode],
     )
     for key, file in files.items():
         if file in check.unreadable:

@@ -1,7 +1,5 @@
 """The charts of a described dataset: each function states what its chart finds in the numbers of `description.json`."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -20,13 +20,12 @@ training and test is random with --seed; pairs are split so that no video is in 
 including those of unreadable videos; if there are any, nothing is made unless --skip_bad_lines is given.
 """
 
-from __future__ import annotations
-
 import csv
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -37,8 +36,8 @@ from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.v2v import Pair, hold_out_connected
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.label_checks import is_id, top_emotions
-from VideoMAE.dataset_tools.programs import Link, num_cores, place_video
+from VideoMAE.dataset_tools.label_checks import is_id, label_entry
+from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, refuse_non_empty
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import new_folder, write_json
 from VideoMAE.video.check import check_videos
@@ -86,8 +85,7 @@ class Line(NamedTuple):
 class Table:
     """A CSV file about the videos of a folder: its valid lines, and the reasons of the bad lines by number.
 
-    Raises:
-        ValueError: there are no lines, or columns are missing.
+    Raises ValueError if there are no lines, or columns are missing.
     """
 
     def __init__(self, file: Path, folder: Path) -> None:
@@ -96,7 +94,6 @@ class Table:
         self.bad_lines: dict[int, str] = {}
         self.lines: list[Line] = []
         self._first_line: dict[str, int] = {}
-        self._by_stem: dict[str, list[Path]] | None = None
         rows = _read_rows(file)
         if len(rows) < 2:
             raise ValueError(f"{file}: expected a header and at least one line")
@@ -149,16 +146,17 @@ class Table:
             raise ValueError("names no video")
         if (self.folder / cell).is_file():
             return (self.folder / cell).resolve()
-        if self._by_stem is None:
-            self._by_stem = defaultdict(list)
-            for path in filter(Path.is_file, sorted(self.folder.iterdir())):
-                self._by_stem[path.stem].append(path.resolve())
         found = self._by_stem.get(cell, [])
         if not found:
             raise ValueError(f"no such video: {self.folder / cell}")
         if len(found) > 1:
             raise ValueError(f"{len(found)} files are named {cell}, with different suffixes; write the path")
         return found[0]
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        files = sorted(filter(Path.is_file, self.folder.iterdir()), key=lambda path: path.stem)
+        return {stem: [*map(Path.resolve, paths)] for stem, paths in groupby(files, key=lambda path: path.stem)}
 
     def video_ids(self) -> list[str]:
         """The videos of the valid lines."""
@@ -198,11 +196,7 @@ def _intensity(name: str, cell: str) -> float:
 
 
 def label_files(table: Table, settings: Settings) -> dict[str, Any]:
-    """The label files of the dataset, content by name.
-
-    Raises:
-        ValueError: a split is empty.
-    """
+    """The label files of the dataset, content by name. Raises ValueError if a split is empty."""
     empty = f"--test_fraction {settings.test_fraction:g} of {{}} leaves a split empty"
     if table.is_pairs:
         pairs = [Pair(*line.ids) for line in table.lines]
@@ -221,19 +215,15 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
     is_test = np.random.default_rng(settings.seed).permutation(num_videos) < num_test
     labels: dict[str, Any] = {"train_labels.json": {}, "test_labels.json": {}, EMOTIONS_FILE: table.emotions}
     for line, in_test in zip(table.lines, is_test, strict=True):
-        labels["test_labels.json" if in_test else "train_labels.json"][line.ids[0]] = {
-            "emotions": line.intensities,
-            "file": f"videos/{line.ids[0]}.mp4",
-            "topK": top_emotions(line.intensities),
-        }
+        key = line.ids[0]
+        labels["test_labels.json" if in_test else "train_labels.json"][key] = label_entry(line.intensities, key)
     return labels
 
 
 def run(settings: Settings) -> bool:
     """Makes the dataset, completely or not at all, and lists the bad lines -> whether there are none."""
     output_dir = settings.output_dir.expanduser().resolve()
-    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
-        raise ValueError(f"--output_dir {output_dir} exists and is not empty")
+    refuse_non_empty(output_dir)
     table = Table(settings.csv, settings.videos_dir or settings.csv.parent)
     sources = {key: table.sources[key] for key in table.video_ids()}
     check = check_videos(sources, num_processes=settings.num_workers, limit_seconds=settings.probe_seconds)

@@ -1,7 +1,5 @@
 """The measurement of benchmark_loader.py: a run's loader on a part of a dataset, its times, and a report."""
 
-from __future__ import annotations
-
 import logging
 import math
 import os
@@ -216,12 +214,8 @@ def measure(benchmark: Benchmark, settings: BenchmarkSettings) -> dict[str, Any]
 
 
 def run_benchmark(settings: BenchmarkSettings, run_flags: Sequence[str]) -> None:
-    """Measures and reports.
-
-    Raises:
-        ValueError: as `open_benchmark`.
-    """
-    check_ranges(settings, at_least_1=("max_videos", "repeats"), above_0=("seconds", "gpu_clips_per_second"))
+    """Measures and reports. Raises ValueError as `open_benchmark`."""
+    check_ranges(settings, max_videos=1, repeats=1, above_0=["seconds", "gpu_clips_per_second"])
     if settings.workers is not None and min(settings.workers, default=0) < 0:
         raise ValueError(f"--workers {min(settings.workers)}: must be at least 0")
     benchmark = open_benchmark(settings.root, settings.mode, run_flags, max_videos=settings.max_videos)

@@ -1,7 +1,5 @@
 """Timing of a data loader: CPU time per part of an item, and clips per second with worker processes."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools
@@ -135,8 +133,7 @@ def decode_windows(windows: list[Window]) -> None:
 def time_parts(loader: WatchedLoader, *, seconds: float, repeats: int | None = None) -> PartTimes:
     """Makes batches in this process for `seconds` of wall time, or `repeats` batches, and decodes their windows again.
 
-    Raises:
-        ValueError: no item yields a clip.
+    Raises ValueError if no item yields a clip.
     """
     use_one_thread()
     keys = endless_keys(loader.sampler)

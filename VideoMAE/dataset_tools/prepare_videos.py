@@ -29,15 +29,14 @@ Key frames are slow to decode and large; 8 reads windows about as fast as 4. B-f
 lower PSNR. Preset medium took twice as long as veryfast at the same quality and size. Encoding is deterministic.
 """
 
-from __future__ import annotations
-
 import contextlib
-import itertools
 import logging
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal
@@ -47,17 +46,17 @@ from tqdm import tqdm
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_preferences
+from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_videos
 from VideoMAE.dataset_tools.video_checks import metadata_entry
-from VideoMAE.files import read_json, write_json
+from VideoMAE.files import read_json, write_atomically, write_json
 from VideoMAE.runtime.folder_lock import release_folders
 from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
+from VideoMAE.video.reader import VideoInfo
 
 logger = logging.getLogger("prepare_videos")
 
@@ -97,13 +96,11 @@ class Settings:
 
 def checked(settings: Settings) -> tuple[Path, Path]:
     """The absolute source and target. Raises ValueError for invalid settings."""
-    check_ranges(settings, at_least_1=("gop", "crf", "every", "num_workers"), above_0=("encode_seconds",))
-    if settings.short_side < 16:
-        raise ValueError(f"--short_side {settings.short_side}: must be at least 16")
+    check_ranges(settings, short_side=16, gop=1, crf=1, every=1, evenly=2, num_workers=1, above_0=["encode_seconds"])
     if settings.crf > 51:
         raise ValueError(f"--crf {settings.crf:g}: must be at most 51")
-    if settings.evenly is not None and (settings.evenly < 2 or settings.every > 1):
-        raise ValueError(f"--evenly {settings.evenly}: must be at least 2, and excludes --every")
+    if settings.evenly is not None and settings.every > 1:
+        raise ValueError(f"--evenly {settings.evenly}: excludes --every")
     src, dst = settings.src.expanduser().resolve(), settings.dst.expanduser().resolve()
     if dst.is_relative_to(src):
         raise ValueError(f"DST {dst} is {'' if dst == src else 'inside '}the source {src}, which is only read")
@@ -118,22 +115,13 @@ def checked(settings: Settings) -> tuple[Path, Path]:
 
 def ids_and_files(src: Path, kind: Kind) -> dict[str, str]:
     """The video of each id in the labels, as a path relative to `src`."""
-    if kind == "v2v":
-        annotations = [videos_of(src, itertools.chain(*read_preferences(src).values()))]
-    else:
-        annotations = list(read_emotions(src).values())
-    return {
-        key: path.relative_to(src).as_posix()
-        for found in annotations
-        for key, path in zip(found.ids, found.paths, strict=True)
-    }
+    return {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
 
 
 def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settings) -> dict[str, str]:
     """Makes the missing copies -> the reasons of the failures, by file.
 
-    Raises:
-        ValueError: the target cannot be written.
+    Raises ValueError if the target cannot be written.
     """
     bad: dict[str, str] = {}
     tasks = [(file, path) for file, path in files.items() if file not in folder.entries]
@@ -162,24 +150,24 @@ def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settin
 def metadata(src: Path, files: Mapping[str, str], folder: PreparedFolder) -> dict[str, Any]:
     """metadata.json of the copy. A video without a copy keeps its entry, since runs require one for every video."""
     existing = read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
-    infos = folder.infos()
-    entries = {
-        key: metadata_entry(infos[file], file) if file in infos else existing.get(key) for key, file in files.items()
+    copied = {
+        key: metadata_entry(VideoInfo(**folder.entries[file]["info"]), file)
+        for key, file in files.items()
+        if file in folder.entries
     }
-    return {key: entry for key, entry in entries.items() if entry is not None}
+    return {key: (copied.get(key) or existing[key]) for key in files if key in copied or key in existing}
 
 
 def totals(folder: PreparedFolder) -> dict[str, Any]:
     """Total sizes and mean and lowest similarity of all copies."""
     entries = list(folder.entries.values())
-    measures: dict[str, Any] = {"num_videos": len(entries)}
-    for name in ("bytes", "source_bytes"):
-        measures[name] = sum(entry[name] for entry in entries)
+    sums = {name: sum(entry[name] for entry in entries) for name in ("bytes", "source_bytes")}
+    similarity = {}
     for name in ("ssim", "psnr_db"):
-        values = {entry["file"]: entry[name] for entry in entries}
-        worst = min(values, key=lambda file: values[file])
-        measures[name] = {"mean": fmean(values.values()), "least": values[worst], "least_of": worst}
-    return measures
+        worst = min(entries, key=itemgetter(name))
+        mean = fmean(entry[name] for entry in entries)
+        similarity[name] = {"mean": mean, "least": worst[name], "least_of": worst["file"]}
+    return {"num_videos": len(entries), **sums, **similarity}
 
 
 def run(settings: Settings) -> bool:
@@ -191,24 +179,21 @@ def run(settings: Settings) -> bool:
     identity = {
         "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe()._asdict(),
     }  # fmt: skip
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(release_folders)
         folder = PreparedFolder(dst, identity)
-        try:
-            for name in LABEL_FILES:
-                if (src / name).is_file():
-                    folder.copy_file(src / name)
-            folder.load_journal(files)
-            num_before = len(folder.entries)
-            bad = copy_all(folder, files, settings)
-            if not folder.entries:
-                raise ValueError(f"{src}: none of its {len(bad)} videos can be copied: {next(iter(bad.values()))}")
-            write_json(dst / "metadata.json", metadata(src, file_of, folder), indent=4)
-            found = totals(folder)
-            folder.write_settings(complete=not bad, **found, unreadable=bad)
-        finally:
-            folder.close()
-    finally:
-        release_folders()
+        stack.callback(folder.remove_unfinished)
+        for name in LABEL_FILES:
+            if (src / name).is_file():
+                write_atomically(dst / name, partial(shutil.copyfile, src / name))
+        folder.load_journal(files)
+        num_before = len(folder.entries)
+        bad = copy_all(folder, files, settings)
+        if not folder.entries:
+            raise ValueError(f"{src}: none of its {len(bad)} videos can be copied: {next(iter(bad.values()))}")
+        write_json(dst / "metadata.json", metadata(src, file_of, folder), indent=4)
+        found = totals(folder)
+        folder.write_settings(complete=not bad, **found, unreadable=bad)
     for file, reason in bad.items():
         logger.info("bad: %s: %s", file, reason)
     logger.info(

@@ -7,8 +7,6 @@ the video's most intense emotion, the first among equals, in alphabetical order 
 `emotions.json`. The last `--val_samples` entries of `train_labels.json` are held out for validation.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,11 +37,7 @@ class Settings:
 
 
 def format_list(videos: Annotations) -> str:
-    """The content of a csv file, one `ABSOLUTE_PATH CLASS` per line.
-
-    Raises:
-        ValueError: a path contains white space.
-    """
+    """The lines `ABSOLUTE_PATH CLASS` of a csv file. Raises ValueError if a path contains white space."""
     for path in videos.paths:
         if any(character.isspace() for character in str(path)):
             raise ValueError(f"{path} contains white space, which separates path and class in the lists; move it")

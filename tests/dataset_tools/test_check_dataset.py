@@ -253,7 +253,7 @@ def test_a_second_check_reads_only_what_has_changed(sound_vce: Path, tmp_path: P
         (lambda file: file.unlink(), "missing_file", "train_labels.json"),
         (lambda file: write(file, {}), "malformed_file", "train_labels.json: holds no videos"),
         (lambda file: write(file, []), "malformed_file", "expected a JSON object, found list"),
-        (lambda file: os.truncate(file, 0), "malformed_file", "expected a JSON object, the file is empty"),
+        (lambda file: os.truncate(file, 0), "malformed_file", "train_labels.json: the file is empty"),
         (lambda file: os.truncate(file, 99), "malformed_file", "not valid JSON (truncated?)"),
         (lambda file: file.write_text('{"1": 1, "1": 2}'), "duplicate_key", "duplicate key '1'"),
     ],

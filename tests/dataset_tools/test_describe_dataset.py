@@ -290,7 +290,7 @@ def test_at_most_max_probed_videos_without_metadata_are_opened(
         ("nowhere", "page", [], "no such folder"),
         ("empty", "page", [], "has no train_labels.json"),
         ("torn", "page", [], "not valid JSON"),
-        ("vce", "page", ["--num_processes", "0"], "--num_processes must be at least 1, not 0"),
+        ("vce", "page", ["--num_processes", "0"], "--num_processes 0: must be at least 1"),
     ],
 )
 def test_invalid_folders_and_flags_give_a_one_line_error(

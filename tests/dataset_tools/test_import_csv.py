@@ -195,7 +195,7 @@ def test_what_leaves_a_split_empty_or_a_folder_overwritten_is_refused(videos: Pa
     for file, fraction in ((ratings, 0.01), (ratings, 1.0), (pairs, 0.1)):
         with pytest.raises(ValueError, match=f"--test_fraction {fraction:g} of .* leaves a split empty"):
             import_csv.run(Settings(file, tmp_path / "data", videos_dir=videos, test_fraction=fraction))
-    with pytest.raises(ValueError, match="exists and is not empty"):
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
         import_csv.run(Settings(ratings, tmp_path, videos_dir=videos))
     bad = write_pairs(tmp_path, "film 0.mp4,film 0.mp4,me")
     with pytest.raises(ValueError, match="1 bad line;"):

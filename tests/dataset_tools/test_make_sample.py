@@ -216,5 +216,5 @@ def test_too_small_a_setting_is_named(tmp_path: Path, flag: str, value: int) -> 
     process = start("--output_dir", tmp_path / "sample", flag, value)
     _, stderr = process.communicate()
     assert process.returncode == 1
-    assert f"{flag} must be at least" in stderr
+    assert f"{flag} {value}: must be at least" in stderr
     assert not (tmp_path / "sample").exists()
