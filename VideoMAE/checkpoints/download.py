@@ -35,10 +35,9 @@ def read_catalogue(path: Path) -> dict[str, Any]:
     entries = read_json(path)
     required = {"what", "source", "file", "licence", "network", "size_bytes", "sha256"}
     for name, entry in entries.items():
-        if not isinstance(entry, dict):
-            raise ValueError(f"{path}: {name}: expected an object")
-        if required - entry.keys():
-            raise ValueError(f"{path}: {name} lacks {', '.join(sorted(required - entry.keys()))}")
+        missing = required - (entry.keys() if isinstance(entry, dict) else set())
+        if missing:
+            raise ValueError(f"{path}: {name} lacks {', '.join(sorted(missing))}")
         if Path(entry["file"]).name != entry["file"]:
             raise ValueError(f"{path}: {name}: file {entry['file']!r} is not a plain file name")
     return entries

@@ -121,10 +121,7 @@ def page_title(html: bytes) -> str:
 
 def network_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of the `VisionTransformer` with these weights (our names, no prefix), without the number of heads
-    and frames and the image size, which the shapes do not determine.
-
-    Raises:
-        ValueError: the patch embedding or the blocks are missing.
+    and frames and the image size, which the shapes do not determine. Raises ValueError if it is not a VideoMAE ViT.
     """
     patches, first = weights.get("patch_embed.proj.weight"), weights.get("blocks.0.mlp.fc1.weight")
     if patches is None or first is None or patches.ndim != 5:
@@ -148,19 +145,16 @@ def network_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def model_name(network: Mapping[str, Any]) -> str | None:
     """The name in MODELS of the model with this size; None if there is none."""
-    sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in _registered_models().items()}
+    with torch.device("meta"):
+        models = {name: make(img_size=16, all_frames=2) for name, make in MODELS.items()}
+    sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in models.items()}
     return sizes.get((network["embed_dim"], network["depth"]))
 
 
 def num_heads(name: str) -> int:
     """Attention heads of a model of MODELS."""
-    return _registered_models()[name].blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
-
-
-def _registered_models() -> dict[str, VisionTransformer]:
-    """Every model of MODELS, on the meta device and for one patch."""
     with torch.device("meta"):
-        return {name: make(img_size=16, all_frames=2) for name, make in MODELS.items()}
+        return MODELS[name](img_size=16, all_frames=2).blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
 
 
 def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool = False) -> None:
@@ -180,10 +174,8 @@ def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool
         expected = VisionTransformer(**{**network, "num_heads": 1, "img_size": network["patch_size"]}).state_dict()
     if encoder_only:
         expected = {name: value for name, value in expected.items() if name not in NEW_AFTER_PRETRAINING}
-    for adjective, names in (
-        ("missing", [name for name in expected if name not in found]),
-        ("unexpected", [name for name in found if name not in expected]),
-    ):
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    for adjective, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected))):
         if names:
             shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
             raise ValueError(f"{path}: {counted(len(names), f'{adjective} weight')}: {shown}")

@@ -9,17 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from VideoMAE.checkpoints.formats import (
-    DESCRIPTIONS,
-    Checkpoint,
-    dtype_name,
-    model_name,
-    network_of,
-    non_finite,
-    non_finite_problem,
-    read,
-    to_jsonable,
-)
+from VideoMAE.checkpoints import formats
 from VideoMAE.checkpoints.programs import InspectSettings, Report
 from VideoMAE.cli import counted
 from VideoMAE.files import sha256_of
@@ -27,45 +17,47 @@ from VideoMAE.files import sha256_of
 
 def inspect(settings: InspectSettings) -> Report:
     """Reads and describes a checkpoint."""
-    checkpoint = read(settings.file, model_key=settings.model_key)
+    checkpoint = formats.read(settings.file, model_key=settings.model_key)
     values = facts(checkpoint)
-    problem = non_finite_problem(checkpoint.file, values["not_finite"]) if values["not_finite"] else ""
+    problem = formats.non_finite_problem(checkpoint.file, values["not_finite"]) if values["not_finite"] else ""
     return Report(as_text(checkpoint, values, every_name=settings.names), values, problem)
 
 
-def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+def facts(checkpoint: formats.Checkpoint) -> dict[str, Any]:
     """The complete description as JSON values."""
     weights = checkpoint.weights
     files = [checkpoint.file] if checkpoint.file.is_file() else checkpoint.file.rglob("*")
     return {
         "file": str(checkpoint.file),
         "kind": checkpoint.kind,
-        "description": DESCRIPTIONS[checkpoint.kind],
+        "description": formats.DESCRIPTIONS[checkpoint.kind],
         "size_bytes": sum(file.stat().st_size for file in files if file.is_file()),
         "sha256": sha256_of(checkpoint.file) if checkpoint.file.is_file() else None,
         "network": network_or_none(checkpoint),
         "num_tensors": len(weights),
         "num_parameters": sum(value.numel() for value in weights.values()),
-        "dtypes": dict(Counter(dtype_name(value) for value in weights.values())),
-        "not_finite": non_finite(weights),
-        "weights": {name: {"shape": list(value.shape), "dtype": dtype_name(value)} for name, value in weights.items()},
-        "beside": to_jsonable(checkpoint.beside),
+        "dtypes": dict(Counter(formats.dtype_name(value) for value in weights.values())),
+        "not_finite": formats.non_finite(weights),
+        "weights": {
+            name: {"shape": list(value.shape), "dtype": formats.dtype_name(value)} for name, value in weights.items()
+        },
+        "beside": formats.to_jsonable(checkpoint.beside),
     }
 
 
-def network_or_none(checkpoint: Checkpoint) -> dict[str, Any] | None:
+def network_or_none(checkpoint: formats.Checkpoint) -> dict[str, Any] | None:
     """The network that the shapes imply, with its name if it is registered; None if it is not a VideoMAE ViT."""
     try:
         weights = checkpoint.our_weights()
-        found = network_of({name.removeprefix("encoder."): value for name, value in weights.items()})
+        found = formats.network_of({name.removeprefix("encoder."): value for name, value in weights.items()})
     except ValueError:
         return None
     if not any(name.startswith("head.") for name in weights):
         found = {key: found[key] for key in ("embed_dim", "depth", "patch_size", "tubelet_size", "mlp_ratio")}
-    return {"model": model_name(found), **found}
+    return {"model": formats.model_name(found), **found}
 
 
-def as_text(checkpoint: Checkpoint, values: Mapping[str, Any], *, every_name: bool) -> str:
+def as_text(checkpoint: formats.Checkpoint, values: Mapping[str, Any], *, every_name: bool) -> str:
     """The description as text."""
     dtypes = ", ".join(f"{count} {name}" for name, count in values["dtypes"].items())
     lines = [
@@ -116,12 +108,12 @@ def list_names(weights: Mapping[str, Tensor], *, every_name: bool) -> list[str]:
     """Names, shapes and types; equal weights of several blocks share a line, as blocks.0-11.norm1.weight."""
     lines: dict[tuple[str, str], list[int]] = {}
     for name, value in weights.items():
-        shape = f"{str(tuple(value.shape)):<24} {dtype_name(value)}"
-        before, number, after = re.fullmatch(r"(?:(.*?\.|)(\d+)(?=\.))?(.*)", name).groups()  # type: ignore[union-attr]
+        shape = f"{str(tuple(value.shape)):<24} {formats.dtype_name(value)}"
+        number = re.search(r"\b\d+\b", name)  # of the block
         if every_name or number is None or name.startswith("head."):
             lines[name, shape] = []
         else:
-            lines.setdefault((f"{before}*{after}", shape), []).append(int(number))
+            lines.setdefault((name.replace(number[0], "*", 1), shape), []).append(int(number[0]))
     named = [(family.replace("*", ranges(numbers), 1), shape) for (family, shape), numbers in lines.items()]
     width = max(len(name) for name, _ in named)
     return [f"  {name:<{width}}  {shape}" for name, shape in named]

@@ -65,8 +65,6 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class InspectSettings:
-    """What to inspect, and in how much detail."""
-
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Checkpoint: a file or a folder."""
     names: bool = False
@@ -78,8 +76,6 @@ class InspectSettings:
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """What to convert, and where to write it."""
-
     src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """File or folder to read."""
     dst: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
@@ -104,8 +100,6 @@ class ConvertSettings:
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """What to download, and where to store it."""
-
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """Entry of the catalogue."""
     list: bool = False

@@ -28,8 +28,6 @@ logger = logging.getLogger("build_metadata")
 
 @dataclass(frozen=True)
 class Settings:
-    """Which dataset to read, and how."""
-
     root: Annotated[Path, tyro.conf.Positional]
     """Dataset folder, with videos/."""
     num_workers: int = field(default_factory=num_cores)
@@ -87,5 +85,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")

@@ -22,7 +22,7 @@ import tyro
 from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.exclusion import format_excluded
-from VideoMAE.dataset_tools.label_checks import Report, VideoFiles, check_v2v, check_vce, read_object
+from VideoMAE.dataset_tools.label_checks import Report, check_v2v, check_vce, read_object
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of
 from VideoMAE.dataset_tools.video_checks import PROBES, cache_file, malformed_metadata, metadata_differences, oddities
@@ -37,8 +37,6 @@ MAX_IDS_SHOWN = 200
 
 @dataclass(frozen=True)
 class Settings:
-    """What to check, and how thoroughly."""
-
     root: Annotated[Path, tyro.conf.Positional]
     """Dataset folder."""
     kind: Literal["vce", "v2v"] | None = None
@@ -69,8 +67,8 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
     for key, file in files.items():
         if file in check.unreadable:
             report.add("unreadable", f"{key} ({file}): {check.unreadable[file]}", key)
-        elif oddities(check.infos[file]):
-            report.add("unusual_video", f"{key}: {'; '.join(oddities(check.infos[file]))}", key)
+        elif unusual := oddities(check.infos[file]):
+            report.add("unusual_video", f"{key}: {'; '.join(unusual)}", key)
     check_metadata(root, files, check.infos, report, required=kind == "v2v")
     labelled = set(files.values())
     for path in sorted((root / "videos").glob("[!.]*")):
@@ -80,7 +78,7 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
 
 
 def check_metadata(
-    root: Path, files: VideoFiles, infos: dict[str, VideoInfo], report: Report, *, required: bool
+    root: Path, files: dict[str, str], infos: dict[str, VideoInfo], report: Report, *, required: bool
 ) -> None:
     """Compares metadata.json with labels and videos; `required`: a run rejects a video that has no entry."""
     entries = read_object(root / "metadata.json", report)
@@ -89,14 +87,10 @@ def check_metadata(
     for key, file in files.items():
         if key not in entries:
             report.add("no_metadata", key, key, excluded=required)
-            continue
-        malformed = malformed_metadata(entries[key], file)
-        if malformed:
+        elif malformed := malformed_metadata(entries[key], file):
             report.add("bad_metadata", f"{key}: {malformed}", key)
-        elif file in infos:
-            differences = metadata_differences(entries[key], infos[file])
-            if differences:
-                report.add("metadata_differs", f"{key}: {'; '.join(differences)}", key)
+        elif file in infos and (differences := metadata_differences(entries[key], infos[file])):
+            report.add("metadata_differs", f"{key}: {'; '.join(differences)}", key)
 
 
 def run(settings: Settings) -> bool:
@@ -121,13 +115,10 @@ def run(settings: Settings) -> bool:
     if 0 < len(bad_ids) <= MAX_IDS_SHOWN:
         logger.info("bad ids: %s", " ".join(bad_ids))
     remaining = sum(not finding.excluded for finding in report.problems)
-    logger.info(
-        "%s (%s): %s; excluding %s leaves %d", settings.root, kind, counted(num_problems, "problem"),
-        counted(len(bad_ids), "bad id"), remaining,
-    )  # fmt: skip
+    problems, ids = counted(num_problems, "problem"), counted(len(bad_ids), "bad id")
+    logger.info("%s (%s): %s; excluding %s leaves %d", settings.root, kind, problems, ids, remaining)
     return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")

@@ -20,6 +20,7 @@ training and test is random with --seed; pairs are split so that no video is in 
 including those of unreadable videos; if there are any, nothing is made unless --skip_bad_lines is given.
 """
 
+import contextlib
 import csv
 import logging
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ import tyro
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.data.v2v import Pair, hold_out_connected
+from VideoMAE.data.v2v import Pair, hold_out_connected, video_file_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.label_checks import is_id, label_entry
 from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, refuse_non_empty
@@ -50,8 +51,6 @@ DELIMITERS = ",;\t"
 
 @dataclass(frozen=True)
 class Settings:
-    """What to read, and what to make of it."""
-
     csv: Annotated[Path, tyro.conf.Positional]
     """CSV file with a header, delimited by comma, semicolon or tab."""
     output_dir: Path
@@ -186,13 +185,10 @@ def _read_rows(file: Path) -> list[tuple[int, list[str]]]:
 
 
 def _intensity(name: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise ValueError(f"{name} is {cell!r}, not a number") from error
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {cell}, not in [0, 1]")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(cell) <= 1:
+            return float(cell)
+    raise ValueError(f"{name} is {cell!r}, not a number in [0, 1]")
 
 
 def label_files(table: Table, settings: Settings) -> dict[str, Any]:
@@ -203,9 +199,8 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
         try:
             split = hold_out_connected(pairs, fraction=settings.test_fraction, seed=settings.seed)
         except ValueError as error:
-            raise ValueError(
-                f"{empty.format(counted(len(pairs), 'pair'))}: pairs that share videos stay together; change it"
-            ) from error
+            reason = "pairs that share videos stay together; change it"
+            raise ValueError(f"{empty.format(counted(len(pairs), 'pair'))}: {reason}") from error
         comparisons = {"train": split.train, "test": split.held_out, "listwise": []}
         return {f"{name}_labels.json": {"comparisons": entries} for name, entries in comparisons.items()}
     num_videos = len(table.lines)
@@ -231,31 +226,27 @@ def run(settings: Settings) -> bool:
     for number, reason in sorted(table.bad_lines.items()):
         logger.info("%s, line %d: %s", settings.csv, number, reason)
     ids, bad = table.video_ids(), counted(len(table.bad_lines), "bad line")
-    if table.bad_lines and not (settings.skip_bad_lines and ids):
-        _write_report(settings, table, num_videos=0)
+    is_made = not table.bad_lines or (settings.skip_bad_lines and bool(ids))
+    if is_made:
+        files = label_files(table, settings)
+        files["metadata.json"] = {key: metadata_entry(check.infos[key], video_file_of(key)) for key in ids}
+        ways: tuple[Link, ...] = ("copy",) if settings.copy else ("hard", "symbolic")
+        with new_folder(output_dir) as folder:
+            for key in ids:
+                place_video(table.sources[key], folder / video_file_of(key), *ways)
+            for name, content in files.items():
+                write_json(folder / name, content, indent=4)
+    if settings.report:
+        counts = {"num_lines": len(table.lines), "num_videos": len(ids) if is_made else 0, "emotions": table.emotions}
+        write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines}, indent=4)
+    if not is_made:
         remedy = "; pass --skip_bad_lines to use the other lines" if ids else ""
         raise ValueError(f"{settings.csv}: {bad}; {output_dir} was not made{remedy}")
-    files = label_files(table, settings)
-    files["metadata.json"] = {key: metadata_entry(check.infos[key], f"videos/{key}.mp4") for key in ids}
-    ways: tuple[Link, ...] = ("copy",) if settings.copy else ("hard", "symbolic")
-    with new_folder(output_dir) as folder:
-        for key in ids:
-            place_video(table.sources[key], folder / "videos" / f"{key}.mp4", *ways)
-        for name, content in files.items():
-            write_json(folder / name, content, indent=4)
-    _write_report(settings, table, num_videos=len(ids))
     kind = "V2V" if table.is_pairs else f"VCE, {len(table.emotions)} emotions"
     lines, videos = counted(len(table.lines), "line"), counted(len(ids), "video")
     logger.info("%s (%s): %s, %s, %s", output_dir, kind, lines, videos, bad)
     return not table.bad_lines
 
 
-def _write_report(settings: Settings, table: Table, *, num_videos: int) -> None:
-    if settings.report:
-        counts = {"num_lines": len(table.lines), "num_videos": num_videos, "emotions": table.emotions}
-        write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines}, indent=4)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was made")

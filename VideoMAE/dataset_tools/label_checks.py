@@ -18,6 +18,7 @@ from VideoMAE.data.v2v import (
     video_file_of,
 )
 from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions, video_path
+from VideoMAE.dataset_tools.read_labels import ids_in
 from VideoMAE.files import read_text
 
 PUBLISHED_VIDEOS = {"train": 50_000, "test": 11_046}
@@ -25,9 +26,6 @@ PUBLISHED_COMPARISONS = {"train": (11_038, 16_125), "test": (3_189, 6_223), "lis
 NUM_TOP = 3  # emotions in 'topK'
 LONGEST_ID = 200  # characters, so that ID.mp4 is a valid file name everywhere
 MAX_SHOWN = 20  # findings per kind; the JSON report contains all
-
-VideoFiles = dict[str, str]
-"""The video of each id in the labels: id -> path relative to the dataset folder."""
 
 
 class Kind(NamedTuple):
@@ -172,14 +170,14 @@ def check_id(key: str, where: str, report: Report) -> bool:
     return False
 
 
-def check_vce(root: Path, report: Report) -> VideoFiles:
-    """Checks the labels of a VCE folder -> the videos of its valid labels."""
+def check_vce(root: Path, report: Report) -> dict[str, str]:
+    """Checks the labels of a VCE folder -> the videos of its valid labels, paths relative to `root` by id."""
     try:
         emotions = read_emotions(root)
     except ValueError as error:
         report.add("malformed_file", str(error))
         return {}
-    files: VideoFiles = {}
+    files: dict[str, str] = {}
     split_of: dict[str, str] = {}
     for split in PUBLISHED_VIDEOS:
         name = f"{split}_labels.json"
@@ -201,8 +199,7 @@ def check_vce(root: Path, report: Report) -> VideoFiles:
                 files.setdefault(key, str(entry["file"]))
             except ValueError as error:
                 report.add("bad_file_name", str(error), key)
-            defect = label_defect(entry, emotions)
-            if defect:
+            if defect := label_defect(entry, emotions):
                 report.add(defect[0], f"{name}: {key}: {defect[1]}", key)
     by_file: dict[str, str] = {}
     for key, file in files.items():
@@ -224,15 +221,15 @@ def label_defect(entry: Any, emotions: Sequence[str]) -> tuple[str, str] | None:
     if missing or unknown:
         lists = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(map(repr, unknown)) or 'none'}"
         return "bad_emotions", f"{len(intensities)} emotions, expected {len(emotions)}; {lists}"
-    bad = {name: value for name, value in intensities.items() if not _is_intensity(value)}
+    bad = {
+        name: value
+        for name, value in intensities.items()
+        if type(value) not in (int, float) or not 0 <= value <= 1  # NaN or a bool too
+    }
     if bad:
         return "bad_intensity", ", ".join(f"{name} is {json.dumps(value)[:40]}" for name, value in bad.items())
     fault = top_k_fault(entry.get("topK"), intensities)
     return ("bad_top_k", fault) if fault else None
-
-
-def _is_intensity(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1  # not NaN, not a bool
 
 
 def top_emotions(intensities: Mapping[str, float]) -> list[str]:
@@ -248,22 +245,18 @@ def label_entry(intensities: Mapping[str, float], key: str) -> dict[str, Any]:
 def top_k_fault(top: Any, intensities: Mapping[str, float]) -> str | None:
     """What is wrong with a label's 'topK'; None if nothing is. Equal intensities may be in any order."""
     expected = top_emotions(intensities)
-    if not isinstance(top, list) or not all(isinstance(name, str) for name in top):
-        return f"'topK' is {json.dumps(top)[:80]}, expected {len(expected)} names"
-    unknown = [name for name in top if name not in intensities]
-    if unknown or len(set(top)) != len(top) or len(top) != len(expected):
-        return f"'topK' is {top}, expected {len(expected)} different emotions"
-    if [intensities[name] for name in top] != [intensities[name] for name in expected]:
-        return f"'topK' is {top}, expected {expected} from the intensities"
-    return None
+    are_names = isinstance(top, list) and all(isinstance(name, str) for name in top) and len(set(top)) == len(top)
+    if are_names and [intensities.get(name) for name in top] == [intensities[name] for name in expected]:
+        return None
+    return f"'topK' is {json.dumps(top)[:200]}, expected {expected} from the intensities"
 
 
-def check_v2v(root: Path, report: Report) -> VideoFiles:
-    """Checks the comparisons of a V2V folder -> their videos."""
+def check_v2v(root: Path, report: Report) -> dict[str, str]:
+    """Checks the comparisons of a V2V folder -> their videos, paths relative to `root` by id."""
     splits = {split: _read_comparisons(root / f"{split}_labels.json", split, report) for split in PUBLISHED_COMPARISONS}
     splits_of: dict[str, list[str]] = defaultdict(list)
     for split, entries in splits.items():
-        for key in dict.fromkeys(itertools.chain.from_iterable(entries)):
+        for key in ids_in(entries):
             splits_of[key].append(split)
     for key, names in splits_of.items():
         if len(names) > 1:
@@ -282,8 +275,7 @@ def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison
         return []
     entries = content.get("comparisons")
     if not isinstance(entries, list) or (not entries and split != "listwise"):
-        reason = "holds no comparisons" if entries == [] else 'has no list "comparisons"'
-        report.add("malformed_file", f"{file.name}: {reason}")
+        report.add("malformed_file", f'{file.name}: has no list "comparisons", or an empty one')
         return []
     found = []
     for number, entry in enumerate(entries, start=1):
@@ -296,7 +288,7 @@ def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison
             continue
         if sum(check_id(key, where, report) for key in comparison) == len(comparison):
             found.append(comparison)
-    counts = (len(entries), len(set(itertools.chain.from_iterable(found))))
+    counts = (len(entries), len(ids_in(found)))
     if counts != PUBLISHED_COMPARISONS[split]:
         published = "{:,} over {:,}".format(*PUBLISHED_COMPARISONS[split])
         here = "{:,} comparisons over {:,} videos".format(*counts)
@@ -314,7 +306,7 @@ def _check_contradictions(splits: Mapping[str, Sequence[Comparison]], report: Re
         for entry in entries:
             for pair in pairs_in([entry]):
                 places.setdefault(pair, f"{comparison_name(entry)} in {split}")
-    contradictory = set()
+    contradictory: set[Pair] = set()
     for pair, place in places.items():
         reverse = Pair(pair.better, pair.worse)
         if reverse in places and pair not in contradictory:
@@ -335,7 +327,7 @@ def cycles(pairs: Sequence[Pair]) -> list[list[str]]:
             paths, seen = deque([group[:1]]), set(group[:1])
             while group[0] not in better_than[paths[0][-1]]:  # breadth-first search
                 path = paths.popleft()
-                new = better_than[path[-1]] & position.keys() - seen
+                new = (better_than[path[-1]] & position.keys()) - seen
                 seen |= new
                 paths.extend([*path, key] for key in sorted(new, key=position.__getitem__))
             found.append(paths[0])

@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 from VideoMAE import cli
 from VideoMAE.dataset_tools.label_checks import label_entry
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, place_video
+from VideoMAE.dataset_tools.programs import check_ranges, first_names, num_cores, place_video
 from VideoMAE.dataset_tools.read_labels import ids_in
 from VideoMAE.dataset_tools.sample_scenes import Scene, write_video
 from VideoMAE.files import new_folder, read_json, write_json
@@ -98,8 +98,6 @@ FLIPPED_FRACTION = 0.02
 
 @dataclass(frozen=True)
 class Settings:
-    """What to make, and where."""
-
     output_dir: Path
     """Folder to create; must not exist, be empty, or contain this sample already."""
     num_train: int = 200
@@ -135,9 +133,10 @@ def plan_split(
     seconds[order[:num_short]] = rng.uniform(1, 3, num_short)
     seconds[order[num_short : num_short + round(0.05 * num_videos)]] = MAX_SECONDS
     plan = []
-    for index, (combination, size, rate) in enumerate(zip(combinations, sizes, rates, strict=True)):
-        looks = (combination.palette, combination.motion, *size, rate, round(seconds[index] * rate))
-        plan.append((Scene(f"{first_id + index:05d}", *looks, seed), combination))
+    for index, (combination, (width, height), rate) in enumerate(zip(combinations, sizes, rates, strict=True)):
+        video_id, num_frames = f"{first_id + index:05d}", round(seconds[index] * rate)
+        scene = Scene(video_id, combination.palette, combination.motion, width, height, rate, num_frames, seed)
+        plan.append((scene, combination))
     return plan
 
 
@@ -227,12 +226,10 @@ def make_dataset(root: Path, settings: Settings) -> None:
     sets = split_for_v2v(list(emotions), rng)
 
     vce, v2v = root / "vce_dataset", root / "v2v_dataset"
-    for folder in (vce, v2v):
-        (folder / "videos").mkdir(parents=True)
+    (vce / "videos").mkdir(parents=True)
     metadata = write_videos(vce / "videos", [scene for scene, _ in train + test], settings.num_processes)
     for name, plan in (("train", train), ("test", test)):
-        ids = [scene.video_id for scene, _ in plan]
-        labels = {key: label_entry(emotions[key], key) for key in ids}
+        labels = {scene.video_id: label_entry(emotions[scene.video_id], scene.video_id) for scene, _ in plan}
         write_json(vce / f"{name}_labels.json", labels, indent=4)
     for folder in (vce, v2v):
         write_json(folder / "metadata.json", metadata, indent=4)
@@ -245,7 +242,6 @@ def make_dataset(root: Path, settings: Settings) -> None:
 
 def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> dict[str, dict[str, str | int]]:
     """Draws and encodes the videos in worker processes -> their metadata, in the order of the scenes."""
-    metadata: dict[str, dict[str, str | int]] = {}
     # spawn: OpenCV's threads must not be forked. Workers ignore Ctrl-C, which this process handles.
     pool = ProcessPoolExecutor(
         min(num_processes, len(scenes)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
@@ -253,10 +249,10 @@ def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> d
     try:
         jobs = {pool.submit(write_video, folder / f"{scene.video_id}.mp4", scene): scene.video_id for scene in scenes}
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", desc="drawing", mininterval=1):
-            metadata[jobs[job]] = job.result()
+            job.result()  # raises its error
+        return {video_id: job.result() for job, video_id in jobs.items()}
     finally:
         pool.shutdown(cancel_futures=True)
-    return {scene.video_id: metadata[scene.video_id] for scene in scenes}
 
 
 def is_complete(output_dir: Path, settings: Settings) -> bool:
@@ -274,11 +270,8 @@ def is_complete(output_dir: Path, settings: Settings) -> bool:
         raise ValueError(f"--output_dir {output_dir} contains files that make_sample.py did not make") from error
     if saved != settings.identity():
         raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {settings.identity()}")
-    missing = missing_files(output_dir)
-    if missing:
-        raise ValueError(
-            f"--output_dir {output_dir} lacks {missing[0]} and {len(missing) - 1} more files; delete it first"
-        )
+    if missing := missing_files(output_dir):
+        raise ValueError(f"--output_dir {output_dir} lacks {first_names(missing)}; delete it first")
     return True
 
 
@@ -300,9 +293,7 @@ def run(settings: Settings) -> bool:
     output_dir = settings.output_dir.expanduser().resolve()
     check_ranges(settings, num_train=8, num_test=4, num_processes=1, seed=0)
     if settings.num_train + settings.num_test > 100_000:
-        raise ValueError(
-            f"--num_train {settings.num_train} and --num_test {settings.num_test} need more than 100,000 ids"
-        )
+        raise ValueError("--num_train and --num_test together must be at most 100,000, since ids have five digits")
     if is_complete(output_dir, settings):
         logger.info("%s exists already, with the same settings", output_dir)
         return True
@@ -313,5 +304,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was made")

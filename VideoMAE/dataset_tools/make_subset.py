@@ -43,8 +43,6 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Settings:
-    """What to select, and where to put it."""
-
     src: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]
     """Dataset folder in the layout of VCE or V2V."""
     dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
@@ -235,15 +233,11 @@ def make_subset(settings: Settings) -> dict[str, Any]:
     selection = (select_videos if kind == "vce" else select_comparisons)(missing, settings)
     videos = keep(videos, set().union(*selection.ids.values()))
     report = {
-        "kind": kind,
-        "source": str(src),
+        "kind": kind, "source": str(src),
         "asked_for": {"num_videos": settings.num_videos, "fraction": settings.fraction},
-        "seed": settings.seed,
-        "link": settings.link,
-        "num_videos": len(videos),
-        "splits": selection.report,
-        "missing_in_source": sorted(missing),
-    }
+        "seed": settings.seed, "link": settings.link,
+        "num_videos": len(videos), "splits": selection.report, "missing_in_source": sorted(missing),
+    }  # fmt: skip
     for leftover in dst.parent.glob(f".{escape(dst.name)}.partial-*"):  # of killed runs
         shutil.rmtree(leftover)
     with new_folder(dst) as folder:
@@ -269,5 +263,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="the subset was not made")

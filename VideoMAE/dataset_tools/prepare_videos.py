@@ -8,25 +8,23 @@ killed; a file that cannot be read or hangs is listed and sets the exit status t
 full disk or by `kill -9`, the same command resumes it and retries the listed files. `prepared.json` has the settings
 and totals, `prepared_videos.jsonl` one line per video with its source, checksum and similarity.
 
-Time. Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate
-of the source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame
-is kept, and exactly the same ones are read. `--every 2` keeps half of them; the nearest one replaces the others, up to
-33 ms away at 30 fps (n / 2 frames with `--every n`; with 4, test views of every 4th frame are exact). `--evenly 16`
-keeps only V2V's 16 evenly spaced frames; reading others is an error. Videos with a variable rate keep their frames, at
-equal intervals, as the training programs assume.
+Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate of the
+source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame is kept.
+`--every 2` keeps half of them; the nearest one replaces the others, up to 33 ms away at 30 fps (n / 2 frames with
+`--every n`; with 4, test views of every 4th frame are exact). `--evenly 16` keeps only V2V's 16 evenly spaced frames;
+reading others is an error. Videos with a variable rate keep their frames, at equal intervals.
 
-Why. A training window uses 16 of 64 frames, and V2V 16 frames per video. Original videos have a key frame about every
-8 s (250 frames), so most decoded frames are discarded. Measured on a video of 12 s, 426 x 320 (CPU time of one core;
-tests/benchmarks/benchmark_prepared.py), where the original took 0.119 s per window and 0.200 s per V2V item:
+Original videos have a key frame about every 8 s (250 frames), so most frames that are decoded for a clip are discarded.
+Measured on a video of 12 s, 426 x 320 (CPU time of one core; tests/benchmarks/benchmark_prepared.py), where the
+original took 0.119 s per training window of 16 frames and 0.200 s per V2V item:
 
     --gop               1       4       8
     window, s       0.016   0.023   0.024
     V2V item, s     0.021   0.027   0.035
     size            3.2     2.1     1.7     x the original, at --crf 21: SSIM 0.97, PSNR 41 dB (--gop 1: 0.95, 38 dB)
 
-Key frames are slow to decode and large; 8 reads windows about as fast as 4. B-frames, CABAC and deblocking are off
-(x264's fastdecode): half the decoding time for a sixth more bytes. MJPEG was as fast as --gop 1 at twice the size and a
-lower PSNR. Preset medium took twice as long as veryfast at the same quality and size. Encoding is deterministic.
+B-frames, CABAC and deblocking are off (x264's fastdecode): half the decoding time for a sixth more bytes. Encoding is
+deterministic.
 """
 
 import contextlib
@@ -49,7 +47,7 @@ from VideoMAE.cli import counted
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_videos
+from VideoMAE.dataset_tools.read_labels import kind_of, read_videos
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import read_json, write_atomically, write_json
 from VideoMAE.runtime.folder_lock import release_folders
@@ -67,8 +65,6 @@ SECONDS_BETWEEN_LINES = 60.0  # of the progress in a log file
 
 @dataclass(frozen=True)
 class Settings:
-    """What to copy, and how."""
-
     src: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]
     """Dataset folder in the layout of VCE or V2V; it is only read."""
     dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
@@ -113,11 +109,6 @@ def checked(settings: Settings) -> tuple[Path, Path]:
     return src, dst
 
 
-def ids_and_files(src: Path, kind: Kind) -> dict[str, str]:
-    """The video of each id in the labels, as a path relative to `src`."""
-    return {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
-
-
 def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settings) -> dict[str, str]:
     """Makes the missing copies -> the reasons of the failures, by file.
 
@@ -135,10 +126,8 @@ def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settin
     with contextlib.closing(stream), progress:
         for video in stream:
             if isinstance(video.result, CannotWrite):
-                raise ValueError(
-                    f"{folder.root}: cannot be written: {video.result.reason}; {len(folder.entries)} of {len(files)} "
-                    "videos are done; repeat the command to resume"
-                )
+                done = f"{len(folder.entries)} of {len(files)} videos are done; repeat the command to resume"
+                raise ValueError(f"{folder.root}: cannot be written: {video.result.reason}; {done}")
             if isinstance(video.result, Copied):
                 folder.add(video.video_id, video.result)
             else:
@@ -174,7 +163,7 @@ def run(settings: Settings) -> bool:
     """Copies the dataset and prints a summary -> whether every video was copied."""
     src, dst = checked(settings)
     kind = kind_of(src)
-    file_of = ids_and_files(src, kind)
+    file_of = {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
     files = {file: src / file for file in file_of.values()}
     identity = {
         "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe()._asdict(),
@@ -209,5 +198,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="repeat the command to resume")

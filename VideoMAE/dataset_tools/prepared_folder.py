@@ -90,11 +90,10 @@ def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
         if saved != dict(identity):
             raise ValueError(f"{root} was made {_differences(saved, identity)}; choose another DST, or delete it first")
     elif root.is_dir():
-        for path in root.iterdir():
-            if path.name != LOCK_NAME and not files.is_temporary(path):
-                raise ValueError(
-                    f"{root} contains files that prepare_videos.py did not make ({path.name}); choose another DST"
-                )
+        others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not files.is_temporary(path)]
+        if others:
+            reason = f"contains files that prepare_videos.py did not make ({others[0]})"
+            raise ValueError(f"{root} {reason}; choose another DST")
     elif root.exists() or root.is_symlink():
         raise ValueError(f"{root} is not a folder; choose another DST")
 

@@ -32,9 +32,8 @@ def kind_of(root: Path) -> Kind:
     if label_file(root, "listwise").exists():
         return "v2v"
     if not files:
-        raise ValueError(
-            f"{root}: has no train_labels.json and no test_labels.json; expected a dataset in the layout of VCE or V2V"
-        )
+        missing = "has no train_labels.json and no test_labels.json"
+        raise ValueError(f"{root}: {missing}; expected a dataset in the layout of VCE or V2V")
     for file in files:
         with contextlib.suppress(ValueError):
             return "v2v" if "comparisons" in read_json(file) else "vce"

@@ -24,8 +24,6 @@ logger = logging.getLogger("vce_to_videomae_dataset")
 
 @dataclass(frozen=True)
 class Settings:
-    """What to read, and where to write."""
-
     data_dir: Annotated[Path, tyro.conf.arg(aliases=["-d"])]
     """VCE folder, with train_labels.json, test_labels.json and videos/."""
     out_dir: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -52,10 +50,8 @@ def run(settings: Settings) -> bool:
     num_videos = len(train.ids)
     num_train = num_videos - settings.val_samples
     if settings.val_samples < 0 or num_train <= 0:
-        raise ValueError(
-            f"--val_samples {settings.val_samples}: must be at least 0 and less than the {num_videos} entries of "
-            f"{data_dir / 'train_labels.json'}"
-        )
+        allowed = f"at least 0 and less than the {num_videos} entries of {data_dir / 'train_labels.json'}"
+        raise ValueError(f"--val_samples {settings.val_samples}: must be {allowed}")
     lists = {"train": train.select(range(num_train)), "val": train.select(range(num_train, num_videos)), "test": test}
     contents = {out_dir / f"{name}.csv": format_list(videos) for name, videos in lists.items()}
     write_new_files(contents, overwrite=settings.overwrite)
@@ -64,5 +60,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was written")

@@ -1,8 +1,5 @@
 """Subsets: which videos they hold, that they are whole datasets, how they are linked, and what is refused."""
 
-from __future__ import annotations
-
-import importlib
 import json
 import os
 import signal
@@ -20,10 +17,10 @@ from video_files import write_grey_video
 
 from VideoMAE import run_class_finetuning, run_v2v_finetuning
 from VideoMAE.data.vce import EMOTIONS
+from VideoMAE.dataset_tools import make_subset
 from VideoMAE.runtime import distributed
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
-make_subset = importlib.import_module("VideoMAE.dataset_tools.make_subset")
 SPLITS = ("train", "test", "listwise")
 
 
@@ -45,13 +42,7 @@ def v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(*arguments: object) -> int:
     """Run the program in this process -> exit status."""
-    before = sys.argv
-    sys.argv = ["make_subset.py", *map(str, arguments)]
-    try:
-        return make_subset.main()
-    finally:
-        sys.argv = before
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return make_subset.main([*map(str, arguments)])
 
 
 def start(*arguments: object, gate: Gate) -> subprocess.Popen[str]:
