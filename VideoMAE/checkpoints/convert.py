@@ -9,22 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD
-from VideoMAE.checkpoints.formats import (
-    BESIDE_FILE,
-    DESCRIPTIONS,
-    HUGGINGFACE_WEIGHTS,
-    Checkpoint,
-    check_whole,
-    dtype_name,
-    inner,
-    model_name,
-    network_of,
-    num_heads,
-    read,
-    to_jsonable,
-)
+from VideoMAE.checkpoints import formats
 from VideoMAE.checkpoints.huggingface_names import to_huggingface
 from VideoMAE.checkpoints.programs import ConvertSettings, Format, Report
+from VideoMAE.cli import counted
 from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.files import new_folder, read_text, write_json
 from VideoMAE.modeling_finetune import MODELS
@@ -32,18 +20,17 @@ from VideoMAE.training.checkpoint import save
 
 LAYER_NORM_EPS = 1e-6
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
-HUGGINGFACE_FILES = frozenset({HUGGINGFACE_WEIGHTS[0], CONFIG_FILE, PROCESSOR_FILE, BESIDE_FILE})
+HUGGINGFACE_FILES = frozenset({formats.HUGGINGFACE_WEIGHTS[0], CONFIG_FILE, PROCESSOR_FILE, formats.BESIDE_FILE})
 KEPT = ("epoch", "metrics", "config")
-PROBLEM_OF_LOSS = {"ce": "single_label_classification", "soft_ce": "single_label_classification"}
 
 
 def convert(settings: ConvertSettings) -> Report:
     """Converts a checkpoint and verifies the result."""
     target = target_format(settings)
-    source = read(settings.src, model_key=settings.model_key)
+    source = formats.read(settings.src, model_key=settings.model_key)
     weights = source.our_weights()
     pretraining = any(name.startswith("encoder.") for name in weights)
-    check_whole(weights, source.file, encoder_only=pretraining)
+    formats.check_whole(weights, source.file, encoder_only=pretraining)
     if target == "huggingface":
         if pretraining:
             raise ValueError(f"{source.file}: pre-training weights; only fine-tuned ones can be exported")
@@ -54,7 +41,7 @@ def convert(settings: ConvertSettings) -> Report:
     else:
         kept = {key: source.beside[key] for key in KEPT if key in source.beside} if target == "ours" else {}
         save(settings.dst, {"model": {name: value.clone() for name, value in weights.items()}, **kept})
-    check_equal(read(settings.dst).our_weights(), weights, settings.dst)
+    check_equal(formats.read(settings.dst).our_weights(), weights, settings.dst)
     return summarise(source, weights, target, settings.dst)
 
 
@@ -77,77 +64,58 @@ def target_format(settings: ConvertSettings) -> Format:
     return target
 
 
-def write_huggingface(weights: Mapping[str, Tensor], source: Checkpoint, settings: ConvertSettings) -> None:
+def write_huggingface(weights: Mapping[str, Tensor], source: formats.Checkpoint, settings: ConvertSettings) -> None:
     """Writes the folder for transformers.
 
-    Raises:
-        ValueError: a weight has no counterpart, the number of heads is unknown, or the number of labels is wrong.
+    Raises ValueError if a weight has no counterpart, the number of heads is unknown, or the number of labels is wrong.
     """
     if "pos_embed" in weights:
         raise ValueError("learned positions (pos_embed) have no counterpart in transformers")
-    network = network_of(weights)
-    saved, config = inner(source.beside, "huggingface_config"), inner(source.beside, "config")
-    data = inner(config, "data")
-    name = inner(config, "model").get("model") or model_name(network)
-    heads = settings.num_heads or saved.get("num_attention_heads") or (name in MODELS and num_heads(name))
+    network = formats.network_of(weights)
+    saved, config = formats.inner(source.beside, "huggingface_config"), formats.inner(source.beside, "config")
+    data = formats.inner(config, "data")
+    name = formats.inner(config, "model").get("model") or formats.model_name(network)
+    heads = settings.num_heads or saved.get("num_attention_heads") or (name in MODELS and formats.num_heads(name))
+    width = network["embed_dim"]
     if not heads:
-        raise ValueError(
-            f"unknown number of attention heads of a ViT of width {network['embed_dim']}; pass --num_heads"
-        )
-    if network["embed_dim"] % heads:
-        raise ValueError(f"--num_heads {heads} does not divide the width {network['embed_dim']}")
-    saved_labels = inner(saved, "id2label")
-    names = [saved_labels[key] for key in sorted(saved_labels, key=int)] or default_labels(network["num_classes"])
-    names = read_text(settings.labels).splitlines() if settings.labels else names
-    if len(names) != network["num_classes"]:
-        raise ValueError(f"--labels holds {len(names)} names, the head has {network['num_classes']} outputs")
+        raise ValueError(f"unknown number of attention heads of a ViT of width {width}; pass --num_heads")
+    if width % heads:
+        raise ValueError(f"--num_heads {heads} does not divide the width {width}")
+    saved_labels = formats.inner(saved, "id2label")
+    num_outputs = network["num_classes"]
+    if settings.labels:
+        names = read_text(settings.labels).splitlines()
+    elif saved_labels:
+        names = [saved_labels[key] for key in sorted(saved_labels, key=int)]
+    else:
+        defaults = {len(EMOTIONS): list(EMOTIONS), 1: ["valence"]}
+        names = defaults.get(num_outputs) or [f"class {index}" for index in range(num_outputs)]
+    if len(names) != num_outputs:
+        raise ValueError(f"--labels holds {len(names)} names, the head has {counted(num_outputs, 'output')}")
+    # What transformers' pipeline applies to the logits: softmax, nothing to a V2V score, or a sigmoid.
+    by_loss = "single_label_classification" if config.get("loss") in ("ce", "soft_ce") else "multi_label_classification"
     input_size = settings.input_size or data.get("input_size") or saved.get("image_size") or 224
     content = {
-        "architectures": ["VideoMAEForVideoClassification"],
-        "model_type": "videomae",
-        "attention_probs_dropout_prob": 0.0,
-        "dtype": dtype_name(next(iter(weights.values()))),
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.0,
-        "hidden_size": network["embed_dim"],
-        "id2label": dict(enumerate(names)),
-        "image_size": input_size,
-        "intermediate_size": round(network["embed_dim"] * network["mlp_ratio"]),
-        "label2id": {name: index for index, name in enumerate(names)},
-        "layer_norm_eps": LAYER_NORM_EPS,
-        "num_attention_heads": heads,
-        "num_channels": 3,
+        "architectures": ["VideoMAEForVideoClassification"], "model_type": "videomae",
+        "attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0,
+        "hidden_act": "gelu", "layer_norm_eps": LAYER_NORM_EPS,
+        "dtype": formats.dtype_name(next(iter(weights.values()))),
+        "hidden_size": network["embed_dim"], "intermediate_size": round(network["embed_dim"] * network["mlp_ratio"]),
+        "num_hidden_layers": network["depth"], "num_attention_heads": heads,
+        "image_size": input_size, "num_channels": 3,
         "num_frames": settings.num_frames or data.get("num_frames") or saved.get("num_frames") or 16,
-        "num_hidden_layers": network["depth"],
-        "patch_size": network["patch_size"],
-        "problem_type": problem_type(network["num_classes"], config),
-        "qkv_bias": network["qkv_bias"],
-        "tubelet_size": network["tubelet_size"],
-        "use_mean_pooling": network["use_mean_pooling"],
-    }
+        **{key: network[key] for key in ("patch_size", "tubelet_size", "qkv_bias", "use_mean_pooling")},
+        "problem_type": "regression" if num_outputs == 1 else by_loss,
+        "id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)},
+    }  # fmt: skip
     squash = not network["head_bias"] and data.get("crop", "squash") == "squash"
     short_side = input_size if squash else data.get("short_side_size", input_size)
-    kept = {key: to_jsonable(source.beside[key]) for key in KEPT if key in source.beside}
+    kept = {key: formats.to_jsonable(source.beside[key]) for key in KEPT if key in source.beside}
     with new_folder(settings.dst) as folder:
-        save_file(to_huggingface(weights), folder / HUGGINGFACE_WEIGHTS[0], metadata={"format": "pt"})
+        save_file(to_huggingface(weights), folder / formats.HUGGINGFACE_WEIGHTS[0], metadata={"format": "pt"})
         write_json(folder / CONFIG_FILE, content)
         write_json(folder / PROCESSOR_FILE, image_processor(input_size, short_side, squash=squash))
-        write_json(folder / BESIDE_FILE, {**kept, "head_bias": network["head_bias"]})
-
-
-def default_labels(num_outputs: int) -> list[str]:
-    """The 27 emotions, V2V's score, or numbered classes."""
-    if num_outputs == len(EMOTIONS):
-        return list(EMOTIONS)
-    return ["valence"] if num_outputs == 1 else [f"class {index}" for index in range(num_outputs)]
-
-
-def problem_type(num_outputs: int, config: Mapping[str, Any]) -> str:
-    """What transformers' pipeline applies to the logits: nothing to a V2V score, softmax after a classification loss,
-    otherwise a sigmoid."""
-    if num_outputs == 1:
-        return "regression"
-    return PROBLEM_OF_LOSS.get(str(config.get("loss")), "multi_label_classification")
+        write_json(folder / formats.BESIDE_FILE, {**kept, "head_bias": network["head_bias"]})
 
 
 def image_processor(input_size: int, short_side: int, *, squash: bool) -> dict[str, Any]:
@@ -155,17 +123,12 @@ def image_processor(input_size: int, short_side: int, *, squash: bool) -> dict[s
     square = {"height": input_size, "width": input_size}
     return {
         "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": square if squash else {"shortest_edge": short_side},
+        "do_resize": True, "size": square if squash else {"shortest_edge": short_side},
         "resample": 2,  # bilinear
-        "do_center_crop": not squash,
-        "crop_size": square,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
-    }
+        "do_center_crop": not squash, "crop_size": square,
+        "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
+    }  # fmt: skip
 
 
 def check_equal(written: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
@@ -177,31 +140,27 @@ def check_equal(written: Mapping[str, Tensor], weights: Mapping[str, Tensor], pa
             raise ValueError(f"{path}: {name} was written with other values")
 
 
-def summarise(source: Checkpoint, weights: Mapping[str, Tensor], target: Format, dst: Path) -> Report:
+def summarise(source: formats.Checkpoint, weights: Mapping[str, Tensor], target: Format, dst: Path) -> Report:
     """The report, with notes on what was lost."""
-    eps = inner(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
+    eps = formats.inner(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
+    kept = ("huggingface_config", "head_bias", *(KEPT if target != "published" else ()))
     notes = []
-    kept = () if target == "published" else KEPT
-    omitted = [key for key in source.beside if key not in (*kept, "huggingface_config", "head_bias")]
-    if omitted:
-        notes.append(f"omitted: {', '.join(omitted)}")
+    if source.beside.keys() - set(kept):
+        notes.append(f"omitted: {', '.join(key for key in source.beside if key not in kept)}")
     if target == "huggingface" and "fc_norm.weight" in weights:
         notes.append("transformers adds 1e-5 in fc_norm, VideoMAE 1e-6: predictions differ slightly")
     if target != "huggingface" and eps != LAYER_NORM_EPS:
         notes.append(f"layer_norm_eps was {eps}; here it is always {LAYER_NORM_EPS}")
     if source.beside.get("head_bias") is False and "head.bias" in weights:
         notes.append("the head has a non-zero bias, which V2V's network does not have; it is kept")
+    num_parameters = sum(value.numel() for value in weights.values())
     values = {
-        "source": str(source.file),
-        "source_kind": source.kind,
-        "target": str(dst),
-        "target_form": target,
-        "num_tensors": len(weights),
-        "num_parameters": sum(value.numel() for value in weights.values()),
-        "notes": notes,
-    }
-    text = (
-        f"{source.file}: {DESCRIPTIONS[source.kind]}\n{dst}: written in the format '{target}': {values['num_tensors']} "
-        f"tensors, {values['num_parameters']:,} values, verified bit for bit"
-    )
-    return Report("\n".join([text, *(f"note: {note}" for note in notes)]), values)
+        "source": str(source.file), "source_kind": source.kind, "target": str(dst), "target_form": target,
+        "num_tensors": len(weights), "num_parameters": num_parameters, "notes": notes,
+    }  # fmt: skip
+    lines = [
+        f"{source.file}: {formats.DESCRIPTIONS[source.kind]}",
+        f"{dst}: format '{target}', {len(weights)} tensors, {num_parameters:,} values, verified bit for bit",
+        *(f"note: {note}" for note in notes),
+    ]
+    return Report("\n".join(lines), values)

@@ -30,9 +30,8 @@ def is_checkpoint(folder: Path) -> bool:
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights of the latest step, and its other entries.
 
-    Raises:
-        ValueError: files are missing, damaged or could execute code; the model is split over devices; DeepSpeed is not
-            installed.
+    Raises ValueError if files are missing, damaged or could execute code; the model is split over devices; DeepSpeed is
+    not installed.
     """
     step = _latest_step(folder)
     states = sorted(step.glob(STATES))
@@ -44,7 +43,10 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         weights = _merge(step, partitions)
     else:
         weights = select_weights(content, model_key="module", model_prefix="", path=states[0])
-    return _without_wrapper(weights), {key: content[key] for key in KEPT if key in content}
+    for wrapper in ("module.", "model."):
+        if all(name.startswith(wrapper) for name in weights):
+            weights = {name.removeprefix(wrapper): value for name, value in weights.items()}
+    return weights, {key: content[key] for key in KEPT if key in content}
 
 
 def _latest_step(folder: Path) -> Path:
@@ -91,11 +93,3 @@ def _allow_only(classes: Sequence[type]) -> Iterator[None]:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
-
-
-def _without_wrapper(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Removes the prefix `model.` or `module.` that a wrapper added to all names."""
-    for prefix in ("module.", "model."):
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights

@@ -35,10 +35,9 @@ def read_catalogue(path: Path) -> dict[str, Any]:
     entries = read_json(path)
     required = {"what", "source", "file", "licence", "network", "size_bytes", "sha256"}
     for name, entry in entries.items():
-        if not isinstance(entry, dict):
-            raise ValueError(f"{path}: {name}: expected an object")
-        if required - entry.keys():
-            raise ValueError(f"{path}: {name} lacks {', '.join(sorted(required - entry.keys()))}")
+        missing = required - (entry.keys() if isinstance(entry, dict) else set())
+        if missing:
+            raise ValueError(f"{path}: {name} lacks {', '.join(sorted(missing))}")
         if Path(entry["file"]).name != entry["file"]:
             raise ValueError(f"{path}: {name}: file {entry['file']!r} is not a plain file name")
     return entries
@@ -64,25 +63,21 @@ def download(name: str, entries: dict[str, Any], settings: DownloadSettings) -> 
     """Downloads, verifies and stores an entry's file, or verifies the existing one."""
     entry = entries[name]
     target, partial = settings.output_dir / entry["file"], settings.output_dir / f".download-{name}"
-    from_hub = entry["source"] == "huggingface"
-    if target.exists():
-        measured = {} if from_hub else measure(target)
-        try:
-            counts = verify(target, entry, measured)
-        except ValueError as error:
+    existed, from_hub = target.exists(), entry["source"] == "huggingface"
+    try:
+        file = target if existed else fetch(entry, partial)
+    except ValueError as error:
+        raise ValueError(f"{str(error).rstrip('. ')}. {manual_steps(entry, target, name)}") from error
+    is_converted = existed and from_hub
+    measured = {} if is_converted else {"size_bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    try:
+        counts = verify(file, entry, measured)
+    except ValueError as error:
+        if existed:
             raise ValueError(f"{error}. The file existed already: move it away to download it again") from error
-        status = "exists already, verified"
-    else:
-        try:
-            file = fetch(entry, partial)
-        except ValueError as error:
-            raise ValueError(f"{str(error).rstrip('. ')}. {manual_steps(entry, target, name)}") from error
-        try:
-            measured = measure(file)
-            counts = verify(file, entry, measured)
-        except ValueError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise ValueError(f"{error}. The download was deleted, and {target} was not written") from error
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ValueError(f"{error}. The download was deleted, and {target} was not written") from error
+    if not existed:
         if from_hub:
             save(target, {"model": read(file).our_weights()})
         else:
@@ -90,33 +85,25 @@ def download(name: str, entries: dict[str, Any], settings: DownloadSettings) -> 
                 os.fsync(opened.fileno())
             os.replace(file, target)
         shutil.rmtree(partial, ignore_errors=True)
-        status = "downloaded, verified"
+    status = "exists already, verified" if existed else "downloaded, verified"
     missing = {key: value for key, value in measured.items() if entry[key] is None} if settings.record else {}
     if missing:
         entry.update(missing)
         write_json(settings.catalogue, entries)
     values = {"name": name, "file": str(target), "status": status, **counts, **measured, "recorded": bool(missing)}
-    lines = [
-        f"{target}: {status}",
-        f"  weights     {counts['num_tensors']} tensors, {counts['num_parameters']:,} values, all finite; names and "
-        "shapes of the encoder are as expected",
-        *(f"  {key:<11} {value}" for key, value in measured.items()),
-        f"  licence     {entry['licence']}",
-        *([f"  recorded in {settings.catalogue}"] if missing else []),
-    ]
-    return Report("\n".join(lines), values)
-
-
-def measure(file: Path) -> dict[str, Any]:
-    """Size and checksum."""
-    return {"size_bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    lines = {
+        "weights": f"{counts['num_tensors']} tensors, {counts['num_parameters']:,} finite values, names as expected",
+        **measured,
+        "licence": entry["licence"],
+        **({"recorded in": settings.catalogue} if missing else {}),
+    }
+    return Report("\n".join([f"{target}: {status}", *(f"  {key:<11} {value}" for key, value in lines.items())]), values)
 
 
 def verify(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, int]:
     """Compares a file with its catalogue entry -> the number of its tensors and values.
 
-    Raises:
-        ValueError: it is not a checkpoint, another one, or damaged.
+    Raises ValueError if it is not a checkpoint, another one, or damaged.
     """
     weights = read(file).our_weights()
     for key, value in measured.items():
@@ -133,20 +120,14 @@ def verify(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) ->
 def fetch(entry: Mapping[str, Any], folder: Path) -> Path:
     """Downloads a catalogue entry into `folder`, resuming an earlier attempt -> the file.
 
-    Raises:
-        ValueError: the source cannot be reached, the connection breaks, or the answer is a web page.
+    Raises ValueError if the source cannot be reached, the connection breaks, or the answer is a web page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if entry["source"] == "google_drive":
         return _transfer(folder / "download.pth", url=entry.get("url"), drive_id=entry.get("id"))
-    if entry["source"] == "huggingface":
-        return _fetch_from_hub(entry, folder)
-    raise ValueError(f"the catalogue has an unknown source {entry['source']!r}")
-
-
-def _fetch_from_hub(entry: Mapping[str, Any], folder: Path) -> Path:
-    """Requests the file's checksum from the hub and verifies it. The hub's own library cannot resume, so gdown
-    transfers."""
+    if entry["source"] != "huggingface":
+        raise ValueError(f"the catalogue has an unknown source {entry['source']!r}")
+    # The hub gives the checksum. Its own library cannot resume, so gdown transfers.
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
 
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
@@ -171,14 +152,9 @@ def _transfer(target: Path, *, url: str | None, drive_id: str | None = None) -> 
     from requests.exceptions import RequestException
 
     try:
+        source = {"url": url} if url else {"id": drive_id}
         gdown.download(
-            url=url,
-            id=None if url else drive_id,
-            output=str(target),
-            resume=True,
-            use_cookies=False,
-            retries=RETRIES,
-            timeout=TIMEOUT_SECONDS,
+            **source, output=str(target), resume=True, use_cookies=False, retries=RETRIES, timeout=TIMEOUT_SECONDS
         )
     except FileURLRetrievalError as error:
         text = _reason(error).split("You may still be able")[0].removeprefix("Failed to retrieve file url: ")
@@ -217,12 +193,8 @@ def manual_steps(entry: Mapping[str, Any], target: Path, name: str) -> str:
     """Instructions for a manual download."""
     if entry["source"] == "huggingface":
         address = f"{HUB}/{entry['repo_id']}/resolve/{entry['revision']}/{entry['filename']}"
-        return (
-            f"Manual download: get {address} on another machine, copy it here and run "
-            f"python models/convert.py {entry['filename']} {target}"
-        )
+        steps = f"get {address} on another machine, copy it here"
+        return f"Manual download: {steps} and run python models/convert.py {entry['filename']} {target}"
     page = entry.get("url") or f"https://drive.google.com/file/d/{entry['id']}/view"
-    return (
-        f"Manual download: open {page} in a browser, save the file as {target} and run "
-        f"python models/download.py {name}, which verifies it"
-    )
+    steps = f"open {page} in a browser, save the file as {target}"
+    return f"Manual download: {steps} and run python models/download.py {name}, which verifies it"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from VideoMAE.checkpoints import deepspeed_format as deepspeed_files
@@ -23,6 +24,7 @@ from VideoMAE.training.pretrained import NEW_AFTER_PRETRAINING, read_checkpoint,
 WEIGHT_KEYS = ("model", "module", "model_ema")
 HUGGINGFACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 BESIDE_FILE = "emodiversity.json"
+HTML = re.compile(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|meta)", re.I | re.S)
 DESCRIPTIONS = {
     "ours": "a checkpoint of this project",
     "published": "a fine-tuned checkpoint in the published form",
@@ -54,35 +56,51 @@ class Checkpoint(NamedTuple):
 def read(path: Path, *, model_key: str = "model|module") -> Checkpoint:
     """Reads a checkpoint: a file, a run's output folder, a Hugging Face folder or a DeepSpeed folder.
 
-    Raises:
-        ValueError: it is not a checkpoint, damaged, a web page, or a pickle that could execute code.
+    Raises ValueError if it is not a checkpoint, damaged, a web page, or a pickle that could execute code.
     """
-    if not path.is_dir():
-        return _read_file(path, model_key=model_key)
-    if (path / BEST).is_file():
-        return _read_file(path / BEST, model_key=model_key)
-    if deepspeed_files.is_checkpoint(path):
-        return Checkpoint("deepspeed", path, *deepspeed_files.read(path))
-    settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
-    if "model_type" in settings:
-        return _read_huggingface(path, settings)
-    raise ValueError(
-        f"{path}: not a checkpoint: expected a run's output folder with {BEST}, a Hugging Face folder with "
-        "config.json, or a DeepSpeed folder"
-    )
-
-
-def _read_file(path: Path, *, model_key: str) -> Checkpoint:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint")
-    refuse_web_page(path)
-    if path.suffix == ".safetensors":
-        weights, content = _read_safetensors(path), {}
-    else:
-        content = read_checkpoint(path)
-        weights = select_weights(content, model_key=model_key, model_prefix="", path=path)
+    settings: dict[str, Any] = {}
+    if path.is_dir():
+        if (path / BEST).is_file():
+            path = path / BEST
+        elif deepspeed_files.is_checkpoint(path):
+            return Checkpoint("deepspeed", path, *deepspeed_files.read(path))
+        else:
+            settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+            if "model_type" not in settings:
+                raise ValueError(
+                    f"{path}: not a checkpoint: expected a run's output folder with {BEST}, a Hugging Face folder with "
+                    "config.json, or a DeepSpeed folder"
+                )
+            if settings["model_type"] != "videomae":
+                raise ValueError(f"{path / 'config.json'}: model_type is {settings['model_type']!r}, not 'videomae'")
+    if settings:
+        names = [name for name in HUGGINGFACE_WEIGHTS if (path / name).is_file()] or HUGGINGFACE_WEIGHTS
+        weights, _ = _read_weights(path / names[0], model_key="")
+        beside = read_json(path / BESIDE_FILE) if (path / BESIDE_FILE).is_file() else {}
+        return Checkpoint("huggingface", path / names[0], weights, {**beside, "huggingface_config": settings})
+    weights, content = _read_weights(path, model_key=model_key)
     beside = {key: value for key, value in content.items() if key not in WEIGHT_KEYS and key not in weights}
     return Checkpoint(_kind(weights, content), path, weights, beside)
+
+
+def _read_weights(path: Path, *, model_key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights in a file, and the whole content of a .pth file."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such checkpoint")
+    with path.open("rb") as file:
+        start = file.read(2**16)
+    if HTML.match(start):
+        raise ValueError(f"{path}: a web page{page_title(start)}, not weights: usually a quota, login or proxy page")
+    if path.suffix != ".safetensors":
+        content = read_checkpoint(path)
+        return select_weights(content, model_key=model_key, model_prefix="", path=path), content
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: truncated or damaged: {error}") from error
+    if not weights:
+        raise ValueError(f"{path}: holds no weights")
+    return weights, {}
 
 
 def _kind(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
@@ -95,41 +113,6 @@ def _kind(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
     return "published" if any(key in content for key in WEIGHT_KEYS) else "bare"
 
 
-def _read_huggingface(folder: Path, settings: dict[str, Any]) -> Checkpoint:
-    if settings["model_type"] != "videomae":
-        raise ValueError(f"{folder / 'config.json'}: model_type is {settings['model_type']!r}, not 'videomae'")
-    file = next((folder / name for name in HUGGINGFACE_WEIGHTS if (folder / name).is_file()), None)
-    if file is None:
-        raise ValueError(f"{folder}: holds none of {', '.join(HUGGINGFACE_WEIGHTS)}")
-    refuse_web_page(file)
-    if file.suffix == ".safetensors":
-        weights = _read_safetensors(file)
-    else:
-        weights = select_weights(read_checkpoint(file), model_key="", model_prefix="", path=file)
-    beside = read_json(folder / BESIDE_FILE) if (folder / BESIDE_FILE).is_file() else {}
-    return Checkpoint("huggingface", file, weights, {**beside, "huggingface_config": settings})
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: truncated or damaged: {error}") from error
-    if not weights:
-        raise ValueError(f"{path}: holds no weights")
-    return weights
-
-
-def refuse_web_page(path: Path) -> None:
-    """Raises ValueError, with the page's title, if a file is HTML: a quota or login page saved as weights."""
-    with path.open("rb") as file:
-        start = file.read(2**16)
-    if not re.match(rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|meta)", start, re.I | re.S):
-        return
-    raise ValueError(f"{path}: a web page{page_title(start)}, not weights: usually a quota, login or proxy page")
-
-
 def page_title(html: bytes) -> str:
     """The title of a web page, as " titled 'TITLE'"; empty if it has none."""
     title = re.search(rb"<title[^>]*>(.*?)</title>", html, re.I | re.S)
@@ -138,10 +121,7 @@ def page_title(html: bytes) -> str:
 
 def network_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """The arguments of the `VisionTransformer` with these weights (our names, no prefix), without the number of heads
-    and frames and the image size, which the shapes do not determine.
-
-    Raises:
-        ValueError: the patch embedding or the blocks are missing.
+    and frames and the image size, which the shapes do not determine. Raises ValueError if it is not a VideoMAE ViT.
     """
     patches, first = weights.get("patch_embed.proj.weight"), weights.get("blocks.0.mlp.fc1.weight")
     if patches is None or first is None or patches.ndim != 5:
@@ -165,32 +145,27 @@ def network_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def model_name(network: Mapping[str, Any]) -> str | None:
     """The name in MODELS of the model with this size; None if there is none."""
-    sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in _registered_models().items()}
+    with torch.device("meta"):
+        models = {name: make(img_size=16, all_frames=2) for name, make in MODELS.items()}
+    sizes = {(model.embed_dim, model.get_num_layers()): name for name, model in models.items()}
     return sizes.get((network["embed_dim"], network["depth"]))
 
 
 def num_heads(name: str) -> int:
     """Attention heads of a model of MODELS."""
-    return _registered_models()[name].blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
-
-
-def _registered_models() -> dict[str, VisionTransformer]:
-    """Every model of MODELS, on the meta device and for one patch."""
     with torch.device("meta"):
-        return {name: make(img_size=16, all_frames=2) for name, make in MODELS.items()}
+        return MODELS[name](img_size=16, all_frames=2).blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
 
 
 def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool = False) -> None:
     """Compares weights with our names with the network that they imply.
 
-    Raises:
-        ValueError: weights are missing or unexpected, a shape differs, or a value is not finite.
+    Raises ValueError if weights are missing or unexpected, a shape differs, or a value is not finite.
     """
-    found = dict(weights)
-    if encoder_only:
-        found = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
-        found = {name: value for name, value in found.items() if not name.startswith("norm.")}
-    found.pop("pos_embed", None)
+    prefix = "encoder." if encoder_only else ""
+    found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    ignored = ("pos_embed", "norm.weight", "norm.bias") if encoder_only else ("pos_embed",)
+    found = {name: value for name, value in found.items() if name not in ignored}
     try:
         network = network_of(found)
     except ValueError as error:
@@ -199,10 +174,8 @@ def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool
         expected = VisionTransformer(**{**network, "num_heads": 1, "img_size": network["patch_size"]}).state_dict()
     if encoder_only:
         expected = {name: value for name, value in expected.items() if name not in NEW_AFTER_PRETRAINING}
-    for adjective, names in (
-        ("missing", [name for name in expected if name not in found]),
-        ("unexpected", [name for name in found if name not in expected]),
-    ):
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    for adjective, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected))):
         if names:
             shown = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
             raise ValueError(f"{path}: {counted(len(names), f'{adjective} weight')}: {shown}")
@@ -211,9 +184,11 @@ def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool
             raise ValueError(f"{path}: {name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}")
     broken = non_finite(weights)
     if broken:
-        raise ValueError(
-            f"{path}: {counted(sum(broken.values()), 'non-finite value')} in {', '.join(list(broken)[:5])}"
-        )
+        raise ValueError(non_finite_problem(path, broken))
+
+
+def non_finite_problem(path: Path, counts: Mapping[str, int]) -> str:
+    return f"{path}: {counted(sum(counts.values()), 'non-finite value')} in {', '.join(list(counts)[:5])}"
 
 
 def non_finite(weights: Mapping[str, Tensor]) -> dict[str, int]:

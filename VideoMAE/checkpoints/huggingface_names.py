@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+# Beginnings of names, ours -> transformers'.
 PREFIXES = {
     "patch_embed.proj.": "videomae.embeddings.patch_embeddings.projection.",
     "blocks.": "videomae.encoder.layer.",
@@ -25,43 +26,46 @@ PRETRAINING_PREFIXES = {
     "mask_token": "mask_token",
 }
 IN_BLOCK = {
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.proj": "attention.output.dense",
+    "norm1.": "layernorm_before.",
+    "norm2.": "layernorm_after.",
+    "attn.proj.": "attention.output.dense.",
     "attn.q_bias": "attention.attention.q_bias",
     "attn.v_bias": "attention.attention.v_bias",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
+    "mlp.fc1.": "intermediate.dense.",
+    "mlp.fc2.": "output.dense.",
 }
 QKV = ("query", "key", "value")
-BLOCK = re.compile(r"((?:blocks|decoder\.blocks)\.\d+\.)(.+)")
+
+
+def _rename(part: str, prefixes: Mapping[str, str], name: str) -> str:
+    """`part` of the weight `name` with its prefix replaced. Raises ValueError if it has none of the prefixes."""
+    for old, new in prefixes.items():
+        if part.startswith(old):
+            return new + part.removeprefix(old)
+    raise ValueError(f"{name} has no counterpart in VideoMAE's other format")
+
+
+def _swapped(prefixes: Mapping[str, str]) -> dict[str, str]:
+    return {theirs: ours for ours, theirs in prefixes.items()}
 
 
 def to_huggingface(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A fine-tuned network's weights with the names of `VideoMAEForVideoClassification`; a missing head bias is zeros.
 
-    Raises:
-        ValueError: a weight has no counterpart.
+    Raises ValueError if a weight has no counterpart.
     """
     renamed: dict[str, Tensor] = {}
     for name, value in weights.items():
-        name = name.replace("head.0.", "head.")
-        block = BLOCK.fullmatch(name)
-        ours = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
-        if ours is None:
-            raise ValueError(f"{name} has no counterpart in transformers' VideoMAE")
+        block = re.fullmatch(r"(blocks\.\d+\.)(.+)", name)
         if block is None:
-            renamed[PREFIXES[ours] + name.removeprefix(ours)] = value.clone()
-        elif block[2] == "attn.qkv.weight":
-            layer = block[1].replace("blocks.", PREFIXES["blocks."])
+            renamed[_rename(name.replace("head.0.", "head."), PREFIXES, name)] = value.clone()
+            continue
+        layer = _rename(block[1], PREFIXES, name)
+        if block[2] == "attn.qkv.weight":
             for part, rows in zip(QKV, value.chunk(3), strict=True):
                 renamed[f"{layer}attention.attention.{part}.weight"] = rows.clone()
         else:
-            inner = next((key for key in IN_BLOCK if f"{block[2]}.".startswith(f"{key}.")), None)
-            if inner is None:
-                raise ValueError(f"{name} has no counterpart in transformers' VideoMAE")
-            layer = block[1].replace("blocks.", PREFIXES["blocks."])
-            renamed[layer + IN_BLOCK[inner] + block[2].removeprefix(inner)] = value.clone()
+            renamed[layer + _rename(block[2], IN_BLOCK, name)] = value.clone()
     if "classifier.bias" not in renamed:
         head = renamed["classifier.weight"]
         renamed["classifier.bias"] = torch.zeros(head.shape[0], dtype=head.dtype)
@@ -74,29 +78,23 @@ def to_ours(weights: Mapping[str, Tensor], *, head_bias: bool | None = None) -> 
     The head becomes V2V's, without bias, if its bias is exactly zero and `head_bias` is False, or None with one output.
     Key biases of zeros, which some releases wrote, are dropped.
 
-    Raises:
-        ValueError: a weight does not belong to VideoMAE, or a key bias is not zero.
+    Raises ValueError if a weight does not belong to VideoMAE, or a key bias is not zero.
     """
     pretraining = "mask_token" in weights
-    prefixes = {theirs: ours for ours, theirs in PREFIXES.items()}
+    prefixes = _swapped(PREFIXES)
     if pretraining:
-        prefixes = {theirs: f"encoder.{ours}" for theirs, ours in prefixes.items()}
-        prefixes |= {theirs: ours for ours, theirs in PRETRAINING_PREFIXES.items()}
+        prefixes = {theirs: f"encoder.{ours}" for theirs, ours in prefixes.items()} | _swapped(PRETRAINING_PREFIXES)
     renamed: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in weights.items():
-        theirs = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
-        if theirs is None:
-            raise ValueError(f"{name} is not a weight of VideoMAE")
-        rest = name.removeprefix(theirs)
-        if not prefixes[theirs].endswith("blocks."):
-            renamed[prefixes[theirs] + rest] = value
+        block = re.fullmatch(r"(.+\.(?:layer|decoder_layers)\.\d+\.)(.+)", name)
+        if block is None:
+            renamed[_rename(name, prefixes, name)] = value
             continue
-        number, _, inner = rest.partition(".")
-        layer = f"{prefixes[theirs]}{number}."
-        part = re.fullmatch(r"attention\.attention\.(query|key|value)\.(weight|bias)", inner)
+        layer = _rename(block[1], prefixes, name)
+        part = re.fullmatch(r"attention\.attention\.(query|key|value)\.(weight|bias)", block[2])
         if part is None:
-            renamed[layer + _from_block(inner, name)] = value
+            renamed[layer + _rename(block[2], _swapped(IN_BLOCK), name)] = value
         elif part[2] == "weight":
             parts.setdefault(layer, {})[part[1]] = value
         elif part[1] != "key":
@@ -107,22 +105,9 @@ def to_ours(weights: Mapping[str, Tensor], *, head_bias: bool | None = None) -> 
         if len(three) < 3:
             raise ValueError(f"{layer}attn has only {', '.join(three)} of query, key and value")
         renamed[f"{layer}attn.qkv.weight"] = torch.cat([three[part] for part in QKV])
-    return renamed if pretraining else _with_our_head(renamed, head_bias=head_bias)
-
-
-def _from_block(inner: str, name: str) -> str:
-    """Our name of transformers' `inner` in a block."""
-    for ours, theirs in IN_BLOCK.items():
-        if f"{inner}.".startswith(f"{theirs}."):
-            return ours + inner.removeprefix(theirs)
-    raise ValueError(f"{name} is not a weight of VideoMAE")
-
-
-def _with_our_head(weights: dict[str, Tensor], *, head_bias: bool | None) -> dict[str, Tensor]:
-    head, bias = weights.get("head.weight"), weights.get("head.bias")
-    if head is None or bias is None or bias.any():
-        return weights
-    if head_bias or (head_bias is None and head.shape[0] > 1):
-        return weights
-    kept = {name: value for name, value in weights.items() if not name.startswith("head.")}
-    return {**kept, "head.0.weight": head}
+    head, bias = renamed.get("head.weight"), renamed.get("head.bias")
+    is_v2v = head_bias is False or (head_bias is None and head is not None and head.shape[0] == 1)
+    if is_v2v and head is not None and bias is not None and not bias.any():
+        del renamed["head.weight"], renamed["head.bias"]
+        renamed["head.0.weight"] = head
+    return renamed

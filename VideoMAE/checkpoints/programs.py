@@ -1,9 +1,11 @@
 """The programs in models/: their flags, reports and exit status. The work is imported when it starts."""
 
+import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -11,6 +13,7 @@ import tyro
 
 from VideoMAE import cli
 
+JSONFlag = Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")]
 Format = Literal["ours", "published", "huggingface"]
 WEIGHTS_FOLDER = Path(__file__).resolve().parents[1] / "models"
 
@@ -62,21 +65,17 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class InspectSettings:
-    """What to inspect, and in how much detail."""
-
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """Checkpoint: a file or a folder."""
     names: bool = False
     """List every weight; otherwise blocks with equal shapes share a line."""
     model_key: str = "model|module"
     """Keys of a .pth file that may contain the weights; the first existing one is used."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
+    json: JSONFlag = False
 
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """What to convert, and where to write it."""
-
     src: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """File or folder to read."""
     dst: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
@@ -96,13 +95,11 @@ class ConvertSettings:
     """File with one output name per line, for Hugging Face. None: the 27 emotions, or valence for one output."""
     overwrite: bool = False
     """Replace an existing DST."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
+    json: JSONFlag = False
 
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """What to download, and where to store it."""
-
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
     """Entry of the catalogue."""
     list: bool = False
@@ -113,44 +110,11 @@ class DownloadSettings:
     """Folder for the weights."""
     catalogue: Path = WEIGHTS_FOLDER / "catalogue.json"
     """File that lists the available weights."""
-    json: Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")] = False
+    json: JSONFlag = False
 
 
-def inspect(argv: Sequence[str] | None = None) -> int:
-    """The program models/inspect_checkpoint.py -> exit status"""
-
-    def work(settings: InspectSettings) -> Report:
-        from VideoMAE.checkpoints.inspect_checkpoint import inspect
-
-        return inspect(settings)
-
-    return _run(work, InspectSettings, INSPECT_HELP, argv)
-
-
-def convert(argv: Sequence[str] | None = None) -> int:
-    """The program models/convert.py -> exit status"""
-
-    def work(settings: ConvertSettings) -> Report:
-        from VideoMAE.checkpoints.convert import convert
-
-        return convert(settings)
-
-    return _run(work, ConvertSettings, CONVERT_HELP, argv)
-
-
-def download(argv: Sequence[str] | None = None) -> int:
-    """The program models/download.py -> exit status"""
-
-    def work(settings: DownloadSettings) -> Report:
-        from VideoMAE.checkpoints.download import list_or_download
-
-        return list_or_download(settings)
-
-    return _run(work, DownloadSettings, DOWNLOAD_HELP, argv)
-
-
-def _run(work: Callable[[Any], Report], settings_type: type, description: str, argv: Sequence[str] | None) -> int:
-    """Prints the report of `work` -> exit status, 0 if there is no problem.
+def _run(work: str, settings_type: type, description: str, argv: Sequence[str] | None = None) -> int:
+    """Prints the report of the function `work` of the module of that name -> exit status, 0 if there is no problem.
 
     With --json, stdout gets one JSON object and stderr the text.
     """
@@ -158,7 +122,8 @@ def _run(work: Callable[[Any], Report], settings_type: type, description: str, a
     def print_report(settings: Any) -> bool:
         stopped = False
         try:
-            report = work(settings)
+            module, _, function = work.partition(":")
+            report = getattr(importlib.import_module(f"VideoMAE.checkpoints.{module}"), function)(settings)
         except (ValueError, OSError) as error:
             report = Report("", {}, str(error))
         except KeyboardInterrupt:
@@ -177,3 +142,9 @@ def _run(work: Callable[[Any], Report], settings_type: type, description: str, a
 
     again = "repeat the command to resume"
     return cli.run(print_report, settings_type, argv, messages=sys.stderr, description=description, when_stopped=again)
+
+
+# The programs, called with a command line (default: this process's).
+inspect = partial(_run, "inspect_checkpoint:inspect", InspectSettings, INSPECT_HELP)
+convert = partial(_run, "convert:convert", ConvertSettings, CONVERT_HELP)
+download = partial(_run, "download:list_or_download", DownloadSettings, DOWNLOAD_HELP)

@@ -26,8 +26,6 @@ Mode = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What to measure, and for how long."""
-
     root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ROOT")]
     """Dataset folder in the layout of VCE or V2V, or a prepared copy."""
     mode: Mode = "train"
@@ -55,5 +53,4 @@ def benchmark(settings: BenchmarkSettings, run_flags: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(benchmark, BenchmarkSettings, argv, description=__doc__, accept_unknown_flags=True)

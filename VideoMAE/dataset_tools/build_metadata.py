@@ -7,8 +7,6 @@ and number of frames. Unreadable files get no entry, are listed, and set the exi
 dataset folder, so that an interrupted build continues.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence
@@ -30,8 +28,6 @@ logger = logging.getLogger("build_metadata")
 
 @dataclass(frozen=True)
 class Settings:
-    """Which dataset to read, and how."""
-
     root: Annotated[Path, tyro.conf.Positional]
     """Dataset folder, with videos/."""
     num_workers: int = field(default_factory=num_cores)
@@ -47,8 +43,7 @@ class Settings:
 def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tuple[dict[str, Any], dict[str, str]]:
     """Reads the videos of a dataset -> entries by id, and reasons of the unreadable files by path.
 
-    Raises:
-        ValueError: there are no videos, or two have the same id.
+    Raises ValueError if there are no videos, or two have the same id.
     """
     folder = root / "videos"
     if not folder.is_dir():
@@ -90,5 +85,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")

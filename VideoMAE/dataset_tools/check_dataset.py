@@ -11,10 +11,8 @@ training programs' `--exclude FILE`. Notes do not affect the exit status: counts
 unusual but readable videos, contradictory or cyclic preferences, which are normal in human ratings.
 """
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,16 +22,10 @@ import tyro
 from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.exclusion import format_excluded
-from VideoMAE.dataset_tools.label_checks import Report, VideoFiles, check_v2v, check_vce, read_object
+from VideoMAE.dataset_tools.label_checks import Report, check_v2v, check_vce, read_object
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of
-from VideoMAE.dataset_tools.video_checks import (
-    PROBES,
-    cache_file,
-    malformed_metadata,
-    metadata_differences,
-    oddities,
-)
+from VideoMAE.dataset_tools.video_checks import PROBES, cache_file, malformed_metadata, metadata_differences, oddities
 from VideoMAE.files import write_json, write_text
 from VideoMAE.video.check import check_videos
 from VideoMAE.video.reader import VideoInfo
@@ -41,13 +33,10 @@ from VideoMAE.video.reader import VideoInfo
 logger = logging.getLogger("check_dataset")
 
 MAX_IDS_SHOWN = 200
-CHECKS = {"vce": check_vce, "v2v": check_v2v}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to check, and how thoroughly."""
-
     root: Annotated[Path, tyro.conf.Positional]
     """Dataset folder."""
     kind: Literal["vce", "v2v"] | None = None
@@ -64,24 +53,22 @@ class Settings:
     """File for the ids of bad videos, for --exclude of the training programs."""
 
 
-def check_dataset(
-    settings: Settings, *, kind: str, probe_function: Callable[[Path], VideoInfo] | None = None
-) -> Report:
+def check_dataset(settings: Settings, *, kind: str) -> Report:
     """Checks the labels, the videos and metadata.json."""
     root, report = settings.root, Report()
-    files = CHECKS[kind](root, report)
+    files = (check_vce if kind == "vce" else check_v2v)(root, report)
     check = check_videos(
         {file: root / file for file in files.values()},
         num_processes=settings.num_workers,
         limit_seconds=settings.decode_seconds,
         cache=cache_file(root, settings.decode),
-        probe_function=probe_function or PROBES[settings.decode],
+        probe_function=PROBES[settings.decode],
     )
     for key, file in files.items():
         if file in check.unreadable:
             report.add("unreadable", f"{key} ({file}): {check.unreadable[file]}", key)
-        elif oddities(check.infos[file]):
-            report.add("unusual_video", f"{key}: {'; '.join(oddities(check.infos[file]))}", key)
+        elif unusual := oddities(check.infos[file]):
+            report.add("unusual_video", f"{key}: {'; '.join(unusual)}", key)
     check_metadata(root, files, check.infos, report, required=kind == "v2v")
     labelled = set(files.values())
     for path in sorted((root / "videos").glob("[!.]*")):
@@ -91,7 +78,7 @@ def check_dataset(
 
 
 def check_metadata(
-    root: Path, files: VideoFiles, infos: dict[str, VideoInfo], report: Report, *, required: bool
+    root: Path, files: dict[str, str], infos: dict[str, VideoInfo], report: Report, *, required: bool
 ) -> None:
     """Compares metadata.json with labels and videos; `required`: a run rejects a video that has no entry."""
     entries = read_object(root / "metadata.json", report)
@@ -100,14 +87,10 @@ def check_metadata(
     for key, file in files.items():
         if key not in entries:
             report.add("no_metadata", key, key, excluded=required)
-            continue
-        malformed = malformed_metadata(entries[key], file)
-        if malformed:
+        elif malformed := malformed_metadata(entries[key], file):
             report.add("bad_metadata", f"{key}: {malformed}", key)
-        elif file in infos:
-            differences = metadata_differences(entries[key], infos[file])
-            if differences:
-                report.add("metadata_differs", f"{key}: {'; '.join(differences)}", key)
+        elif file in infos and (differences := metadata_differences(entries[key], infos[file])):
+            report.add("metadata_differs", f"{key}: {'; '.join(differences)}", key)
 
 
 def run(settings: Settings) -> bool:
@@ -132,13 +115,10 @@ def run(settings: Settings) -> bool:
     if 0 < len(bad_ids) <= MAX_IDS_SHOWN:
         logger.info("bad ids: %s", " ".join(bad_ids))
     remaining = sum(not finding.excluded for finding in report.problems)
-    logger.info(
-        "%s (%s): %s; excluding %s leaves %d", settings.root, kind, counted(num_problems, "problem"),
-        counted(len(bad_ids), "bad id"), remaining,
-    )  # fmt: skip
+    problems, ids = counted(num_problems, "problem"), counted(len(bad_ids), "bad id")
+    logger.info("%s (%s): %s; excluding %s leaves %d", settings.root, kind, problems, ids, remaining)
     return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")

@@ -1,7 +1,5 @@
 """The charts of a described dataset: each function states what its chart finds in the numbers of `description.json`."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,8 +25,8 @@ SPLIT_NAMES = {"train": "training", "test": "test", "listwise": "lists"}
 COLORS = {name: number for number, name in enumerate(SPLIT_NAMES.values())}
 
 
-def video_charts(numbers: Mapping[str, Any], seconds: np.ndarray) -> list[Chart]:
-    """Durations, sizes and frame rates; `seconds` are the durations (N,)."""
+def video_charts(numbers: Mapping[str, Any], seconds: Sequence[float]) -> list[Chart]:
+    """Durations, sizes and frame rates; `seconds` are the durations of the N videos."""
     total, sizes, rates = numbers["num_videos"], numbers["sizes"], numbers["frame_rates"]
     fps, size = next(iter(rates)), next(iter(sizes))
     found = f"the most common of {len(sizes)} sizes" if len(sizes) > 1 else "the only size"
@@ -46,7 +44,7 @@ def video_charts(numbers: Mapping[str, Any], seconds: np.ndarray) -> list[Chart]
     ]  # fmt: skip
 
 
-def _durations(numbers: Mapping[str, Any], seconds: np.ndarray) -> Chart:
+def _durations(numbers: Mapping[str, Any], seconds: Sequence[float]) -> Chart:
     found = numbers["seconds"]["percentiles"]
     title = (
         f"Half of the videos last {found['25']:.1f} to {found['75']:.1f} s; "
@@ -268,25 +266,20 @@ def _together_in_top3(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart
 def contact_sheet(examples: Mapping[str, Sequence[tuple[str, str]]], pictures: Mapping[str, np.ndarray]) -> bytes:
     """All thumbnails as one PNG file: a row of (video id, caption) under each heading."""
     num_columns = max(map(len, examples.values()))
-    width = num_columns * (THUMBNAIL_WIDTH + GAP) + GAP
-    row_height = TITLE_HEIGHT + THUMBNAIL_HEIGHT
-    canvas = np.full((len(examples) * row_height + GAP, width, 3), 255, np.uint8)
-    for row, entries in enumerate(examples.values()):
+    width, row_height = num_columns * (THUMBNAIL_WIDTH + GAP) + GAP, TITLE_HEIGHT + THUMBNAIL_HEIGHT
+    height = len(examples) * row_height + GAP
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    for row, (heading, entries) in enumerate(examples.items()):
+        bottom = height - (row + 1) * row_height
+        text_place = (GAP / width, (bottom + THUMBNAIL_HEIGHT + 7) / height)
+        figure.text(*text_place, heading, fontsize=11, fontweight="bold", va="bottom", color="#1b2430")
         for column, (key, _) in enumerate(entries):
-            top, left = row * row_height + TITLE_HEIGHT, GAP + column * (THUMBNAIL_WIDTH + GAP)
-            cell = canvas[top : top + THUMBNAIL_HEIGHT, left : left + THUMBNAIL_WIDTH]
-            cell[:] = CELL_GRAY
+            cell = np.full((THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, 3), CELL_GRAY, np.uint8)
             if key in pictures:
-                height, width = pictures[key].shape[:2]
-                top, left = (THUMBNAIL_HEIGHT - height) // 2, (THUMBNAIL_WIDTH - width) // 2
-                cell[top : top + height, left : left + width] = pictures[key][..., ::-1]
-    figure = Figure(figsize=(canvas.shape[1] / 100, canvas.shape[0] / 100), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(canvas, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    for row, heading in enumerate(examples):
-        bottom = row * row_height + TITLE_HEIGHT - 7
-        axes.text(GAP, bottom, heading, fontsize=11, fontweight="bold", va="bottom", color="#1b2430")
+                rows, columns = pictures[key].shape[:2]
+                top, left = (THUMBNAIL_HEIGHT - rows) // 2, (THUMBNAIL_WIDTH - columns) // 2
+                cell[top : top + rows, left : left + columns] = pictures[key][..., ::-1]
+            figure.figimage(cell, GAP + column * (THUMBNAIL_WIDTH + GAP), bottom)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, pil_kwargs={"compress_level": 4})
     return buffer.getvalue()

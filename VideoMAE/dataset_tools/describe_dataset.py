@@ -10,8 +10,6 @@ frame rates, from metadata.json or else from the video files.
 Unreadable videos are listed and have no thumbnail; the exit status is then 1.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,24 +21,9 @@ import numpy as np
 import tyro
 
 from VideoMAE import cli
-from VideoMAE.data.v2v import videos_of
-from VideoMAE.dataset_tools.describe_charts import (
-    contact_sheet,
-    emotion_charts,
-    preference_charts,
-    shown_emotions,
-    video_charts,
-)
-from VideoMAE.dataset_tools.describe_numbers import (
-    VideoFacts,
-    emotion_numbers,
-    facts_from_metadata,
-    preference_numbers,
-    preference_records,
-    video_numbers,
-)
-from VideoMAE.dataset_tools.programs import num_cores
-from VideoMAE.dataset_tools.read_labels import kind_of, read_emotions, read_preferences
+from VideoMAE.dataset_tools import describe_charts, describe_numbers
+from VideoMAE.dataset_tools.programs import check_ranges, first_names, num_cores
+from VideoMAE.dataset_tools.read_labels import kind_of, read_emotions, read_preferences, read_videos
 from VideoMAE.files import read_json
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.formats import percent
@@ -50,13 +33,10 @@ from VideoMAE.video.check import check_videos
 logger = logging.getLogger("describe_dataset")
 
 NUMBERS_FILE, CONTACT_SHEET_FILE = "description.json", "contact_sheet.png"
-NUM_NAMED = 10
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The dataset to describe, and the output folder."""
-
     root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ROOT")]
     """Dataset folder in the layout of VCE or V2V; not modified."""
     output_dir: Path
@@ -72,26 +52,12 @@ class Settings:
 
 
 class Content(NamedTuple):
-    """What the labels give: numbers, charts, example videos (id, caption) by heading, notes on them, all paths."""
+    """What the labels give: numbers, charts, example videos (id, caption) by heading, notes on them."""
 
     numbers: dict[str, Any]
     charts: list[Chart]
     examples: dict[str, list[tuple[str, str]]]
     example_notes: dict[str, str]
-    videos: dict[str, Path]
-
-
-def checked_folders(settings: Settings) -> tuple[Path, Path]:
-    """The absolute root and output folder. Raises ValueError for settings out of range."""
-    root, output_dir = settings.root.expanduser().resolve(), settings.output_dir.expanduser().resolve()
-    for name, least in (("num_thumbnails", 0), ("max_probed", 0), ("num_processes", 1), ("limit_seconds", 1)):
-        if getattr(settings, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}")
-    if output_dir.is_relative_to(root):
-        raise ValueError(f"--output_dir {output_dir} is inside the dataset {root}, which must not be modified")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(f"--output_dir {output_dir} is a file")
-    return root, output_dir
 
 
 def describe_emotions(root: Path, num_thumbnails: int) -> Content:
@@ -99,42 +65,35 @@ def describe_emotions(root: Path, num_thumbnails: int) -> Content:
     names = splits["train"].emotions
     if any(found.emotions != names for found in splits.values()):
         raise ValueError(f"{root}: training and test labels have different emotions")
-    numbers = emotion_numbers(splits)
+    numbers = describe_numbers.emotion_numbers(splits)
     ids = [key for found in splits.values() for key in found.ids]
-    paths = [path for found in splits.values() for path in found.paths]
     intensities = np.concatenate([found.intensities for found in splits.values()])
     examples, notes = {}, {}
-    for name in sorted(shown_emotions(numbers), key=names.index):
+    for name in sorted(describe_charts.shown_emotions(numbers), key=names.index):
         column = intensities[:, names.index(name)]
         highest = np.argsort(-column, kind="stable")[:num_thumbnails]
         share = numbers["top1_counts"]["train"][names.index(name)] / len(splits["train"].ids)
         examples[name] = [(ids[index], f"{column[index]:.2f}") for index in highest]
         notes[name] = f"first in {percent(share)} of the training videos"
-    return Content(numbers, emotion_charts(numbers), examples, notes, dict(zip(ids, paths, strict=True)))
+    return Content(numbers, describe_charts.emotion_charts(numbers), examples, notes)
 
 
 def describe_preferences(root: Path, num_thumbnails: int) -> Content:
     splits = read_preferences(root)
-    numbers = preference_numbers(splits)
+    numbers = describe_numbers.preference_numbers(splits)
     comparisons = [entry for entries in splits.values() for entry in entries]
-    videos = videos_of(root, comparisons)
-    records = preference_records(comparisons)
-    numbers["records"] = {key: list(record) for key, record in records.items()}
-    ranked = [
-        (key, f"preferred {record.wins} of {record.wins + record.losses} times") for key, record in records.items()
-    ]
+    records = numbers["records"] = describe_numbers.preference_records(comparisons)
+    ranked = [(key, f"preferred {wins} of {wins + losses} times") for key, (wins, losses) in records.items()]
     examples = {"Most preferred": ranked[: 2 * num_thumbnails], "Least preferred": ranked[::-1][: 2 * num_thumbnails]}
-    paths = dict(zip(videos.ids, videos.paths, strict=True))
-    return Content(numbers, preference_charts(numbers), examples, dict.fromkeys(examples, ""), paths)
+    return Content(numbers, describe_charts.preference_charts(numbers), examples, dict.fromkeys(examples, ""))
 
 
 def find_facts(
     root: Path, videos: Mapping[str, Path], settings: Settings
-) -> tuple[dict[str, VideoFacts], dict[str, str]]:
+) -> tuple[dict[str, describe_numbers.VideoFacts], dict[str, str]]:
     """Duration, size and frame rate by id, from metadata.json or else from the files; and unreadable videos."""
     metadata = read_json(root / "metadata.json") if (root / "metadata.json").is_file() else {}
-    known = {key: facts_from_metadata(metadata.get(key)) for key in videos}
-    facts = {key: found for key, found in known.items() if found is not None}
+    facts = {key: found for key in videos if (found := describe_numbers.facts_from_metadata(metadata.get(key)))}
     missing = [key for key in videos if key not in facts]
     if len(missing) > settings.max_probed:
         drawn = np.random.default_rng(0).choice(len(missing), settings.max_probed, replace=False)
@@ -144,36 +103,42 @@ def find_facts(
         {key: videos[key] for key in missing}, num_processes=settings.num_processes,
         limit_seconds=settings.limit_seconds, describe="probing videos"
     )  # fmt: skip
-    probed = {
-        key: VideoFacts(info.duration_seconds, info.width, info.height, info.fps) for key, info in check.infos.items()
-    }
-    return {key: facts.get(key) or probed[key] for key in videos if key in facts or key in probed}, check.unreadable
+    for key, info in check.infos.items():
+        facts[key] = describe_numbers.VideoFacts(info.duration_seconds, info.width, info.height, info.fps)
+    return {key: facts[key] for key in videos if key in facts}, check.unreadable
 
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Writes page, charts and numbers. -> the numbers"""
-    root, output_dir = checked_folders(settings)
+    check_ranges(settings, num_thumbnails=0, max_probed=0, num_processes=1, limit_seconds=1)
+    root, output_dir = settings.root.expanduser().resolve(), settings.output_dir.expanduser().resolve()
+    if output_dir.is_relative_to(root):
+        raise ValueError(f"--output_dir {output_dir} is inside the dataset {root}, which must not be modified")
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"--output_dir {output_dir} is a file")
     kind = kind_of(root)
     logger.info("%s: reading labels in the layout of %s", root, kind.upper())
     content = (describe_emotions if kind == "vce" else describe_preferences)(root, settings.num_thumbnails)
-    facts, unreadable = find_facts(root, content.videos, settings)
-    shown = {key for entries in content.examples.values() for key, _ in entries}
-    videos = {key: path for key, path in content.videos.items() if key in shown}
-    thumbnails = read_thumbnails(videos, num_processes=settings.num_processes, limit_seconds=settings.limit_seconds)
+    videos = read_videos(root, kind)
+    facts, unreadable = find_facts(root, videos, settings)
+    shown = {key: videos[key] for entries in content.examples.values() for key, _ in entries}
+    thumbnails = read_thumbnails(shown, num_processes=settings.num_processes, limit_seconds=settings.limit_seconds)
     numbers = {
         "kind": kind,
         "root": str(root),
         **content.numbers,
-        "videos": video_numbers(facts),
-        "num_videos_without_facts": len(content.videos) - len(facts),
+        "videos": describe_numbers.video_numbers(facts),
+        "num_videos_without_facts": len(videos) - len(facts),
         "unreadable": {**unreadable, **thumbnails.unreadable},
         "examples": content.examples,
     }
     charts = list(content.charts)
     if facts:
-        charts += video_charts(numbers["videos"], np.array([entry.seconds for entry in facts.values()]))
+        charts += describe_charts.video_charts(numbers["videos"], [entry.seconds for entry in facts.values()])
     if thumbnails.pictures:
-        write_bytes(output_dir / CONTACT_SHEET_FILE, contact_sheet(content.examples, thumbnails.pictures))
+        write_bytes(
+            output_dir / CONTACT_SHEET_FILE, describe_charts.contact_sheet(content.examples, thumbnails.pictures)
+        )
     write_page(
         output_dir, f"dataset_{kind}.html", drawn=draw(charts), numbers_file=NUMBERS_FILE, numbers=numbers,
         name=root.name, example_notes=content.example_notes, thumbnails=as_jpegs(thumbnails.pictures)
@@ -186,14 +151,10 @@ def run(settings: Settings) -> bool:
     unreadable = list(describe(settings)["unreadable"])
     logger.info("wrote %s", settings.output_dir / PAGE_FILE)
     if unreadable:
-        others = f" and {len(unreadable) - NUM_NAMED} more" if len(unreadable) > NUM_NAMED else ""
-        named = ", ".join(unreadable[:NUM_NAMED])
-        sys.stderr.write(
-            f"error: {len(unreadable)} of the opened videos cannot be read: {named}{others}; see {NUMBERS_FILE}\n"
-        )
+        listed = f"{len(unreadable)} of the opened videos cannot be read: {first_names(unreadable)}"
+        sys.stderr.write(f"error: {listed}; see {NUMBERS_FILE}\n")
     return not unreadable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="the description is incomplete")

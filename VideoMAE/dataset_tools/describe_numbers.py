@@ -1,7 +1,5 @@
 """The numbers of a dataset, as written to `description.json`: emotions, comparisons, videos. N videos, K emotions."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter
@@ -14,6 +12,7 @@ import numpy as np
 from VideoMAE.data.v2v import Comparison, connected_groups, num_contradictions, pairs_in
 from VideoMAE.data.vce import Annotations
 from VideoMAE.dataset_tools.read_labels import ids_in
+from VideoMAE.files import to_jsonable
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 NUM_BINS = 20  # of intensities
@@ -45,18 +44,16 @@ def emotion_numbers(splits: Mapping[str, Annotations]) -> dict[str, Any]:
     names = splits["train"].emotions
     intensities = np.concatenate([found.intensities for found in splits.values()]).astype(np.float64)
     ranked = {split: np.argsort(-found.intensities, axis=1, kind="stable") for split, found in splits.items()}
-    counts = {
-        rank: {
-            split: np.bincount(order[:, :k].ravel(), minlength=len(names)).tolist() for split, order in ranked.items()
-        }
-        for rank, k in (("top1", 1), ("top3", 3))
-    }
+    top1_counts, top3_counts = (
+        {split: np.bincount(order[:, :k].ravel(), minlength=len(names)).tolist() for split, order in ranked.items()}
+        for k in (1, 3)
+    )
     return {
         "emotions": list(names),
         "num_videos": {split: len(found.ids) for split, found in splits.items()},
-        "top1_counts": counts["top1"],
-        "top3_counts": counts["top3"],
-        "intensity": {name: intensity_numbers(column) for name, column in zip(names, intensities.T, strict=True)},
+        "top1_counts": top1_counts,
+        "top3_counts": top3_counts,
+        "intensity": {name: intensity_numbers(intensities[:, place]) for place, name in enumerate(names)},
         "correlation": correlations(intensities),
         "together_in_top3": together(np.concatenate(list(ranked.values()))[:, :3], len(names)),
         "guesses": guesses(splits["train"], splits["test"], names),
@@ -82,14 +79,8 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
 
 def correlations(intensities: np.ndarray) -> list[list[float | None]]:
     """Pearson correlation of each two emotions over the videos, None if one is constant. (N, K) -> K lists of K"""
-    centred = intensities - intensities.mean(axis=0)
-    norms = np.sqrt((centred**2).sum(axis=0))
-    varies = norms > 1e-9
-    scaled = centred / np.where(varies, norms, 1)
-    matrix = np.clip(scaled.T @ scaled, -1, 1)
-    return [
-        [float(matrix[i, j]) if varies[i] and varies[j] else None for j in range(len(norms))] for i in range(len(norms))
-    ]
+    varying = np.where(np.ptp(intensities, axis=0) > 0, intensities, np.nan)
+    return to_jsonable(np.atleast_2d(np.corrcoef(varying, rowvar=False)))
 
 
 def together(top3: np.ndarray, num_emotions: int) -> list[list[int]]:
@@ -146,27 +137,17 @@ def counts_of(values: Iterable[int]) -> dict[str, int]:
     return {str(value): count for value, count in sorted(Counter(values).items())}
 
 
-class Record(NamedTuple):
-    """How often a video was preferred to another, and how often another was preferred to it."""
+def preference_records(comparisons: Iterable[Comparison]) -> dict[str, tuple[int, int]]:
+    """How often each video was preferred to another, and another to it, over all pairs that the comparisons imply.
 
-    wins: int
-    losses: int
-
-    @property
-    def score(self) -> float:
-        """Smoothed share of wins: (wins + 1) / (wins + losses + 2)."""
-        return (self.wins + 1) / (self.wins + self.losses + 2)
-
-
-def preference_records(comparisons: Iterable[Comparison]) -> dict[str, Record]:
-    """The record of each video over all pairs that the comparisons imply, the most preferred first."""
-    wins: Counter[str] = Counter()
-    losses: Counter[str] = Counter()
-    for worse, better in pairs_in(comparisons):
-        wins[better] += 1
-        losses[worse] += 1
-    records = {key: Record(wins[key], losses[key]) for key in sorted(wins | losses)}
-    return dict(sorted(records.items(), key=lambda item: -item[1].score))
+    Sorted by the smoothed share of wins, (wins + 1) / (wins + losses + 2), the most preferred first.
+    """
+    pairs = pairs_in(comparisons)
+    wins, losses = Counter(pair.better for pair in pairs), Counter(pair.worse for pair in pairs)
+    return {
+        key: (wins[key], losses[key])
+        for key in sorted(wins | losses, key=lambda key: (-(wins[key] + 1) / (wins[key] + losses[key] + 2), key))
+    }
 
 
 def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any] | None:
@@ -179,11 +160,6 @@ def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any] | None:
         "total_hours": float(seconds.sum() / 3600),
         "seconds": {"mean": float(seconds.mean()), "percentiles": percentiles(seconds)},
         "share_shorter_than_a_clip": float(np.mean(seconds < CLIP_SECONDS)),
-        "sizes": most_common(f"{entry.width}x{entry.height}" for entry in facts.values()),
-        "frame_rates": most_common(f"{entry.fps:.6g}" for entry in facts.values()),
+        "sizes": dict(Counter(f"{entry.width}x{entry.height}" for entry in facts.values()).most_common()),
+        "frame_rates": dict(Counter(f"{entry.fps:.6g}" for entry in facts.values()).most_common()),
     }
-
-
-def most_common(values: Iterable[str]) -> dict[str, int]:
-    """{value: count}, the most common first."""
-    return dict(Counter(values).most_common())

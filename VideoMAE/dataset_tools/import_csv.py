@@ -20,13 +20,13 @@ training and test is random with --seed; pairs are split so that no video is in 
 including those of unreadable videos; if there are any, nothing is made unless --skip_bad_lines is given.
 """
 
-from __future__ import annotations
-
+import contextlib
 import csv
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -35,10 +35,10 @@ import tyro
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.data.v2v import Pair, hold_out_connected
+from VideoMAE.data.v2v import Pair, hold_out_connected, video_file_of
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.label_checks import is_id, top_emotions
-from VideoMAE.dataset_tools.programs import Link, num_cores, place_video
+from VideoMAE.dataset_tools.label_checks import is_id, label_entry
+from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, refuse_non_empty
 from VideoMAE.dataset_tools.video_checks import metadata_entry
 from VideoMAE.files import new_folder, write_json
 from VideoMAE.video.check import check_videos
@@ -51,8 +51,6 @@ DELIMITERS = ",;\t"
 
 @dataclass(frozen=True)
 class Settings:
-    """What to read, and what to make of it."""
-
     csv: Annotated[Path, tyro.conf.Positional]
     """CSV file with a header, delimited by comma, semicolon or tab."""
     output_dir: Path
@@ -86,8 +84,7 @@ class Line(NamedTuple):
 class Table:
     """A CSV file about the videos of a folder: its valid lines, and the reasons of the bad lines by number.
 
-    Raises:
-        ValueError: there are no lines, or columns are missing.
+    Raises ValueError if there are no lines, or columns are missing.
     """
 
     def __init__(self, file: Path, folder: Path) -> None:
@@ -96,7 +93,6 @@ class Table:
         self.bad_lines: dict[int, str] = {}
         self.lines: list[Line] = []
         self._first_line: dict[str, int] = {}
-        self._by_stem: dict[str, list[Path]] | None = None
         rows = _read_rows(file)
         if len(rows) < 2:
             raise ValueError(f"{file}: expected a header and at least one line")
@@ -149,16 +145,17 @@ class Table:
             raise ValueError("names no video")
         if (self.folder / cell).is_file():
             return (self.folder / cell).resolve()
-        if self._by_stem is None:
-            self._by_stem = defaultdict(list)
-            for path in filter(Path.is_file, sorted(self.folder.iterdir())):
-                self._by_stem[path.stem].append(path.resolve())
         found = self._by_stem.get(cell, [])
         if not found:
             raise ValueError(f"no such video: {self.folder / cell}")
         if len(found) > 1:
             raise ValueError(f"{len(found)} files are named {cell}, with different suffixes; write the path")
         return found[0]
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        files = sorted(filter(Path.is_file, self.folder.iterdir()), key=lambda path: path.stem)
+        return {stem: [*map(Path.resolve, paths)] for stem, paths in groupby(files, key=lambda path: path.stem)}
 
     def video_ids(self) -> list[str]:
         """The videos of the valid lines."""
@@ -188,30 +185,22 @@ def _read_rows(file: Path) -> list[tuple[int, list[str]]]:
 
 
 def _intensity(name: str, cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError as error:
-        raise ValueError(f"{name} is {cell!r}, not a number") from error
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {cell}, not in [0, 1]")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(cell) <= 1:
+            return float(cell)
+    raise ValueError(f"{name} is {cell!r}, not a number in [0, 1]")
 
 
 def label_files(table: Table, settings: Settings) -> dict[str, Any]:
-    """The label files of the dataset, content by name.
-
-    Raises:
-        ValueError: a split is empty.
-    """
+    """The label files of the dataset, content by name. Raises ValueError if a split is empty."""
     empty = f"--test_fraction {settings.test_fraction:g} of {{}} leaves a split empty"
     if table.is_pairs:
         pairs = [Pair(*line.ids) for line in table.lines]
         try:
             split = hold_out_connected(pairs, fraction=settings.test_fraction, seed=settings.seed)
         except ValueError as error:
-            raise ValueError(
-                f"{empty.format(counted(len(pairs), 'pair'))}: pairs that share videos stay together; change it"
-            ) from error
+            reason = "pairs that share videos stay together; change it"
+            raise ValueError(f"{empty.format(counted(len(pairs), 'pair'))}: {reason}") from error
         comparisons = {"train": split.train, "test": split.held_out, "listwise": []}
         return {f"{name}_labels.json": {"comparisons": entries} for name, entries in comparisons.items()}
     num_videos = len(table.lines)
@@ -221,19 +210,15 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
     is_test = np.random.default_rng(settings.seed).permutation(num_videos) < num_test
     labels: dict[str, Any] = {"train_labels.json": {}, "test_labels.json": {}, EMOTIONS_FILE: table.emotions}
     for line, in_test in zip(table.lines, is_test, strict=True):
-        labels["test_labels.json" if in_test else "train_labels.json"][line.ids[0]] = {
-            "emotions": line.intensities,
-            "file": f"videos/{line.ids[0]}.mp4",
-            "topK": top_emotions(line.intensities),
-        }
+        key = line.ids[0]
+        labels["test_labels.json" if in_test else "train_labels.json"][key] = label_entry(line.intensities, key)
     return labels
 
 
 def run(settings: Settings) -> bool:
     """Makes the dataset, completely or not at all, and lists the bad lines -> whether there are none."""
     output_dir = settings.output_dir.expanduser().resolve()
-    if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
-        raise ValueError(f"--output_dir {output_dir} exists and is not empty")
+    refuse_non_empty(output_dir)
     table = Table(settings.csv, settings.videos_dir or settings.csv.parent)
     sources = {key: table.sources[key] for key in table.video_ids()}
     check = check_videos(sources, num_processes=settings.num_workers, limit_seconds=settings.probe_seconds)
@@ -241,31 +226,27 @@ def run(settings: Settings) -> bool:
     for number, reason in sorted(table.bad_lines.items()):
         logger.info("%s, line %d: %s", settings.csv, number, reason)
     ids, bad = table.video_ids(), counted(len(table.bad_lines), "bad line")
-    if table.bad_lines and not (settings.skip_bad_lines and ids):
-        _write_report(settings, table, num_videos=0)
+    is_made = not table.bad_lines or (settings.skip_bad_lines and bool(ids))
+    if is_made:
+        files = label_files(table, settings)
+        files["metadata.json"] = {key: metadata_entry(check.infos[key], video_file_of(key)) for key in ids}
+        ways: tuple[Link, ...] = ("copy",) if settings.copy else ("hard", "symbolic")
+        with new_folder(output_dir) as folder:
+            for key in ids:
+                place_video(table.sources[key], folder / video_file_of(key), *ways)
+            for name, content in files.items():
+                write_json(folder / name, content, indent=4)
+    if settings.report:
+        counts = {"num_lines": len(table.lines), "num_videos": len(ids) if is_made else 0, "emotions": table.emotions}
+        write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines}, indent=4)
+    if not is_made:
         remedy = "; pass --skip_bad_lines to use the other lines" if ids else ""
         raise ValueError(f"{settings.csv}: {bad}; {output_dir} was not made{remedy}")
-    files = label_files(table, settings)
-    files["metadata.json"] = {key: metadata_entry(check.infos[key], f"videos/{key}.mp4") for key in ids}
-    ways: tuple[Link, ...] = ("copy",) if settings.copy else ("hard", "symbolic")
-    with new_folder(output_dir) as folder:
-        for key in ids:
-            place_video(table.sources[key], folder / "videos" / f"{key}.mp4", *ways)
-        for name, content in files.items():
-            write_json(folder / name, content, indent=4)
-    _write_report(settings, table, num_videos=len(ids))
     kind = "V2V" if table.is_pairs else f"VCE, {len(table.emotions)} emotions"
     lines, videos = counted(len(table.lines), "line"), counted(len(ids), "video")
     logger.info("%s (%s): %s, %s, %s", output_dir, kind, lines, videos, bad)
     return not table.bad_lines
 
 
-def _write_report(settings: Settings, table: Table, *, num_videos: int) -> None:
-    if settings.report:
-        counts = {"num_lines": len(table.lines), "num_videos": num_videos, "emotions": table.emotions}
-        write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines}, indent=4)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was made")

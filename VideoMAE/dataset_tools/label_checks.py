@@ -1,25 +1,31 @@
 """Checks of the label files of a VCE or V2V dataset, entry by entry; all defects are collected."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from VideoMAE.data.v2v import Comparison, Pair, comparison_name, connected_groups, pairs_in, parse_comparison
+from VideoMAE.data.v2v import (
+    Comparison,
+    Pair,
+    comparison_name,
+    connected_groups,
+    pairs_in,
+    parse_comparison,
+    video_file_of,
+)
 from VideoMAE.data.vce import EMOTIONS_FILE, read_emotions, video_path
+from VideoMAE.dataset_tools.read_labels import ids_in
+from VideoMAE.files import read_text
 
 PUBLISHED_VIDEOS = {"train": 50_000, "test": 11_046}
 PUBLISHED_COMPARISONS = {"train": (11_038, 16_125), "test": (3_189, 6_223), "listwise": (1_758, 4_322)}  # and videos
 NUM_TOP = 3  # emotions in 'topK'
 LONGEST_ID = 200  # characters, so that ID.mp4 is a valid file name everywhere
 MAX_SHOWN = 20  # findings per kind; the JSON report contains all
-
-VideoFiles = dict[str, str]
-"""The video of each id in the labels: id -> path relative to the dataset folder."""
 
 
 class Kind(NamedTuple):
@@ -29,42 +35,37 @@ class Kind(NamedTuple):
     solves the problem.
     """
 
-    singular: str
-    plural: str
+    heading: str
     is_problem: bool = True
     excluded: bool = True
 
 
-def _note(singular: str, plural: str) -> Kind:
-    return Kind(singular, plural, is_problem=False, excluded=False)
-
+_not_excluded = partial(Kind, excluded=False)
+_note = partial(Kind, is_problem=False, excluded=False)
 
 KINDS = {
-    "missing_file": Kind("missing dataset file", "missing dataset files", excluded=False),
-    "malformed_file": Kind("malformed dataset file", "malformed dataset files", excluded=False),
-    "duplicate_key": Kind("duplicate key in an object", "duplicate keys in objects", excluded=False),
-    "bad_id": Kind("invalid id", "invalid ids", excluded=False),
-    "several_splits": Kind("video in several splits", "videos in several splits"),
-    "same_video": Kind("video under several ids", "videos under several ids"),
-    "bad_file_name": Kind("label with an invalid file name", "labels with an invalid file name"),
-    "bad_emotions": Kind("label with missing or unknown emotions", "labels with missing or unknown emotions"),
-    "bad_intensity": Kind("label with an intensity outside [0, 1]", "labels with an intensity outside [0, 1]"),
-    "bad_top_k": Kind("'topK' that contradicts the intensities", "'topK' that contradict the intensities"),
-    "bad_comparison": Kind("invalid comparison", "invalid comparisons"),
-    "no_metadata": Kind("video missing from metadata.json", "videos missing from metadata.json", excluded=False),
-    "bad_metadata": Kind("malformed entry in metadata.json", "malformed entries in metadata.json", excluded=False),
-    "metadata_differs": Kind(
-        "metadata.json entry that differs from its video", "metadata.json entries that differ from their videos",
-        excluded=False,
-    ),
-    "unreadable": Kind("unreadable video", "unreadable videos"),
-    "counts": _note("count that differs from the published dataset", "counts that differ from the published dataset"),
-    "contradiction": _note("pair of videos in both orders", "pairs of videos in both orders"),
-    "cycle": _note("cycle of preferences", "cycles of preferences"),
-    "repeated_comparison": _note("duplicate comparison", "duplicate comparisons"),
-    "unusual_video": _note("unusual video, which is read correctly", "unusual videos, which are read correctly"),
-    "unlabelled": _note("video without a label", "videos without a label"),
-}  # fmt: skip
+    "missing_file": _not_excluded("missing dataset files"),
+    "malformed_file": _not_excluded("malformed dataset files"),
+    "duplicate_key": _not_excluded("duplicate keys in objects"),
+    "bad_id": _not_excluded("invalid ids"),
+    "several_splits": Kind("videos in several splits"),
+    "same_video": Kind("videos under several ids"),
+    "bad_file_name": Kind("labels with an invalid file name"),
+    "bad_emotions": Kind("labels with missing or unknown emotions"),
+    "bad_intensity": Kind("labels with an intensity outside [0, 1]"),
+    "bad_top_k": Kind("'topK' that contradict the intensities"),
+    "bad_comparison": Kind("invalid comparisons"),
+    "no_metadata": _not_excluded("videos missing from metadata.json"),
+    "bad_metadata": _not_excluded("malformed entries in metadata.json"),
+    "metadata_differs": _not_excluded("metadata.json entries that differ from their videos"),
+    "unreadable": Kind("unreadable videos"),
+    "counts": _note("counts that differ from the published dataset"),
+    "contradiction": _note("pairs of videos in both orders"),
+    "cycle": _note("cycles of preferences"),
+    "repeated_comparison": _note("duplicate comparisons"),
+    "unusual_video": _note("unusual videos, which are read correctly"),
+    "unlabelled": _note("videos without a label"),
+}
 
 
 class Finding(NamedTuple):
@@ -100,15 +101,11 @@ class Report:
         return dict(sorted(reasons.items()))
 
     def to_json(self) -> dict[str, Any]:
-        def entries(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-            return [{"kind": entry.kind, "text": entry.text, "ids": list(entry.ids)} for entry in findings]
-
-        return {
-            "fine": not self.problems,
-            "problems": entries(self.problems),
-            "remarks": entries(self.notes),
-            "bad_ids": list(self.bad_ids()),
-        }
+        problems, notes = (
+            [{"kind": kind, "text": text, "ids": list(ids)} for kind, text, ids, _ in findings]
+            for findings in (self.problems, self.notes)
+        )
+        return {"fine": not problems, "problems": problems, "remarks": notes, "bad_ids": list(self.bad_ids())}
 
     def to_text(self) -> str:
         """The findings grouped by kind, the first MAX_SHOWN of each."""
@@ -116,8 +113,8 @@ class Report:
         for name, kind in KINDS.items():
             texts = [finding.text for finding in self.findings if finding.kind == name]
             if texts:
-                prefix, noun = "" if kind.is_problem else "note: ", kind.singular if len(texts) == 1 else kind.plural
-                lines += [f"{prefix}{len(texts)} {noun}:", *(f"  {text}" for text in texts[:MAX_SHOWN])]
+                lines.append(f"{'' if kind.is_problem else 'note: '}{kind.heading}: {len(texts)}")
+                lines += [f"  {text}" for text in texts[:MAX_SHOWN]]
                 lines += [f"  ... and {len(texts) - MAX_SHOWN} more"] if len(texts) > MAX_SHOWN else []
         return "\n".join(lines)
 
@@ -133,30 +130,30 @@ def read_object(file: Path, report: Report) -> dict[str, Any] | None:
 
     def keep_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entry = dict(pairs)
-        if len(entry) == len(pairs):
-            return entry
-        with_duplicates = DuplicateKeys(entry)
-        counts = Counter(key for key, _ in pairs)
-        with_duplicates.duplicates = tuple(key for key in entry if counts[key] > 1)
-        return with_duplicates
+        if len(entry) < len(pairs):
+            entry = DuplicateKeys(entry)
+            entry.duplicates = tuple(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        return entry
 
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text, object_pairs_hook=keep_duplicates) if text.strip() else None
-    except FileNotFoundError:
+    if not file.exists():
         report.add("missing_file", file.name)
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    try:
+        text = read_text(file)
+        if not text.strip():
+            raise ValueError("the file is empty")
+        content = json.loads(text, object_pairs_hook=keep_duplicates)
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a JSON object, found {type(content).__name__}")
+    except json.JSONDecodeError as error:
         report.add("malformed_file", f"{file.name}: not valid JSON (truncated?): {error}")
-        return None
-    if not isinstance(content, dict):
-        found = "the file is empty" if content is None and not text.strip() else f"found {type(content).__name__}"
-        report.add("malformed_file", f"{file.name}: expected a JSON object, {found}")
-        return None
-    if isinstance(content, DuplicateKeys):
-        for key in content.duplicates:
+    except (ValueError, RecursionError) as error:
+        report.add("malformed_file", f"{file.name}: {error}")
+    else:
+        for key in content.duplicates if isinstance(content, DuplicateKeys) else ():
             report.add("duplicate_key", f"{file.name}: duplicate key {key!r}", key)
-    return content
+        return content
+    return None
 
 
 def is_id(key: str) -> bool:
@@ -167,19 +164,20 @@ def is_id(key: str) -> bool:
 
 def check_id(key: str, where: str, report: Report) -> bool:
     """Whether an id is valid; an invalid one is reported."""
-    if not is_id(key):
-        report.add("bad_id", f"{where}: invalid id {key!r}: expected a part of a file name without / and #")
-    return is_id(key)
+    if is_id(key):
+        return True
+    report.add("bad_id", f"{where}: invalid id {key!r}: expected a part of a file name without / and #")
+    return False
 
 
-def check_vce(root: Path, report: Report) -> VideoFiles:
-    """Checks the labels of a VCE folder -> the videos of its valid labels."""
+def check_vce(root: Path, report: Report) -> dict[str, str]:
+    """Checks the labels of a VCE folder -> the videos of its valid labels, paths relative to `root` by id."""
     try:
         emotions = read_emotions(root)
     except ValueError as error:
         report.add("malformed_file", str(error))
         return {}
-    files: VideoFiles = {}
+    files: dict[str, str] = {}
     split_of: dict[str, str] = {}
     for split in PUBLISHED_VIDEOS:
         name = f"{split}_labels.json"
@@ -201,7 +199,8 @@ def check_vce(root: Path, report: Report) -> VideoFiles:
                 files.setdefault(key, str(entry["file"]))
             except ValueError as error:
                 report.add("bad_file_name", str(error), key)
-            _check_emotions(key, entry, emotions, name, report)
+            if defect := label_defect(entry, emotions):
+                report.add(defect[0], f"{name}: {key}: {defect[1]}", key)
     by_file: dict[str, str] = {}
     for key, file in files.items():
         if by_file.setdefault(file, key) != key:
@@ -210,33 +209,27 @@ def check_vce(root: Path, report: Report) -> VideoFiles:
     return files
 
 
-def _check_emotions(key: str, entry: Any, emotions: Sequence[str], name: str, report: Report) -> None:
+def label_defect(entry: Any, emotions: Sequence[str]) -> tuple[str, str] | None:
+    """The kind and the description of the first defect of a label; None if there is none."""
     intensities = entry.get("emotions") if isinstance(entry, dict) else None
     if not isinstance(intensities, dict):
-        report.add("bad_emotions", f"{name}: {key}: has no 'emotions' object", key)
-        return
+        return "bad_emotions", "has no 'emotions' object"
     if isinstance(intensities, DuplicateKeys):
-        report.add("duplicate_key", f"{name}: {key}: duplicate {', '.join(intensities.duplicates)}", key)
-        return
-    if intensities.keys() != set(emotions):
-        missing = [emotion for emotion in emotions if emotion not in intensities]
-        unknown = [repr(emotion) for emotion in intensities if emotion not in emotions]
-        parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
-        text = f"{len(intensities)} emotions, expected {len(emotions)}; {'; '.join(parts)}"
-        report.add("bad_emotions", f"{name}: {key}: {text}", key)
-        return
-    bad = [(emotion, value) for emotion, value in intensities.items() if not _is_intensity(value)]
+        return "duplicate_key", f"duplicate {', '.join(intensities.duplicates)}"
+    missing = [emotion for emotion in emotions if emotion not in intensities]
+    unknown = [emotion for emotion in intensities if emotion not in emotions]
+    if missing or unknown:
+        lists = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(map(repr, unknown)) or 'none'}"
+        return "bad_emotions", f"{len(intensities)} emotions, expected {len(emotions)}; {lists}"
+    bad = {
+        name: value
+        for name, value in intensities.items()
+        if type(value) not in (int, float) or not 0 <= value <= 1  # NaN or a bool too
+    }
     if bad:
-        text = ", ".join(f"{emotion} is {json.dumps(value)[:40]}" for emotion, value in bad)
-        report.add("bad_intensity", f"{name}: {key}: {text}", key)
-        return
-    wrong = top_k_fault(entry.get("topK"), intensities)
-    if wrong:
-        report.add("bad_top_k", f"{name}: {key}: {wrong}", key)
-
-
-def _is_intensity(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1  # not NaN, not a bool
+        return "bad_intensity", ", ".join(f"{name} is {json.dumps(value)[:40]}" for name, value in bad.items())
+    fault = top_k_fault(entry.get("topK"), intensities)
+    return ("bad_top_k", fault) if fault else None
 
 
 def top_emotions(intensities: Mapping[str, float]) -> list[str]:
@@ -244,25 +237,26 @@ def top_emotions(intensities: Mapping[str, float]) -> list[str]:
     return sorted(sorted(intensities), key=lambda name: -intensities[name])[:NUM_TOP]
 
 
+def label_entry(intensities: Mapping[str, float], key: str) -> dict[str, Any]:
+    """A video's entry in a VCE label file."""
+    return {"emotions": dict(intensities), "file": video_file_of(key), "topK": top_emotions(intensities)}
+
+
 def top_k_fault(top: Any, intensities: Mapping[str, float]) -> str | None:
     """What is wrong with a label's 'topK'; None if nothing is. Equal intensities may be in any order."""
     expected = top_emotions(intensities)
-    if not isinstance(top, list) or not all(isinstance(name, str) for name in top):
-        return f"'topK' is {json.dumps(top)[:80]}, expected {len(expected)} names"
-    unknown = [name for name in top if name not in intensities]
-    if unknown or len(set(top)) != len(top) or len(top) != len(expected):
-        return f"'topK' is {top}, expected {len(expected)} different emotions"
-    if [intensities[name] for name in top] != [intensities[name] for name in expected]:
-        return f"'topK' is {top}, expected {expected} from the intensities"
-    return None
+    are_names = isinstance(top, list) and all(isinstance(name, str) for name in top) and len(set(top)) == len(top)
+    if are_names and [intensities.get(name) for name in top] == [intensities[name] for name in expected]:
+        return None
+    return f"'topK' is {json.dumps(top)[:200]}, expected {expected} from the intensities"
 
 
-def check_v2v(root: Path, report: Report) -> VideoFiles:
-    """Checks the comparisons of a V2V folder -> their videos."""
+def check_v2v(root: Path, report: Report) -> dict[str, str]:
+    """Checks the comparisons of a V2V folder -> their videos, paths relative to `root` by id."""
     splits = {split: _read_comparisons(root / f"{split}_labels.json", split, report) for split in PUBLISHED_COMPARISONS}
     splits_of: dict[str, list[str]] = defaultdict(list)
     for split, entries in splits.items():
-        for key in dict.fromkeys(itertools.chain.from_iterable(entries)):
+        for key in ids_in(entries):
             splits_of[key].append(split)
     for key, names in splits_of.items():
         if len(names) > 1:
@@ -271,7 +265,7 @@ def check_v2v(root: Path, report: Report) -> VideoFiles:
     pairs = dict.fromkeys(pairs_in(itertools.chain(*splits.values())))
     for cycle in cycles([pair for pair in pairs if pair not in contradictory]):
         report.add("cycle", f"{comparison_name((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
-    return {key: f"videos/{key}.mp4" for key in splits_of}
+    return {key: video_file_of(key) for key in splits_of}
 
 
 def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison]:
@@ -281,8 +275,7 @@ def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison
         return []
     entries = content.get("comparisons")
     if not isinstance(entries, list) or (not entries and split != "listwise"):
-        reason = "holds no comparisons" if entries == [] else 'has no list "comparisons"'
-        report.add("malformed_file", f"{file.name}: {reason}")
+        report.add("malformed_file", f'{file.name}: has no list "comparisons", or an empty one')
         return []
     found = []
     for number, entry in enumerate(entries, start=1):
@@ -295,7 +288,7 @@ def _read_comparisons(file: Path, split: str, report: Report) -> list[Comparison
             continue
         if sum(check_id(key, where, report) for key in comparison) == len(comparison):
             found.append(comparison)
-    counts = (len(entries), len(set(itertools.chain.from_iterable(found))))
+    counts = (len(entries), len(ids_in(found)))
     if counts != PUBLISHED_COMPARISONS[split]:
         published = "{:,} over {:,}".format(*PUBLISHED_COMPARISONS[split])
         here = "{:,} comparisons over {:,} videos".format(*counts)
@@ -313,7 +306,7 @@ def _check_contradictions(splits: Mapping[str, Sequence[Comparison]], report: Re
         for entry in entries:
             for pair in pairs_in([entry]):
                 places.setdefault(pair, f"{comparison_name(entry)} in {split}")
-    contradictory = set()
+    contradictory: set[Pair] = set()
     for pair, place in places.items():
         reverse = Pair(pair.better, pair.worse)
         if reverse in places and pair not in contradictory:
@@ -331,14 +324,11 @@ def cycles(pairs: Sequence[Pair]) -> list[list[str]]:
     for group in connected_groups(pairs, strong=True):
         if len(group) > 1:
             position = {key: index for index, key in enumerate(group)}
-            start, before, queue = group[0], dict[str, str](), deque([group[0]])
-            while start not in before:
-                video = queue.popleft()
-                for other in sorted(better_than[video] & position.keys() - before.keys(), key=position.__getitem__):
-                    before[other] = video
-                    queue.append(other)
-            cycle = [before[start]]
-            while cycle[-1] != start:
-                cycle.append(before[cycle[-1]])
-            found.append(cycle[::-1])
+            paths, seen = deque([group[:1]]), set(group[:1])
+            while group[0] not in better_than[paths[0][-1]]:  # breadth-first search
+                path = paths.popleft()
+                new = (better_than[path[-1]] & position.keys()) - seen
+                seen |= new
+                paths.extend([*path, key] for key in sorted(new, key=position.__getitem__))
+            found.append(paths[0])
     return found

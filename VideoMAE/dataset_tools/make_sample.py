@@ -24,8 +24,6 @@ Valence is the weighted sum of the intensities (see VALENCE_WEIGHTS) plus a litt
 small groups, so that the training pairs form many connected components; one pair in fifty is reversed.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import signal
@@ -40,8 +38,9 @@ import numpy as np
 from tqdm import tqdm
 
 from VideoMAE import cli
-from VideoMAE.dataset_tools.label_checks import top_emotions
-from VideoMAE.dataset_tools.programs import num_cores, place_video
+from VideoMAE.dataset_tools.label_checks import label_entry
+from VideoMAE.dataset_tools.programs import check_ranges, first_names, num_cores, place_video
+from VideoMAE.dataset_tools.read_labels import ids_in
 from VideoMAE.dataset_tools.sample_scenes import Scene, write_video
 from VideoMAE.files import new_folder, read_json, write_json
 
@@ -52,41 +51,18 @@ SIZES = {(256, 320): 45, (320, 240): 40, (180, 320): 5, (426, 240): 5, (322, 182
 FRAME_RATES = {30: 60, 25: 25, 24: 15}
 
 FORMAT_VERSION = 1  # increased when the same settings give other bytes
-MIN_NUM_TRAIN, MIN_NUM_TEST = 8, 4
 SHORT_FRACTION = 0.02  # of the videos have less than 16 frames at 4 fps
 MIN_CLIP_SECONDS, MAX_SECONDS = 4.0, 12.0
 SETTINGS_FILE = "make_sample.json"
 
 # Contribution of each emotion at full intensity to the valence. The names are VCE's 27 emotions, sorted.
 VALENCE_WEIGHTS = {
-    "Admiration": 0.7,
-    "Adoration": 1.0,
-    "Aesthetic Appreciation": 0.8,
-    "Amusement": 0.9,
-    "Anger": -0.9,
-    "Anxiety": -0.8,
-    "Awe (or Wonder)": 0.7,
-    "Awkwardness": -0.4,
-    "Boredom": -0.6,
-    "Calmness": 0.6,
-    "Confusion": -0.4,
-    "Craving": 0.2,
-    "Disgust": -1.0,
-    "Empathic Pain": -0.9,
-    "Entrancement": 0.3,
-    "Excitement": 0.8,
-    "Fear": -0.9,
-    "Horror": -1.0,
-    "Interest": 0.4,
-    "Joy": 1.0,
-    "Nostalgia": 0.1,
-    "Relief": 0.5,
-    "Romance": 0.8,
-    "Sadness": -0.8,
-    "Satisfaction": 0.8,
-    "Sexual Desire": 0.3,
-    "Surprise": 0.2,
-}
+    "Admiration": 0.7, "Adoration": 1.0, "Aesthetic Appreciation": 0.8, "Amusement": 0.9, "Anger": -0.9,
+    "Anxiety": -0.8, "Awe (or Wonder)": 0.7, "Awkwardness": -0.4, "Boredom": -0.6, "Calmness": 0.6, "Confusion": -0.4,
+    "Craving": 0.2, "Disgust": -1.0, "Empathic Pain": -0.9, "Entrancement": 0.3, "Excitement": 0.8, "Fear": -0.9,
+    "Horror": -1.0, "Interest": 0.4, "Joy": 1.0, "Nostalgia": 0.1, "Relief": 0.5, "Romance": 0.8, "Sadness": -0.8,
+    "Satisfaction": 0.8, "Sexual Desire": 0.3, "Surprise": 0.2,
+}  # fmt: skip
 EMOTIONS = tuple(VALENCE_WEIGHTS)
 
 
@@ -122,8 +98,6 @@ FLIPPED_FRACTION = 0.02
 
 @dataclass(frozen=True)
 class Settings:
-    """What to make, and where."""
-
     output_dir: Path
     """Folder to create; must not exist, be empty, or contain this sample already."""
     num_train: int = 200
@@ -136,12 +110,8 @@ class Settings:
     """Number of worker processes; does not change the result."""
 
     def identity(self) -> dict[str, int]:
-        return {
-            "format_version": FORMAT_VERSION,
-            "num_train": self.num_train,
-            "num_test": self.num_test,
-            "seed": self.seed,
-        }
+        counts = {"num_train": self.num_train, "num_test": self.num_test}
+        return {"format_version": FORMAT_VERSION, **counts, "seed": self.seed}
 
 
 def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Generator) -> list[Any]:
@@ -163,10 +133,8 @@ def plan_split(
     seconds[order[:num_short]] = rng.uniform(1, 3, num_short)
     seconds[order[num_short : num_short + round(0.05 * num_videos)]] = MAX_SECONDS
     plan = []
-    for index, combination in enumerate(combinations):
-        (width, height), rate = sizes[index], rates[index]
-        num_frames = round(seconds[index] * rate)
-        video_id = f"{first_id + index:05d}"
+    for index, (combination, (width, height), rate) in enumerate(zip(combinations, sizes, rates, strict=True)):
+        video_id, num_frames = f"{first_id + index:05d}", round(seconds[index] * rate)
         scene = Scene(video_id, combination.palette, combination.motion, width, height, rate, num_frames, seed)
         plan.append((scene, combination))
     return plan
@@ -183,11 +151,6 @@ def draw_intensities(combination: Combination, rng: np.random.Generator) -> dict
     centres = np.array(list(means.values()))
     noisy = np.clip(centres + rng.normal(0, 0.035 + 0.17 * centres), 0, 1)
     return {name: float(step / 120) for name, step in zip(EMOTIONS, np.rint(120 * noisy), strict=True)}
-
-
-def label_video(video_id: str, emotions: Mapping[str, float]) -> dict[str, Any]:
-    """A video's entry in a VCE label file."""
-    return {"emotions": dict(emotions), "file": f"videos/{video_id}.mp4", "topK": top_emotions(emotions)}
 
 
 def valence(emotions: Mapping[str, float]) -> float:
@@ -263,12 +226,10 @@ def make_dataset(root: Path, settings: Settings) -> None:
     sets = split_for_v2v(list(emotions), rng)
 
     vce, v2v = root / "vce_dataset", root / "v2v_dataset"
-    for folder in (vce, v2v):
-        (folder / "videos").mkdir(parents=True)
+    (vce / "videos").mkdir(parents=True)
     metadata = write_videos(vce / "videos", [scene for scene, _ in train + test], settings.num_processes)
     for name, plan in (("train", train), ("test", test)):
-        ids = [scene.video_id for scene, _ in plan]
-        labels = {video_id: label_video(video_id, emotions[video_id]) for video_id in ids}
+        labels = {scene.video_id: label_entry(emotions[scene.video_id], scene.video_id) for scene, _ in plan}
         write_json(vce / f"{name}_labels.json", labels, indent=4)
     for folder in (vce, v2v):
         write_json(folder / "metadata.json", metadata, indent=4)
@@ -281,7 +242,6 @@ def make_dataset(root: Path, settings: Settings) -> None:
 
 def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> dict[str, dict[str, str | int]]:
     """Draws and encodes the videos in worker processes -> their metadata, in the order of the scenes."""
-    metadata: dict[str, dict[str, str | int]] = {}
     # spawn: OpenCV's threads must not be forked. Workers ignore Ctrl-C, which this process handles.
     pool = ProcessPoolExecutor(
         min(num_processes, len(scenes)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
@@ -289,23 +249,20 @@ def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> d
     try:
         jobs = {pool.submit(write_video, folder / f"{scene.video_id}.mp4", scene): scene.video_id for scene in scenes}
         for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", desc="drawing", mininterval=1):
-            metadata[jobs[job]] = job.result()
+            job.result()  # raises its error
+        return {video_id: job.result() for job, video_id in jobs.items()}
     finally:
         pool.shutdown(cancel_futures=True)
-    return {scene.video_id: metadata[scene.video_id] for scene in scenes}
 
 
 def is_complete(output_dir: Path, settings: Settings) -> bool:
     """Whether the folder contains this sample already; False for a missing or empty folder.
 
-    Raises:
-        ValueError: the folder contains something else, or an incomplete sample.
+    Raises ValueError if the folder contains something else, or an incomplete sample.
     """
-    if not output_dir.exists():
-        return False
-    if not output_dir.is_dir():
+    if output_dir.is_file():
         raise ValueError(f"--output_dir {output_dir} is a file")
-    if not any(output_dir.iterdir()):
+    if not output_dir.exists() or not any(output_dir.iterdir()):
         return False
     try:
         saved = read_json(output_dir / SETTINGS_FILE)
@@ -313,40 +270,30 @@ def is_complete(output_dir: Path, settings: Settings) -> bool:
         raise ValueError(f"--output_dir {output_dir} contains files that make_sample.py did not make") from error
     if saved != settings.identity():
         raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {settings.identity()}")
-    missing = missing_files(output_dir)
-    if missing:
-        raise ValueError(
-            f"--output_dir {output_dir} lacks {missing[0]} and {len(missing) - 1} more files; delete it first"
-        )
+    if missing := missing_files(output_dir):
+        raise ValueError(f"--output_dir {output_dir} lacks {first_names(missing)}; delete it first")
     return True
 
 
 def missing_files(output_dir: Path) -> list[str]:
     """The files that a complete sample contains and the folder lacks, relative to it."""
     lists = [f"v2v_dataset/{name}_labels.json" for name in V2V_FRACTIONS]
-    expected = ["vce_dataset/metadata.json", "vce_dataset/train_labels.json", "vce_dataset/test_labels.json"]
-    expected += ["v2v_dataset/metadata.json", *lists]
-    missing = [path for path in expected if not (output_dir / path).is_file()]
-    if missing:
-        return missing
-    compared = [read_json(output_dir / path)["comparisons"] for path in lists]
-    expected = [
-        f"vce_dataset/videos/{video_id}.mp4" for video_id in read_json(output_dir / "vce_dataset/metadata.json")
-    ]
-    expected += [f"v2v_dataset/videos/{video_id}.mp4" for ids in itertools.chain(*compared) for video_id in ids]
-    return [path for path in dict.fromkeys(expected) if not (output_dir / path).is_file()]
+    expected = [*(f"vce_dataset/{name}.json" for name in ("metadata", "train_labels", "test_labels")), *lists]
+    expected.append("v2v_dataset/metadata.json")
+    if all((output_dir / path).is_file() for path in expected):
+        compared = itertools.chain(*(read_json(output_dir / path)["comparisons"] for path in lists))
+        videos = read_json(output_dir / "vce_dataset/metadata.json")
+        expected += [f"vce_dataset/videos/{video_id}.mp4" for video_id in videos]
+        expected += [f"v2v_dataset/videos/{video_id}.mp4" for video_id in ids_in(compared)]
+    return [path for path in expected if not (output_dir / path).is_file()]
 
 
 def run(settings: Settings) -> bool:
     """Makes the dataset, completely or not at all."""
     output_dir = settings.output_dir.expanduser().resolve()
-    for name, least in (("num_train", MIN_NUM_TRAIN), ("num_test", MIN_NUM_TEST), ("num_processes", 1), ("seed", 0)):
-        if getattr(settings, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}")
+    check_ranges(settings, num_train=8, num_test=4, num_processes=1, seed=0)
     if settings.num_train + settings.num_test > 100_000:
-        raise ValueError(
-            f"--num_train {settings.num_train} and --num_test {settings.num_test} need more than 100,000 ids"
-        )
+        raise ValueError("--num_train and --num_test together must be at most 100,000, since ids have five digits")
     if is_complete(output_dir, settings):
         logger.info("%s exists already, with the same settings", output_dir)
         return True
@@ -357,5 +304,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was made")

@@ -8,36 +8,33 @@ killed; a file that cannot be read or hangs is listed and sets the exit status t
 full disk or by `kill -9`, the same command resumes it and retries the listed files. `prepared.json` has the settings
 and totals, `prepared_videos.jsonl` one line per video with its source, checksum and similarity.
 
-Time. Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate
-of the source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame
-is kept, and exactly the same ones are read. `--every 2` keeps half of them; the nearest one replaces the others, up to
-33 ms away at 30 fps (n / 2 frames with `--every n`; with 4, test views of every 4th frame are exact). `--evenly 16`
-keeps only V2V's 16 evenly spaced frames; reading others is an error. Videos with a variable rate keep their frames, at
-equal intervals, as the training programs assume.
+Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate of the
+source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame is kept.
+`--every 2` keeps half of them; the nearest one replaces the others, up to 33 ms away at 30 fps (n / 2 frames with
+`--every n`; with 4, test views of every 4th frame are exact). `--evenly 16` keeps only V2V's 16 evenly spaced frames;
+reading others is an error. Videos with a variable rate keep their frames, at equal intervals.
 
-Why. A training window uses 16 of 64 frames, and V2V 16 frames per video. Original videos have a key frame about every
-8 s (250 frames), so most decoded frames are discarded. Measured on a video of 12 s, 426 x 320 (CPU time of one core;
-tests/benchmarks/benchmark_prepared.py), where the original took 0.119 s per window and 0.200 s per V2V item:
+Original videos have a key frame about every 8 s (250 frames), so most frames that are decoded for a clip are discarded.
+Measured on a video of 12 s, 426 x 320 (CPU time of one core; tests/benchmarks/benchmark_prepared.py), where the
+original took 0.119 s per training window of 16 frames and 0.200 s per V2V item:
 
     --gop               1       4       8
     window, s       0.016   0.023   0.024
     V2V item, s     0.021   0.027   0.035
     size            3.2     2.1     1.7     x the original, at --crf 21: SSIM 0.97, PSNR 41 dB (--gop 1: 0.95, 38 dB)
 
-Key frames are slow to decode and large; 8 reads windows about as fast as 4. B-frames, CABAC and deblocking are off
-(x264's fastdecode): half the decoding time for a sixth more bytes. MJPEG was as fast as --gop 1 at twice the size and a
-lower PSNR. Preset medium took twice as long as veryfast at the same quality and size. Encoding is deterministic.
+B-frames, CABAC and deblocking are off (x264's fastdecode): half the decoding time for a sixth more bytes. Encoding is
+deterministic.
 """
 
-from __future__ import annotations
-
 import contextlib
-import itertools
 import logging
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal
@@ -47,17 +44,17 @@ from tqdm import tqdm
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.data.v2v import videos_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
 from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import Kind, kind_of, read_emotions, read_preferences
+from VideoMAE.dataset_tools.read_labels import kind_of, read_videos
 from VideoMAE.dataset_tools.video_checks import metadata_entry
-from VideoMAE.files import read_json, write_json
+from VideoMAE.files import read_json, write_atomically, write_json
 from VideoMAE.runtime.folder_lock import release_folders
 from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
+from VideoMAE.video.reader import VideoInfo
 
 logger = logging.getLogger("prepare_videos")
 
@@ -68,8 +65,6 @@ SECONDS_BETWEEN_LINES = 60.0  # of the progress in a log file
 
 @dataclass(frozen=True)
 class Settings:
-    """What to copy, and how."""
-
     src: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]
     """Dataset folder in the layout of VCE or V2V; it is only read."""
     dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
@@ -97,13 +92,11 @@ class Settings:
 
 def checked(settings: Settings) -> tuple[Path, Path]:
     """The absolute source and target. Raises ValueError for invalid settings."""
-    check_ranges(settings, at_least_1=("gop", "crf", "every", "num_workers"), above_0=("encode_seconds",))
-    if settings.short_side < 16:
-        raise ValueError(f"--short_side {settings.short_side}: must be at least 16")
+    check_ranges(settings, short_side=16, gop=1, crf=1, every=1, evenly=2, num_workers=1, above_0=["encode_seconds"])
     if settings.crf > 51:
         raise ValueError(f"--crf {settings.crf:g}: must be at most 51")
-    if settings.evenly is not None and (settings.evenly < 2 or settings.every > 1):
-        raise ValueError(f"--evenly {settings.evenly}: must be at least 2, and excludes --every")
+    if settings.evenly is not None and settings.every > 1:
+        raise ValueError(f"--evenly {settings.evenly}: excludes --every")
     src, dst = settings.src.expanduser().resolve(), settings.dst.expanduser().resolve()
     if dst.is_relative_to(src):
         raise ValueError(f"DST {dst} is {'' if dst == src else 'inside '}the source {src}, which is only read")
@@ -116,24 +109,10 @@ def checked(settings: Settings) -> tuple[Path, Path]:
     return src, dst
 
 
-def ids_and_files(src: Path, kind: Kind) -> dict[str, str]:
-    """The video of each id in the labels, as a path relative to `src`."""
-    if kind == "v2v":
-        annotations = [videos_of(src, itertools.chain(*read_preferences(src).values()))]
-    else:
-        annotations = list(read_emotions(src).values())
-    return {
-        key: path.relative_to(src).as_posix()
-        for found in annotations
-        for key, path in zip(found.ids, found.paths, strict=True)
-    }
-
-
 def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settings) -> dict[str, str]:
     """Makes the missing copies -> the reasons of the failures, by file.
 
-    Raises:
-        ValueError: the target cannot be written.
+    Raises ValueError if the target cannot be written.
     """
     bad: dict[str, str] = {}
     tasks = [(file, path) for file, path in files.items() if file not in folder.entries]
@@ -147,10 +126,8 @@ def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settin
     with contextlib.closing(stream), progress:
         for video in stream:
             if isinstance(video.result, CannotWrite):
-                raise ValueError(
-                    f"{folder.root}: cannot be written: {video.result.reason}; {len(folder.entries)} of {len(files)} "
-                    "videos are done; repeat the command to resume"
-                )
+                done = f"{len(folder.entries)} of {len(files)} videos are done; repeat the command to resume"
+                raise ValueError(f"{folder.root}: cannot be written: {video.result.reason}; {done}")
             if isinstance(video.result, Copied):
                 folder.add(video.video_id, video.result)
             else:
@@ -162,53 +139,50 @@ def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settin
 def metadata(src: Path, files: Mapping[str, str], folder: PreparedFolder) -> dict[str, Any]:
     """metadata.json of the copy. A video without a copy keeps its entry, since runs require one for every video."""
     existing = read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
-    infos = folder.infos()
-    entries = {
-        key: metadata_entry(infos[file], file) if file in infos else existing.get(key) for key, file in files.items()
+    copied = {
+        key: metadata_entry(VideoInfo(**folder.entries[file]["info"]), file)
+        for key, file in files.items()
+        if file in folder.entries
     }
-    return {key: entry for key, entry in entries.items() if entry is not None}
+    return {key: (copied.get(key) or existing[key]) for key in files if key in copied or key in existing}
 
 
 def totals(folder: PreparedFolder) -> dict[str, Any]:
     """Total sizes and mean and lowest similarity of all copies."""
     entries = list(folder.entries.values())
-    measures: dict[str, Any] = {"num_videos": len(entries)}
-    for name in ("bytes", "source_bytes"):
-        measures[name] = sum(entry[name] for entry in entries)
+    sums = {name: sum(entry[name] for entry in entries) for name in ("bytes", "source_bytes")}
+    similarity = {}
     for name in ("ssim", "psnr_db"):
-        values = {entry["file"]: entry[name] for entry in entries}
-        worst = min(values, key=lambda file: values[file])
-        measures[name] = {"mean": fmean(values.values()), "least": values[worst], "least_of": worst}
-    return measures
+        worst = min(entries, key=itemgetter(name))
+        mean = fmean(entry[name] for entry in entries)
+        similarity[name] = {"mean": mean, "least": worst[name], "least_of": worst["file"]}
+    return {"num_videos": len(entries), **sums, **similarity}
 
 
 def run(settings: Settings) -> bool:
     """Copies the dataset and prints a summary -> whether every video was copied."""
     src, dst = checked(settings)
     kind = kind_of(src)
-    file_of = ids_and_files(src, kind)
+    file_of = {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
     files = {file: src / file for file in file_of.values()}
     identity = {
         "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe()._asdict(),
     }  # fmt: skip
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(release_folders)
         folder = PreparedFolder(dst, identity)
-        try:
-            for name in LABEL_FILES:
-                if (src / name).is_file():
-                    folder.copy_file(src / name)
-            folder.load_journal(files)
-            num_before = len(folder.entries)
-            bad = copy_all(folder, files, settings)
-            if not folder.entries:
-                raise ValueError(f"{src}: none of its {len(bad)} videos can be copied: {next(iter(bad.values()))}")
-            write_json(dst / "metadata.json", metadata(src, file_of, folder), indent=4)
-            found = totals(folder)
-            folder.write_settings(complete=not bad, **found, unreadable=bad)
-        finally:
-            folder.close()
-    finally:
-        release_folders()
+        stack.callback(folder.remove_unfinished)
+        for name in LABEL_FILES:
+            if (src / name).is_file():
+                write_atomically(dst / name, partial(shutil.copyfile, src / name))
+        folder.load_journal(files)
+        num_before = len(folder.entries)
+        bad = copy_all(folder, files, settings)
+        if not folder.entries:
+            raise ValueError(f"{src}: none of its {len(bad)} videos can be copied: {next(iter(bad.values()))}")
+        write_json(dst / "metadata.json", metadata(src, file_of, folder), indent=4)
+        found = totals(folder)
+        folder.write_settings(complete=not bad, **found, unreadable=bad)
     for file, reason in bad.items():
         logger.info("bad: %s: %s", file, reason)
     logger.info(
@@ -224,5 +198,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="repeat the command to resume")

@@ -4,8 +4,6 @@
 checksum. A copy is renamed before its line is written, so that after a crash at most one copy is made again.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,23 +13,20 @@ from typing import Any
 from VideoMAE import files
 from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder
 from VideoMAE.video.copy_video import Copied
-from VideoMAE.video.reader import VideoInfo
 
 SETTINGS_FILE = "prepared.json"
 JOURNAL = "prepared_videos.jsonl"
-UNFINISHED = ".unfinished"
 
 Entry = dict[str, Any]
 
 
 class PreparedFolder:
-    """A folder of copies, locked by this process until `close`."""
+    """A folder of copies, locked by this process until `release_folders`."""
 
     def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
         """Creates the folder, or resumes it.
 
-        Raises:
-            ValueError: it has other settings or foreign files, or another process uses it.
+        Raises ValueError if it has other settings or foreign files, or another process uses it.
         """
         self.root, self.identity = root, identity
         refuse_foreign(root, identity)
@@ -40,16 +35,13 @@ class PreparedFolder:
         files.clear_leftovers(root)
         if not (root / SETTINGS_FILE).is_file():
             self.write_settings(complete=False)
-        shutil.rmtree(self.unfinished, ignore_errors=True)
+        self.unfinished = root / ".unfinished"
+        self.remove_unfinished()
         with files.write_errors_name(self.unfinished):
             self.unfinished.mkdir(exist_ok=True)  # an orphaned worker process may still write in it
         self.entries: dict[str, Entry] = {}
 
-    @property
-    def unfinished(self) -> Path:
-        return self.root / UNFINISHED
-
-    def close(self) -> None:
+    def remove_unfinished(self) -> None:
         shutil.rmtree(self.unfinished, ignore_errors=True)
 
     def write_settings(self, *, complete: bool, **totals: Any) -> None:
@@ -79,22 +71,11 @@ class PreparedFolder:
         with files.write_errors_name(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(copied.temporary, target)
-        entry = {"file": file, **copied._asdict()}
+        entry = {"file": file, **copied._asdict(), "info": copied.info._asdict()}
         del entry["temporary"]
-        entry["info"] = copied.info._asdict()
         with files.write_errors_name(self.root / JOURNAL), (self.root / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(files.json_line(entry))
         self.entries[file] = entry
-
-    def copy_file(self, path: Path) -> None:
-        """Copies a small file unless an equal one exists."""
-        target, content = self.root / path.name, path.read_bytes()
-        if not target.is_file() or target.read_bytes() != content:
-            files.write_atomically(target, lambda temporary: temporary.write_bytes(content))
-
-    def infos(self) -> dict[str, VideoInfo]:
-        """The VideoInfo of each copy."""
-        return {file: VideoInfo(**entry["info"]) for file, entry in self.entries.items()}
 
 
 def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
@@ -111,19 +92,14 @@ def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
     elif root.is_dir():
         others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not files.is_temporary(path)]
         if others:
-            raise ValueError(
-                f"{root} contains files that prepare_videos.py did not make ({others[0]}); choose another DST"
-            )
+            reason = f"contains files that prepare_videos.py did not make ({others[0]})"
+            raise ValueError(f"{root} {reason}; choose another DST")
     elif root.exists() or root.is_symlink():
         raise ValueError(f"{root} is not a folder; choose another DST")
 
 
 def _differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """The differences between two settings, as "with gop 4, not 8, and with crf 21, not 23"."""
-
-    def flat(content: Mapping[str, Any]) -> dict[str, Any]:
-        return {**content, **(content.get("settings") or {}), "settings": None}
-
-    before, now = flat(saved), flat(current)
+    before, now = ({**content, **(content["settings"] or {}), "settings": None} for content in (saved, current))
     different = [name for name in now if before.get(name) != now[name]]
     return " and ".join(f"with {name} {before.get(name)}, not {now[name]}" for name in different)

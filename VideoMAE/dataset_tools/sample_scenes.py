@@ -5,8 +5,6 @@ objects; its motion moves objects and background. Both fill the whole frame for 
 visible under any crop, flip and choice of frames.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction

@@ -7,8 +7,6 @@ the video's most intense emotion, the first among equals, in alphabetical order 
 `emotions.json`. The last `--val_samples` entries of `train_labels.json` are held out for validation.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +24,6 @@ logger = logging.getLogger("vce_to_videomae_dataset")
 
 @dataclass(frozen=True)
 class Settings:
-    """What to read, and where to write."""
-
     data_dir: Annotated[Path, tyro.conf.arg(aliases=["-d"])]
     """VCE folder, with train_labels.json, test_labels.json and videos/."""
     out_dir: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -39,11 +35,7 @@ class Settings:
 
 
 def format_list(videos: Annotations) -> str:
-    """The content of a csv file, one `ABSOLUTE_PATH CLASS` per line.
-
-    Raises:
-        ValueError: a path contains white space.
-    """
+    """The lines `ABSOLUTE_PATH CLASS` of a csv file. Raises ValueError if a path contains white space."""
     for path in videos.paths:
         if any(character.isspace() for character in str(path)):
             raise ValueError(f"{path} contains white space, which separates path and class in the lists; move it")
@@ -58,10 +50,8 @@ def run(settings: Settings) -> bool:
     num_videos = len(train.ids)
     num_train = num_videos - settings.val_samples
     if settings.val_samples < 0 or num_train <= 0:
-        raise ValueError(
-            f"--val_samples {settings.val_samples}: must be at least 0 and less than the {num_videos} entries of "
-            f"{data_dir / 'train_labels.json'}"
-        )
+        allowed = f"at least 0 and less than the {num_videos} entries of {data_dir / 'train_labels.json'}"
+        raise ValueError(f"--val_samples {settings.val_samples}: must be {allowed}")
     lists = {"train": train.select(range(num_train)), "val": train.select(range(num_train, num_videos)), "test": test}
     contents = {out_dir / f"{name}.csv": format_list(videos) for name, videos in lists.items()}
     write_new_files(contents, overwrite=settings.overwrite)
@@ -70,5 +60,4 @@ def run(settings: Settings) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: see --help. -> exit status"""
     return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was written")

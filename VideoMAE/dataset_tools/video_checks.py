@@ -3,14 +3,11 @@
 Imports no torch, so that worker processes start quickly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from VideoMAE.video.container import find_later_size
 from VideoMAE.video.reader import Video, VideoInfo, probe
@@ -18,46 +15,24 @@ from VideoMAE.video.reader import Video, VideoInfo, probe
 DECODE_SIZE = (32, 32)  # small frames, so that a whole video fits in memory
 EIGHT_BIT_FORMATS = ("yuv420p", "yuvj420p")
 METADATA_FIELDS = {
-    "codec_name": str,
-    "duration": str,
-    "file": str,
-    "frame_rate": str,
-    "height": int,
-    "number_of_frames": str,
-    "width": int,
+    **dict.fromkeys(("codec_name", "duration", "file", "frame_rate", "number_of_frames"), str),
+    **dict.fromkeys(("height", "width"), int),
 }
 
 
-def decode_first(path: Path) -> VideoInfo:
-    """Decodes a video's first frame."""
-    return _decode(path, lambda frames: frames[:1])
-
-
-def decode_ends(path: Path) -> VideoInfo:
-    """Decodes a video's first and last frame, and looks for another frame size among its key frames."""
-    return _with_later_size(path, _decode(path, lambda frames: frames[[0, -1]]))
-
-
-def decode_all(path: Path) -> VideoInfo:
-    """Decodes every frame of a video, and looks for another frame size among its key frames."""
-    return _with_later_size(path, _decode(path, lambda frames: frames))
-
-
-def _decode(path: Path, choose: Callable[[np.ndarray], np.ndarray]) -> VideoInfo:
+def decode(path: Path, *, chosen: slice | list[int], find_size_changes: bool = True) -> VideoInfo:
+    """Decodes the chosen frames of a video, and looks for another frame size among its key frames."""
     with Video(path, size=DECODE_SIZE) as video:
-        video.frames_at(choose(video.frames_held))
-        return video.info
-
-
-def _with_later_size(path: Path, info: VideoInfo) -> VideoInfo:
-    return info._replace(later_size=find_later_size(path, info))
+        video.frames_at(video.frames_held[chosen])
+        info = video.info
+    return info._replace(later_size=find_later_size(path, info)) if find_size_changes else info
 
 
 PROBES: dict[str, Callable[[Path], VideoInfo]] = {
     "none": probe,
-    "first": decode_first,
-    "ends": decode_ends,
-    "all": decode_all,
+    "first": partial(decode, chosen=slice(1), find_size_changes=False),
+    "ends": partial(decode, chosen=[0, -1]),
+    "all": partial(decode, chosen=slice(None)),
 }
 
 

@@ -29,8 +29,7 @@ from VideoMAE.augment.random_erasing import erase
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
 from VideoMAE.data.datasets import TrainDataset
 from VideoMAE.data.watched_loader import WatchedLoader
-from VideoMAE.dataset_tools.loader_benchmark import open_benchmark
-from VideoMAE.dataset_tools.loader_timing import Window, decode_windows, endless_keys, reading_timed
+from VideoMAE.dataset_tools.loader_benchmark import Window, decode_windows, endless_keys, open_benchmark, reading_timed
 from VideoMAE.video.reader import Video
 
 COMMON_FLAGS = ("--batch_size", "1", "--device", "cpu")

@@ -14,12 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoImageProcessor,
-    VideoClassificationPipeline,
-    VideoMAEConfig,
-    VideoMAEForVideoClassification,
-)
+from transformers import AutoImageProcessor, VideoClassificationPipeline, VideoMAEConfig, VideoMAEForVideoClassification
 from video_files import write_video
 from weight_files import (
     MODEL,

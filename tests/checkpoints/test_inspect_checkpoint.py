@@ -115,10 +115,7 @@ def test_weights_of_another_network_are_shown_as_no_videomae(
 ) -> None:
     torch.save({"conv1.weight": torch.zeros(8, 3, 7, 7)}, tmp_path / "resnet.pth")
     found = report(tmp_path / "resnet.pth", capsys)
-    assert (found["network"], found["weights"]) == (
-        None,
-        {"conv1.weight": {"shape": [8, 3, 7, 7], "dtype": "float32"}},
-    )
+    assert (found["network"], found["weights"]) == (None, {"conv1.weight": {"shape": [8, 3, 7, 7], "dtype": "float32"}})
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_not_run(

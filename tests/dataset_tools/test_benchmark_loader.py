@@ -1,12 +1,8 @@
 """The benchmark of the loader: whole by parts, the run's own items and flags, one sentence for what cannot be."""
 
-from __future__ import annotations
-
-import importlib
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +12,11 @@ import torch
 from vce_files import make_vce_folder
 from video_files import write_grey_video
 
+from VideoMAE.dataset_tools import benchmark_loader
+from VideoMAE.dataset_tools import loader_benchmark as measurement
 from VideoMAE.video.reader import Video
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
-program = importlib.import_module("VideoMAE.dataset_tools.benchmark_loader")
-measurement = importlib.import_module("VideoMAE.dataset_tools.loader_benchmark")
-timing = importlib.import_module("VideoMAE.dataset_tools.loader_timing")
 
 SMALL_V2V = ["--num_frames", "4", "--input_size", "32", "--batch_size", "2", "--aa", "none", "--device", "cpu"]
 SMALL = [*SMALL_V2V, "--short_side_size", "32"]
@@ -55,16 +50,7 @@ def v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def benchmark(*arguments: object) -> int:
     """Run the program in this process, which has torch loaded already -> exit status."""
-    before = sys.argv
-    sys.argv = ["benchmark_loader.py", *map(str, arguments)]
-    try:
-        return program.main()
-    finally:
-        sys.argv = before
-
-
-def said(captured: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> str:
-    return caplog.text + captured.readouterr().out
+    return benchmark_loader.main([*map(str, arguments)])
 
 
 @pytest.fixture(autouse=True)
@@ -100,11 +86,11 @@ def test_what_is_measured_is_what_the_run_reads(vce: Path) -> None:
     """The windows that are decoded bare are those of the items, at the size they were decoded to."""
     benchmarked = measurement.open_benchmark(vce, "train", [*SMALL, "--train_fps", "10", "--seed", "5"], max_videos=100)
     loader = benchmarked.loader(0)
-    key = next(timing.endless_keys(loader.sampler))[0]
+    key = next(measurement.endless_keys(loader.sampler))[0]
     expected = loader.dataset[key].clips
     windows: list[Any] = []
-    seconds = dict.fromkeys(timing.PARTS, 0.0)
-    with timing.reading_timed(seconds, windows):
+    seconds = dict.fromkeys(measurement.PARTS, 0.0)
+    with measurement.reading_timed(seconds, windows):
         clips = loader.dataset[key].clips
     assert torch.equal(clips, expected)
     (window,) = windows
@@ -142,7 +128,7 @@ def test_v2v_has_its_items_too(v2v: Path, tmp_path: Path, mode: str, per_batch: 
 def test_squashed_windows_are_decoded_bare_at_their_size(v2v: Path) -> None:
     loader = measurement.open_benchmark(v2v, "test", SMALL_V2V, max_videos=9).loader(0)
     windows: list[Any] = []
-    with timing.reading_timed(dict.fromkeys(timing.PARTS, 0.0), windows):
+    with measurement.reading_timed(dict.fromkeys(measurement.PARTS, 0.0), windows):
         _ = loader.dataset[0]
     assert [(window.size, window.is_scaled) for window in windows] == [((32, 32), True)]
 
@@ -151,7 +137,9 @@ def test_the_advice_follows_the_largest_part(vce: Path) -> None:
     benchmarked = measurement.open_benchmark(vce, "train", SMALL, max_videos=4)
 
     def of(**seconds: float) -> str:
-        times = timing.PartTimes(10, 10, 10, {**dict.fromkeys(timing.PARTS, 0.0), **seconds}, floor_seconds=0.5)
+        times = measurement.PartTimes(
+            10, 10, 10, {**dict.fromkeys(measurement.PARTS, 0.0), **seconds}, floor_cpu_seconds=0.5
+        )
         return "\n".join(measurement.advice(times, benchmarked.config, 100.0, is_prepared=False))
 
     assert "needs 20 cores (for decoding alone: 5)" in of(decode=1.3, augment=0.7)

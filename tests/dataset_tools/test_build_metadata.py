@@ -1,7 +1,5 @@
 """metadata.json from the videos: the published form, every readable video, the others named."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A check of a dataset reports every planted defect and nothing else, and its list of bad ids makes a run possible."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 import video_files
+from label_folders import read
 from vce_files import make_vce_folder
 
 from VideoMAE.data.exclusion import read_excluded
@@ -52,10 +51,6 @@ def check_by_command(root: Path, *arguments: object, fine: bool) -> tuple[Found,
     content = json.loads(report.read_text())
     assert content["fine"] == fine
     return counted(content), done.stdout
-
-
-def read(file: Path) -> Any:
-    return json.loads(file.read_text())
 
 
 def write(file: Path, content: Any) -> None:
@@ -253,7 +248,7 @@ def test_a_second_check_reads_only_what_has_changed(sound_vce: Path, tmp_path: P
         (lambda file: file.unlink(), "missing_file", "train_labels.json"),
         (lambda file: write(file, {}), "malformed_file", "train_labels.json: holds no videos"),
         (lambda file: write(file, []), "malformed_file", "expected a JSON object, found list"),
-        (lambda file: os.truncate(file, 0), "malformed_file", "expected a JSON object, the file is empty"),
+        (lambda file: os.truncate(file, 0), "malformed_file", "train_labels.json: the file is empty"),
         (lambda file: os.truncate(file, 99), "malformed_file", "not valid JSON (truncated?)"),
         (lambda file: file.write_text('{"1": 1, "1": 2}'), "duplicate_key", "duplicate key '1'"),
     ],

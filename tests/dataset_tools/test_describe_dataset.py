@@ -1,8 +1,5 @@
 """Descriptions of datasets: numbers against independent computations, and a self-contained page."""
 
-from __future__ import annotations
-
-import importlib
 import itertools
 import json
 import subprocess
@@ -20,14 +17,14 @@ from vce_files import make_vce_folder
 from video_files import truncated, write_grey_video
 
 from VideoMAE.data.vce import EMOTIONS
+from VideoMAE.dataset_tools import describe_charts as charts
+from VideoMAE.dataset_tools import describe_dataset as program
+from VideoMAE.dataset_tools import describe_numbers as numbers_of
 from VideoMAE.dataset_tools.read_labels import read_emotions
+from VideoMAE.reporting import chart_style as style
+from VideoMAE.reporting import page as page_module
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
-charts = importlib.import_module("VideoMAE.dataset_tools.describe_charts")
-program = importlib.import_module("VideoMAE.dataset_tools.describe_dataset")
-numbers_of = importlib.import_module("VideoMAE.dataset_tools.describe_numbers")
-style = importlib.import_module("VideoMAE.reporting.chart_style")
-page_module = importlib.import_module("VideoMAE.reporting.page")
 
 BROKEN = "00004"
 PNG_START = b"\x89PNG\r\n"
@@ -35,11 +32,7 @@ PNG_START = b"\x89PNG\r\n"
 
 def describe_here(root: Path, output_dir: Path, *flags: object) -> int:
     """Runs the program in this process, which has torch loaded already. -> exit status"""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            sys, "argv", ["describe_dataset.py", str(root), "--output_dir", str(output_dir), *map(str, flags)]
-        )
-        return program.main()
+    return program.main([str(root), "--output_dir", str(output_dir), *map(str, flags)])
 
 
 def describe(root: Path, output_dir: Path, *flags: object) -> subprocess.CompletedProcess[str]:
@@ -290,7 +283,7 @@ def test_at_most_max_probed_videos_without_metadata_are_opened(
         ("nowhere", "page", [], "no such folder"),
         ("empty", "page", [], "has no train_labels.json"),
         ("torn", "page", [], "not valid JSON"),
-        ("vce", "page", ["--num_processes", "0"], "--num_processes must be at least 1, not 0"),
+        ("vce", "page", ["--num_processes", "0"], "--num_processes 0: must be at least 1"),
     ],
 )
 def test_invalid_folders_and_flags_give_a_one_line_error(

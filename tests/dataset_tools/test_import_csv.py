@@ -1,7 +1,5 @@
 """One's own videos and CSV file become a dataset that is checked as fine and trained on, by its own emotion names."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import video_files
+from label_folders import read
 
 from VideoMAE.dataset_tools import import_csv
 from VideoMAE.dataset_tools.check_dataset import Settings as CheckSettings
@@ -36,10 +35,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def path_of(i: int) -> str:
     return f"more/film {i}.mp4" if i % 2 else f"film {i}.mp4"
-
-
-def read(file: Path) -> Any:
-    return json.loads(file.read_text())
 
 
 def intensities(i: int) -> list[float]:
@@ -137,9 +132,9 @@ BAD_LINES = {
     ",1,0,0,0,0": "names no video",
     "other/film 4.mp4,1,0,0,0,0": "would have the same id; add a column 'id'",
     "film 8.mp4,1,0": "3 cells, the header has 6",
-    "one.mp4,1.5,0,0,0,0": "calm is 1.5, not in [0, 1]",
-    "one.mp4,nan,0,0,0,0": "calm is nan, not in [0, 1]",
-    "one.mp4,0,much,0,0,0": "fear is 'much', not a number",
+    "one.mp4,1.5,0,0,0,0": "calm is '1.5', not a number in [0, 1]",
+    "one.mp4,nan,0,0,0,0": "calm is 'nan', not a number in [0, 1]",
+    "one.mp4,0,much,0,0,0": "fear is 'much', not a number in [0, 1]",
     "empty.mp4,0,0,0,0,0": "the file is empty",
     "a#b.mp4,0,0,0,0,0": "invalid id 'a#b'",
 }
@@ -195,7 +190,7 @@ def test_what_leaves_a_split_empty_or_a_folder_overwritten_is_refused(videos: Pa
     for file, fraction in ((ratings, 0.01), (ratings, 1.0), (pairs, 0.1)):
         with pytest.raises(ValueError, match=f"--test_fraction {fraction:g} of .* leaves a split empty"):
             import_csv.run(Settings(file, tmp_path / "data", videos_dir=videos, test_fraction=fraction))
-    with pytest.raises(ValueError, match="exists and is not empty"):
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
         import_csv.run(Settings(ratings, tmp_path, videos_dir=videos))
     bad = write_pairs(tmp_path, "film 0.mp4,film 0.mp4,me")
     with pytest.raises(ValueError, match="1 bad line;"):

@@ -1,9 +1,5 @@
 """The sample dataset: layout, labels, repeatability, and what it refuses."""
 
-from __future__ import annotations
-
-import importlib
-import json
 import os
 import signal
 import subprocess
@@ -11,15 +7,16 @@ import sys
 from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 from gates import Gate
+from label_folders import read
+
+from VideoMAE.dataset_tools import make_sample as labels
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
-labels = importlib.import_module("VideoMAE.dataset_tools.make_sample")
 NUM_TRAIN, NUM_TEST = 14, 6
 
 
@@ -41,10 +38,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     returncode, _, stderr = make(output_dir)
     assert returncode == 0, stderr
     return output_dir
-
-
-def load(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -74,8 +67,8 @@ def test_the_layout_and_the_fields_are_those_of_vce(sample: Path) -> None:
         "train_labels.json",
         "videos",
     ]
-    train, test = load(vce / "train_labels.json"), load(vce / "test_labels.json")
-    assert [*train, *test] == ids == list(load(vce / "metadata.json"))
+    train, test = read(vce / "train_labels.json"), read(vce / "test_labels.json")
+    assert [*train, *test] == ids == list(read(vce / "metadata.json"))
     assert len(train) == NUM_TRAIN
     for video_id, entry in {**train, **test}.items():
         assert list(entry) == ["emotions", "file", "topK"]
@@ -89,7 +82,7 @@ def test_the_layout_and_the_fields_are_those_of_vce(sample: Path) -> None:
 
 
 def test_metadata_agrees_with_the_decoded_videos(sample: Path) -> None:
-    for entry in load(sample / "vce_dataset" / "metadata.json").values():
+    for entry in read(sample / "vce_dataset" / "metadata.json").values():
         with av.open(str(sample / "vce_dataset" / entry["file"])) as container:
             stream = container.streams.video[0]
             frames = list(container.decode(stream))
@@ -105,8 +98,8 @@ def test_metadata_agrees_with_the_decoded_videos(sample: Path) -> None:
 
 def test_v2v_shares_videos_and_metadata_with_vce_and_nothing_between_its_sets(sample: Path) -> None:
     vce, v2v = sample / "vce_dataset", sample / "v2v_dataset"
-    assert load(v2v / "metadata.json") == load(vce / "metadata.json")
-    sets = {name: load(v2v / f"{name}_labels.json")["comparisons"] for name in ("train", "test", "listwise")}
+    assert read(v2v / "metadata.json") == read(vce / "metadata.json")
+    sets = {name: read(v2v / f"{name}_labels.json")["comparisons"] for name in ("train", "test", "listwise")}
     videos = {name: {video_id for ids in comparisons for video_id in ids} for name, comparisons in sets.items()}
     assert all(videos.values())
     assert sum(map(len, videos.values())) == len(set.union(*videos.values()))
@@ -216,5 +209,5 @@ def test_too_small_a_setting_is_named(tmp_path: Path, flag: str, value: int) -> 
     process = start("--output_dir", tmp_path / "sample", flag, value)
     _, stderr = process.communicate()
     assert process.returncode == 1
-    assert f"{flag} must be at least" in stderr
+    assert f"{flag} {value}: must be at least" in stderr
     assert not (tmp_path / "sample").exists()

@@ -1,7 +1,5 @@
 """Prepared copies of whole datasets: what they hold, that they go on where they were stopped, and what is refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -36,13 +34,7 @@ FAST = ["--preset", "ultrafast"]
 
 def prepare(*arguments: object) -> int:
     """Run the program in this process -> exit status."""
-    before = sys.argv
-    sys.argv = ["prepare_videos.py", *map(str, [*arguments, *FAST, "--num_workers", 1])]
-    try:
-        return prepare_videos.main()
-    finally:
-        sys.argv = before
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return prepare_videos.main([*map(str, [*arguments, *FAST, "--num_workers", 1])])
 
 
 def start(*arguments: object, gate: Gate) -> subprocess.Popen[str]:

@@ -1,7 +1,5 @@
 """The adapter from VCE's labels to lists of files and classes."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
