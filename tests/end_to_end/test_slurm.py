@@ -190,7 +190,7 @@ def test_v2v_trains_from_a_copy_elsewhere_and_keeps_slurms_settings(slurm: Clust
     assert fields["Requeue"] == "1"
     assert fields["StdOut"] == str(tmp_path / f"finetune_v2v-{job}.out")
     said = finished(slurm, job)
-    assert "total batch size 2 comparisons (batch_size 1 x update_freq 1 x 2 processes)" in said
+    assert "total batch size 2 (batch_size 1 x update_freq 1 x 2 processes)" in said
     assert json.loads((tmp_path / "run/results.json").read_text())["num_pairs"] == 14
 
 
