@@ -40,13 +40,17 @@ def check_packages() -> None:
     if not missing:
         return
     more = f" and {len(missing) - 1} more from requirements.txt" if len(missing) > 1 else ""
-    sentence = f"{sys.executable} has no package {missing[0]}{more}: {_advice()}"
-    if sys.argv[0] == "-m" or Path(sys.argv[0]).resolve().parent in PROGRAM_FOLDERS:
+    sentence = f"{sys.executable} has no package {missing[0]}{more}: {_advice(missing)}"
+    program = Path(sys.argv[0])
+    if sys.argv[0] == "-m" or program.name == "emodiversity" or program.resolve().parent in PROGRAM_FOLDERS:
         sys.exit(f"error: {sentence}")
     raise ImportError(sentence)
 
 
-def _advice() -> str:
+def _advice(missing: list[str]) -> str:
+    if not (REPOSITORY / "scripts/quickstart.sh").is_file():  # an installed package
+        packages = " ".join({"cv2": "opencv-python-headless"}.get(name, name) for name in missing)
+        return f"install what is missing with '{sys.executable} -m pip install {packages}'"
     activate = f"'source {REPOSITORY / '.venv/bin/activate'}'"
     if (REPOSITORY / ".venv/bin/activate").is_file():
         return f"activate the project's environment with {activate}"

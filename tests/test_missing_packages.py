@@ -50,12 +50,26 @@ def test_the_advice_depends_on_whether_the_environment_is_there(
 ) -> None:
     monkeypatch.setattr(VideoMAE, "REPOSITORY", tmp_path)
     monkeypatch.setattr(VideoMAE, "REQUIRED", ["no_such_package"])
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/quickstart.sh").touch()
     if is_set_up:
         (tmp_path / ".venv/bin").mkdir(parents=True)
         (tmp_path / ".venv/bin/activate").touch()
     with pytest.raises(ImportError, match=r"\.venv/bin/activate'$") as caught:
         VideoMAE.check_packages()
     assert ("quickstart.sh --setup_only" in str(caught.value)) is not is_set_up
+
+
+def test_an_installed_package_names_the_pip_command_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VideoMAE, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(VideoMAE, "REQUIRED", ["no_such_package"])
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "bin/emodiversity"), "predict"])
+    with pytest.raises(SystemExit) as ended:
+        VideoMAE.check_packages()
+    command = f"'{sys.executable} -m pip install no_such_package'"
+    assert str(ended.value.code).endswith(f"has no package no_such_package: install what is missing with {command}")
 
 
 def distributions_by_package() -> dict[str, set[str]]:
