@@ -110,7 +110,7 @@ def cosine_schedule(
     if num_warmup > num_steps:
         raise ValueError(
             f"the warm-up (--warmup_epochs or --warmup_steps, {num_warmup} steps) is longer than the run "
-            f"(--epochs, {num_steps} steps)"
+            f"(--epochs, {num_steps} steps); lower --warmup_epochs"
         )
     warmup = np.linspace(start_value, base_value, num_warmup)
     progress = np.arange(num_steps - num_warmup) / max(num_steps - num_warmup, 1)

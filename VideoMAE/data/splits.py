@@ -75,5 +75,10 @@ def long_enough(annotations: Annotations, check: VideoCheck, *, clip_len: int, c
             clip_len, clip_fps, len(candidates.ids) - len(keep), len(candidates.ids),
         )  # fmt: skip
     if not keep:
-        raise ValueError(f"none of the {len(annotations.ids)} training videos is readable and long enough for a clip")
+        raise ValueError(
+            f"none of the {len(annotations.ids)} training videos is readable and long enough for a clip of {clip_len} "
+            f"frames at {clip_fps:g} fps; --train_fps None accepts shorter videos"
+            if clip_fps is not None
+            else f"none of the {len(annotations.ids)} training videos can be read"
+        )
     return candidates.select(keep)

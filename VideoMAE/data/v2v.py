@@ -192,8 +192,8 @@ def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, se
     if not 0 < num_held_out < len(comparisons):
         raise ValueError(
             f"--val_fraction {fraction:g} of {len(comparisons)} comparisons leaves training or validation empty, "
-            f"because only whole connected components are held out: there are {num_components}, of {sizes.min()} to "
-            f"{sizes.max()} comparisons; pass another --val_fraction, or --select_on test"
+            f"because only whole connected components of the videos are held out: there are {num_components}, the "
+            f"smallest with {counted(int(sizes.min()), 'comparison')}; pass a larger --val_fraction or --select_on test"
         )
     is_held_out = [index in chosen for index in component]
     return HeldOut(

@@ -67,6 +67,8 @@ def read_annotations(root: Path, split: str, *, exclusion: Exclusion | None = No
     file = root / f"{split}_labels.json"
     emotions = read_emotions(root)
     entries = read_json(file, convert=lambda entry: _compact(entry, emotions), hint=MISSING_LABELS)
+    if isinstance(entries.get("comparisons"), list):
+        raise ValueError(f"{file}: contains comparisons (V2V), not emotions; train with run_v2v_finetuning (train-v2v)")
     if exclusion is not None:
         entries = {key: entry for key, entry in entries.items() if exclusion.keeps([key], split=split)}
     if not entries:

@@ -35,7 +35,7 @@ import tyro
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.data.v2v import Pair, hold_out_connected, video_file_of
+from VideoMAE.data.v2v import Pair, connected_groups, hold_out_connected, video_file_of
 from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.label_checks import is_id, label_entry
 from VideoMAE.dataset_tools.programs import Link, num_cores, place_video, refuse_non_empty
@@ -199,8 +199,11 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
         try:
             split = hold_out_connected(pairs, fraction=settings.test_fraction, seed=settings.seed)
         except ValueError as error:
-            reason = "pairs that share videos stay together; change it"
-            raise ValueError(f"{empty.format(counted(len(pairs), 'pair'))}: {reason}") from error
+            num_groups = len(connected_groups(pairs))
+            raise ValueError(
+                f"{empty.format(counted(len(pairs), 'pair'))}: no video may be in both, and the pairs form "
+                f"{counted(num_groups, 'group')} without common videos; add groups or pass a larger --test_fraction"
+            ) from error
         comparisons = {"train": split.train, "test": split.held_out, "listwise": []}
         return {f"{name}_labels.json": {"comparisons": entries} for name, entries in comparisons.items()}
     num_videos = len(table.lines)

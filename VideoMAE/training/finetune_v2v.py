@@ -215,11 +215,9 @@ def log_plan(config: V2VConfig, loaders: Loaders, *, world: World, precision: st
         "%s, %s per epoch, %s", counted(len(loaders.ids), "training comparison"),
         counted(loaders.sampler.steps_per_epoch, "step"), counted(optim.epochs, "epoch"),
     )  # fmt: skip
-    if config.loss == "logistic" and (total, optim.lr) != (RECIPE_TOTAL_BATCH, RECIPE_LR):
-        logger.warning(
-            "differs from the recipe: total batch size %d (recipe: %d), lr %g (recipe: %g)",
-            total, RECIPE_TOTAL_BATCH, optim.lr, RECIPE_LR,
-        )  # fmt: skip
+    if config.loss == "logistic":
+        recipe = {"total batch size": RECIPE_TOTAL_BATCH, "lr": RECIPE_LR}
+        run_setup.warn_of_differences(recipe, {"total batch size": total, "lr": optim.lr}, "the recipe")
 
 
 def test(

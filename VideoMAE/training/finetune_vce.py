@@ -35,6 +35,7 @@ from VideoMAE.training.setup import (
     start_model,
     train_transform,
     validate_config,
+    warn_of_differences,
 )
 from VideoMAE.training.tasks import EmotionTask, Mix
 from VideoMAE.training.trainer import Loaders, Trainer, train_and_test
@@ -178,12 +179,11 @@ def log_plan(config: VCEConfig, loaders: Loaders, *, world: World, precision: st
         "%s, %s per epoch, %s", counted(len(loaders.ids), "training video"),
         counted(loaders.sampler.steps_per_epoch, "step"), counted(optim.epochs, "epoch"),
     )  # fmt: skip
-    recipe = RECIPE_TOTAL_BATCH.get(config.loss)
-    if recipe and (total != recipe or optim.lr != RECIPE_LR):
-        logger.warning(
-            "differs from the recipe of --loss %s: total batch size %d (recipe: %d), base lr %g (recipe: %g)",
-            config.loss, total, recipe, optim.lr, RECIPE_LR,
-        )  # fmt: skip
+    if config.loss in RECIPE_TOTAL_BATCH:
+        recipe = {"total batch size": RECIPE_TOTAL_BATCH[config.loss], "base lr": RECIPE_LR}
+        warn_of_differences(
+            recipe, {"total batch size": total, "base lr": optim.lr}, f"the recipe of --loss {config.loss}"
+        )
 
 
 def test(

@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Container, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +61,7 @@ def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> N
     an error.
     """
     show_messages(sys.stderr)
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # --num_workers is the user's choice
     with stop_request.listening():
         end_with_launcher()
         try:
@@ -261,6 +263,15 @@ def log_machine(config: FinetuneConfig, *, world: World, precision: str, num_par
     logger.info(
         "%s, %.1fM parameters, %s, %s, %s", config.model.model, num_parameters / 1e6, precision, device, backend
     )
+
+
+def warn_of_differences(recipe: Mapping[str, float], values: Mapping[str, float], name: str) -> None:
+    """Logs the values that differ from those of a recipe."""
+    differing = [
+        f"{key} {values[key]:g} (recipe: {expected:g})" for key, expected in recipe.items() if values[key] != expected
+    ]
+    if differing:
+        logger.warning("differs from %s: %s", name, ", ".join(differing))
 
 
 def count_parameters(model: nn.Module) -> int:
