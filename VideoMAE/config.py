@@ -12,6 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_t
 
 import tyro
 
+from VideoMAE.files import to_jsonable
+
 DecoderName = Literal["decord", "pyav"]
 ModelName = Literal[
     "vit_micro_patch16_224",
@@ -466,14 +468,6 @@ def names_that_may_change(config_type: type) -> frozenset[str]:
 
 def to_json(config: Any) -> dict[str, Any]:
     """The settings as nested JSON values, paths as strings."""
-
-    def to_jsonable(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: to_jsonable(entry) for key, entry in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [to_jsonable(entry) for entry in value]
-        return str(value) if isinstance(value, Path) else value
-
     return to_jsonable(dataclasses.asdict(config))
 
 

@@ -139,6 +139,7 @@ class MatrixStore:
             write_atomically(self.matrix, lambda temporary: _allocate(temporary, *expected))
             self.index.unlink(missing_ok=True)
         try:
+            open_memmap(self.matrix, mode="r")  # fails for a truncated file, which mode "r+" would fill with zeros
             self.rows = open_memmap(self.matrix, mode="r+")
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{self.matrix}: damaged: {error}; delete {folder} to recompute its features") from error

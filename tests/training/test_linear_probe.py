@@ -213,8 +213,11 @@ def test_features_of_other_weights_or_damaged_ones_are_refused(
     arguments = flags(dataset, changed, copy)
     run(arguments)
     matrix = copy / "features/training/features.npy"
-    matrix.write_bytes(matrix.read_bytes()[:100])
-    assert f"{matrix}: damaged" in refusal(arguments)
+    content = matrix.read_bytes()
+    for damaged in (b"", content[:100], content[:-100]):
+        matrix.write_bytes(damaged)
+        assert f"{matrix}: damaged" in refusal(arguments)
+        assert matrix.read_bytes() == damaged
     weights = weights_of(encoder)
     weights["encoder.blocks.0.norm1.bias"] += 1
     torch.save({"model": weights}, changed)
