@@ -89,7 +89,11 @@ def _parse(
         use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
-    return parse(return_unknown_args=True) if accept_unknown_flags else (parse(), [])
+    try:
+        return parse(return_unknown_args=True) if accept_unknown_flags else (parse(), [])
+    except BrokenPipeError:  # the reader of --help has closed it, as `head` does
+        _discard_output()
+        sys.exit(1)
 
 
 def _join_mode(argv: Sequence[str]) -> list[str]:
@@ -132,7 +136,7 @@ def run(
         sys.stderr.write(f"error: {error}; see --help\n")
         return 2
     except BrokenPipeError:  # the reader of standard output has closed it, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:
@@ -142,6 +146,11 @@ def run(
         for number, handler in previous.items():
             signal.signal(number, handler)
     return 1
+
+
+def _discard_output() -> None:
+    """Redirects standard output to nowhere, so that the interpreter does not fail to flush it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(signal_number: int, _: FrameType | None) -> None:
@@ -176,7 +185,7 @@ def main() -> Any:
         sys.stdout.write(f"emodiversity {__version__}\n")
         return 0
     if name in COMMANDS:
-        sys.argv = [f"{sys.argv[0]} {name}", *arguments]
+        sys.argv = [f"emodiversity {name}", *arguments]
         module, _, function = COMMANDS[name][0].partition(":")
         return getattr(importlib.import_module(module), function or "main")()
     width = max(map(len, COMMANDS))

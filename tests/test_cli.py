@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -97,6 +98,13 @@ def test_every_command_shows_its_help(
         cli.main()
     assert ended.value.code == 0
     assert f"usage: emodiversity {command} " in capsys.readouterr().out
+
+
+def test_help_into_a_pipe_that_is_closed_has_no_traceback() -> None:
+    command = f"{shlex.quote(sys.executable)} -m VideoMAE.run_class_finetuning --help | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: ")
+    assert done.stderr == ""
 
 
 HELP_OF_ALL = """
