@@ -1,12 +1,14 @@
 """The process group of a run, and collective operations on it."""
 
+import atexit
 import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -145,6 +147,20 @@ def stop() -> None:
         dist.destroy_process_group()
     while _variables_set:
         os.environ.pop(_variables_set.pop(), None)
+
+
+def exit_process(outcome: int | str | None) -> NoReturn:
+    """Exits like `sys.exit(outcome)`, without finalizing the interpreter.
+
+    DDP keeps the threads of Gloo alive after `stop`. A thread that releases a tensor while the interpreter is finalized
+    aborts the process (pytorch/pytorch#179291), and the exit status is lost.
+    """
+    if isinstance(outcome, str):
+        sys.stderr.write(f"{outcome}\n")
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if isinstance(outcome, str) else outcome or 0)
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

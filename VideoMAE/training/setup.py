@@ -71,10 +71,15 @@ def start_and_run(run: Callable[[Settings, World], None], config: Settings) -> N
         except InterruptedRunError as error:
             logger.info("%s", error)
             sys.exit(REQUEUE_STATUS)
-        _run_in(world, run, config)
+        outcome = _run_in(world, run, config)
+    if world.size > 1:
+        distributed.exit_process(outcome)
+    if outcome is not None:
+        sys.exit(outcome)
 
 
-def _run_in(world: World, run: Callable[[Settings, World], None], config: Settings) -> None:
+def _run_in(world: World, run: Callable[[Settings, World], None], config: Settings) -> int | str | None:
+    """Calls `run` -> the argument of sys.exit: None, an exit status or an error message"""
     if not world.is_main:
         logging.getLogger().setLevel(logging.ERROR)
     try:
@@ -85,18 +90,19 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
     except InterruptedRunError as error:
         if world.is_main:
             logger.info("%s", error)
-        sys.exit(REQUEUE_STATUS)
+        return REQUEUE_STATUS
     except ErrorOnAllRanks as error:
-        sys.exit(f"error: {error}" if world.is_main else 1)
+        return f"error: {error}" if world.is_main else 1
     except (ValueError, OSError) as error:
-        sys.exit(f"error (process {world.rank}): {error}")
+        return f"error (process {world.rank}): {error}"
     except RuntimeError as error:
         if not distributed.is_lost_peer(error):
             raise
-        sys.exit(REQUEUE_STATUS if stop_request else f"error (process {world.rank}): another process of this run ended")
+        return REQUEUE_STATUS if stop_request else f"error (process {world.rank}): another process of this run ended"
     finally:
         release_folders()
         distributed.stop()
+    return None
 
 
 def share_processors() -> None:

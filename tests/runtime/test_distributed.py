@@ -69,6 +69,32 @@ def test_means_and_rows_of_all_processes_are_known_to_each_and_rows_are_sorted(s
         assert rows == [[0, 1], [20, 1], [30, 1]]
 
 
+EXIT = """
+import atexit, os, sys
+from VideoMAE.runtime import distributed
+
+class DeletedByFinalization:
+    def __del__(self, write=os.write):
+        write(1, b"finalized\\n")
+
+kept = DeletedByFinalization()
+atexit.register(print, "at exit")
+print("printed")
+distributed.exit_process({outcome!r})
+"""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "message"), [(None, 0, ""), (75, 75, ""), ("error: broken", 1, "error: broken\n")]
+)
+def test_a_process_exits_with_its_status_and_output_and_without_finalization(
+    outcome: int | str | None, status: int, message: str
+) -> None:
+    command = [sys.executable, "-c", EXIT.format(outcome=outcome)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "printed\nat exit\n", message)
+
+
 def test_rows_of_one_process_are_sorted_and_an_index_given_twice_is_an_error() -> None:
     indices, rows = distributed.gather_by_index([4, 1, 3], np.array([[0.4], [0.1], [0.3]]))
     assert (indices.tolist(), rows.tolist()) == ([1, 3, 4], [[0.1], [0.3], [0.4]])
