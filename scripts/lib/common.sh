@@ -70,19 +70,18 @@ count_processes() {
 
 # show_uses VIDEO VCE_RUN V2V_RUN: prints commands that use the two runs and work in any folder.
 show_uses() {
-    local python video vce v2v
-    python="$(find_python)"
-    case "$python" in */*) python="$(realpath -s "$python")" ;; esac # -s: keep the virtual environment's link
+    local bin video vce v2v
+    bin="$(realpath -s "$VENV")/bin" # -s: keeps links
     video="$(realpath -s "$1")" vce="$(realpath -s "$2")" v2v="$(realpath -s "$3")"
     echo
     echo "Predict how a video makes its viewer feel (any number of videos and folders):"
-    show_line "$python" "$REPO_PATH/VideoMAE/predict.py" "$video" --checkpoint "$vce" "$v2v"
+    show_line "$bin/emodiversity" predict "$video" --checkpoint "$vce" "$v2v"
     echo "Write a report on each run, in its folder:"
-    show_line "$python" "$REPO_PATH/VideoMAE/report.py" "$vce"
-    show_line "$python" "$REPO_PATH/VideoMAE/report.py" "$v2v"
+    show_line "$bin/emodiversity" report "$vce"
+    show_line "$bin/emodiversity" report "$v2v"
     echo "Serve a web page to try videos; the first line installs Gradio:"
-    show_line "$python" -m pip install --quiet gradio -c "$REPO_PATH/constraints.txt"
-    show_line "$python" "$REPO_PATH/VideoMAE/demo.py" --checkpoint "$vce" "$v2v"
+    show_line "$bin/python" -m pip install --quiet gradio -c "$REPO_PATH/constraints.txt"
+    show_line "$bin/emodiversity" demo --checkpoint "$vce" "$v2v"
 }
 
 # show_line WORDS...: prints a quoted command.

@@ -150,18 +150,18 @@ def test_the_quickstart_ends_with_commands_that_run_as_they_stand_from_any_folde
         (work / name).symlink_to(path)
     code = f"set -euo pipefail; . {REPOSITORY}/scripts/lib/common.sh; show_uses video.mp4 ./vce v2v/"
     done = subprocess.run(
-        ["bash", "-c", code], cwd=work, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True
+        ["bash", "-c", code], cwd=work, env={**os.environ, "VENV": sys.prefix}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     shown = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
     arguments = [shlex.split(line)[1:] for line in shown]
-    program, runs = str(REPOSITORY / "VideoMAE"), [str(work / "vce"), str(work / "v2v")]
+    runs = [str(work / "vce"), str(work / "v2v")]
     assert arguments == [
-        [f"{program}/predict.py", str(work / "video.mp4"), "--checkpoint", *runs],
-        [f"{program}/report.py", runs[0]],
-        [f"{program}/report.py", runs[1]],
+        ["predict", str(work / "video.mp4"), "--checkpoint", *runs],
+        ["report", runs[0]],
+        ["report", runs[1]],
         ["-m", "pip", "install", "--quiet", "gradio", "-c", str(REPOSITORY / "constraints.txt")],
-        [f"{program}/demo.py", "--checkpoint", *runs],
+        ["demo", "--checkpoint", *runs],
     ]
     predicted = subprocess.run(shown[0], shell=True, cwd=work / "elsewhere", capture_output=True, text=True)
     assert predicted.returncode == 0, predicted.stderr
