@@ -8,6 +8,7 @@ source.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,14 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from VideoMAE.video.container import IndexedFile, Packet, UnreadableVideoError, VideoInfo, index_file, opened, probe
-from VideoMAE.video.decoders import (
-    DecoderName,
-    DecordSource,
-    PyAVSource,
-    SequentialSource,
-    Source,
-    require_decoder,
-)
+from VideoMAE.video.decoders import DecoderName, DecordSource, PyAVSource, SequentialSource, require_decoder
 
 __all__ = ["DecoderName", "UnreadableVideoError", "Video", "VideoInfo", "VideoOpener", "probe", "require_decoder"]
 
@@ -51,11 +45,12 @@ class Video:
     Args:
         size: (height, width) to which frames are scaled while decoding, bilinear, without keeping the aspect ratio.
             None: the first frame's size, to which later frames of another size are scaled.
-        decoder: used for files that it decodes correctly, PyAV for others.
+        decoder: used for files that it decodes correctly, PyAV for others; the frames are bit-identical.
         info: an earlier result of `probe`; if the file has not changed since, it is not probed again.
 
     Raises:
         UnreadableVideoError: as `probe`.
+        ValueError: the decoder is not installed.
     """
 
     def __init__(
@@ -68,14 +63,20 @@ class Video:
     ) -> None:
         self.path = Path(path)
         self._closing = ExitStack()
+        self._source: DecordSource | SequentialSource | None = None
         with ExitStack() as stack:
             file = index_file(path, *stack.enter_context(opened(path)), info)
-            self._source: Source | None = open_source(decoder, file, size)
-            if isinstance(self._source, PyAVSource):
-                self._closing = stack.pop_all()
-        self.info, self._copied = file.info, file.copied
-        self.num_frames, self.fps = self.info.num_frames, self.info.fps
-        self._size = size or (self.info.height, self.info.width)
+            self.info, self._copied = file.info, file.copied
+            self.num_frames, self.fps = file.info.num_frames, file.info.fps
+            self._size = size or (file.info.height, file.info.width)
+            require_decoder(decoder)
+            is_copy = file.copied is not None and has_entries(file)  # PyAV is by far the fastest for its short groups
+            if decoder == "decord" and not is_copy and is_supported_by_decord(file):
+                source = DecordSource(file.path, self._size, scales=size is not None)
+                self._source = source if source.num_frames == file.num_held else None
+            if self._source is None and has_entries(file):
+                self._source, self._closing = PyAVSource(file, self._size), stack.pop_all()
+        self._source = self._source or SequentialSource(file.path, self._size)
 
     def __enter__(self) -> Video:
         return self
@@ -116,8 +117,7 @@ class Video:
         """
         distinct, repeats = np.unique(self.positions_in_file(indices), return_counts=True)
         for frame, times in zip(self._opened_source().iterate(distinct), repeats, strict=True):
-            for _ in range(times):
-                yield frame
+            yield from itertools.repeat(frame, times)
 
     def positions_in_file(self, indices: np.ndarray) -> np.ndarray:
         """The positions of the frames at (T,) indices in the file, which differ only in a prepared copy. -> (T,) int64
@@ -128,42 +128,21 @@ class Video:
         wrong = wanted[(wanted < 0) | (wanted >= self.num_frames)]
         if len(wrong):
             raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong.min()} was requested")
-        if self._copied is None:
-            return wanted
         try:
-            return self._copied.positions(wanted)
+            return wanted if self._copied is None else self._copied.positions(wanted)
         except ValueError as error:
             raise UnreadableVideoError(self.path, str(error)) from error
 
-    def _opened_source(self) -> Source:
+    def _opened_source(self) -> DecordSource | SequentialSource:
         if self._source is None:
             raise ValueError(f"video {self.path} is closed")
         return self._source
 
 
-def open_source(decoder: DecoderName, file: IndexedFile, wanted_size: tuple[int, int] | None) -> Source:
-    """The requested decoder if it decodes this file correctly, otherwise PyAV: from key frames where that is safe, else
-    from the first frame. The frames are bit-identical with every decoder.
-
-    Raises:
-        ValueError: the decoder is not installed.
-        UnreadableVideoError: the decoder cannot open the file.
-    """
-    require_decoder(decoder)
-    size = wanted_size or (file.info.height, file.info.width)
-    if file.copied is not None and has_entries(file):  # by far the fastest for short groups
-        return PyAVSource(file, size)
-    if decoder == "decord" and is_supported_by_decord(file):
-        source = DecordSource(file.path, size, scales=wanted_size is not None)
-        if source.num_frames == file.num_held:
-            return source
-    return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
-
-
 def has_entries(file: IndexedFile) -> bool:
     """Whether frames can be decoded from the preceding entry."""
     return (
-        file.is_mp4
+        "mp4" in file.container.format.name.split(",")
         and file.info.codec in CODECS_WITH_ENTRIES
         and len(file.packets) == len(file.compressed) == file.num_held
         and not any(packet.is_hidden for packet in file.packets)
