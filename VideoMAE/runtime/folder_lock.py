@@ -1,5 +1,6 @@
 """Locks output folders, so that each is used by one run at a time."""
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -60,19 +61,13 @@ def _try_lock(descriptor: int, folder: Path) -> bool:
 
 
 def check_still_held(folder: Path) -> None:
-    """Checks that the folder, if this process holds it, was not deleted or replaced by another one.
-
-    Raises:
-        ValueError: it was deleted or replaced.
-    """
+    """Raises ValueError if this process holds the folder and it was deleted or replaced by another one."""
     if folder not in _held:
         return
-    try:
-        same = os.path.samestat(os.stat(folder / LOCK_NAME), os.fstat(_held[folder]))
-    except FileNotFoundError:
-        same = False
-    if not same:
-        raise ValueError(f"{folder}: was deleted or replaced during the run")
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(folder / LOCK_NAME), os.fstat(_held[folder])):
+            return
+    raise ValueError(f"{folder}: was deleted or replaced during the run")
 
 
 def release_folders() -> None:
