@@ -17,7 +17,6 @@ from typing import Any, TextIO, TypeVar
 import tyro
 
 ALIASES = {"--use_cls": "--no_use_mean_pooling", "--mode=train": "--no_eval", "--mode=eval": "--eval"}
-LAUNCHER_FLAGS = ("--local_rank", "--local-rank")
 
 COMMANDS = {
     "predict": ("VideoMAE.predict", "predict emotions or pleasantness of videos"),
@@ -66,7 +65,7 @@ def parse_flags(settings_type: type[Settings], argv: Sequence[str] | None = None
         elif refused is not None and name in refused:
             sys.stderr.write(f"error: {name} is not supported: {refused[name]}; remove it\n")
             sys.exit(2)
-        elif refused is not None and name in LAUNCHER_FLAGS:
+        elif refused is not None and name in ("--local_rank", "--local-rank"):
             skip_value = "=" not in argument
         else:
             arguments.append(argument if refused is None else ALIASES.get(argument, argument))

@@ -31,7 +31,6 @@ class World(NamedTuple):
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and messages."""
         return self.rank == 0
 
 
@@ -51,11 +50,8 @@ def raise_on_all_ranks() -> Iterator[None]:
 def start(device: str, *, join_timeout: timedelta = JOIN_TIMEOUT) -> World:
     """Initializes the process group: gloo on CPUs, NCCL on GPUs. `device` is auto, cuda or cpu.
 
-    A single process has a group too, and torchrun's variables are set, because DeepSpeed needs both.
-
-    Raises:
-        ValueError: the launcher's variables contradict each other, this process has no GPU, or the other processes do
-            not connect within `join_timeout`.
+    A single process has a group too, and torchrun's variables are set, because DeepSpeed needs both. Raises ValueError
+    if the launcher's variables contradict each other, there is no GPU, or not all processes join before the timeout.
     """
     launch = read_launch(os.environ)
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -147,7 +143,6 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 def wait_for_all() -> None:
-    """A barrier."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
 
@@ -183,12 +178,11 @@ def gather_by_index(indices: Sequence[int], rows: np.ndarray) -> tuple[np.ndarra
 
 def on_main(world: World, function: Callable[[], Any]) -> Any:
     """Runs a function on the main process only; every process gets its result or raises its error as ValueError."""
-    result, error = None, None
+    values: list[Any] = [None, None]
     try:
-        result = function() if world.is_main else None
-    except (ValueError, OSError) as reason:
-        error = str(reason)
-    values = [result, error]
+        values[0] = function() if world.is_main else None
+    except (ValueError, OSError) as error:
+        values[1] = str(error)
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     if values[1] is not None:

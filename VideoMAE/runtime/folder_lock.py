@@ -25,10 +25,8 @@ def hold_folder(
 ) -> None:
     """Locks a folder until `release_folders` or the end of this process; waits for a run that is about to end.
 
-    It is a POSIX lock: child processes do not inherit it, and the kernel releases it when this process ends.
-
-    Raises:
-        ValueError: another process holds the folder.
+    It is a POSIX lock: child processes do not inherit it, and the kernel releases it when this process ends. Raises
+    ValueError if another process holds the folder for longer than `wait_seconds`.
     """
     if folder in _held:
         return

@@ -23,10 +23,8 @@ class Launch(NamedTuple):
 def read_launch(environment: Mapping[str, str]) -> Launch:
     """The launch according to torchrun's variables, else those of srun's tasks, else a single process.
 
-    A shell of `salloc` or `sbatch` has the job's variables but no step of several tasks: a single process.
-
-    Raises:
-        ValueError: variables are missing, malformed, or contradict each other.
+    A shell of `salloc` or `sbatch` has the job's variables but no step of several tasks: a single process. Raises
+    ValueError if variables are missing, malformed, or contradict each other.
     """
     num_tasks = _number(environment, "SLURM_STEP_NUM_TASKS", default=1)
     expected: dict[str, int] = {}
@@ -78,27 +76,18 @@ def _number(environment: Mapping[str, str], name: str, *, default: int | None = 
 
 
 def first_host(nodes: str) -> str:
-    """The first host of Slurm's list: node[01-03,7],gpu2 -> node01.
-
-    This avoids `scontrol`, which containers often lack. SLURM_LAUNCH_NODE_IPADDR is the host of srun, not of the tasks.
-    """
+    """The first host of Slurm's list: node[01-03,7],gpu2 -> node01. Containers often lack `scontrol`."""
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", nodes).split(",")[0]
 
 
 def port_of_step(job: int, step: int, *, restarts: int) -> int:
-    """A port that differs between neighboring jobs and steps, and between the starts of a requeued job.
-
-    Processes on a lost node may still hold the port of the previous start.
-    """
+    """A port that differs between neighboring jobs and steps, and between the starts of a requeued job, because
+    processes on a lost node may still hold the previous port."""
     return PORTS[(101 * job + step + 53 * restarts) % len(PORTS)]
 
 
 def gpu_of(launch: Launch, num_visible: int, environment: Mapping[str, str]) -> int:
-    """The index of this process's GPU among the visible ones; Slurm may show each task only its own.
-
-    Raises:
-        ValueError: there are fewer GPUs than processes on this machine.
-    """
+    """The index of this process's GPU among the visible ones; Slurm may show each task only its own."""
     bound_by_slurm = launch.launcher == "srun" and num_visible == 1
     if bound_by_slurm and launch.local_rank < _number(environment, "SLURM_GPUS_ON_NODE", default=1):
         return 0

@@ -42,10 +42,8 @@ class VideoCheck(NamedTuple):
 
 
 class ProbeResult(NamedTuple):
-    """What the function returned for a file, or the reason of its failure.
-
-    `is_final`: the function itself returned or raised; a file whose process died or hung is tried again next time.
-    """
+    """What the function returned for a file, or the reason of its failure, which is not final after an unexpected
+    error, a crash or the time limit: the file is tried again next time."""
 
     video_id: str
     result: Any
@@ -66,10 +64,9 @@ def check_videos(
 
     Args:
         num_processes: worker processes; 0 probes in this process, without that protection.
-        limit_seconds: a process that takes longer for a file is replaced, and the file counts as unreadable.
+        limit_seconds: see `run_in_processes`; also for `probe_function`.
         cache: JSON file of results, reused for files with the same path, size and modification time.
         frozen: reuse cached results even if a file has changed, so that a resumed run keeps the same videos.
-        probe_function: must be importable by name.
     """
     versions = {video_id: _version(path) for video_id, path in videos.items()}
     entries = _read_cache(cache)
@@ -158,10 +155,6 @@ class _Worker:
         self.deadline = time.monotonic() + START_LIMIT_SECONDS
         self.connection.send_bytes(pickle.dumps(probe_function))
 
-    def submit(self, task: tuple[str, Path], limit_seconds: float) -> None:
-        self.video_id, self.deadline = task[0], time.monotonic() + limit_seconds
-        self.connection.send(task)
-
     def receive(self, limit_seconds: float) -> ProbeResult | None:
         """The result; None from a process that has just started. A process that died or hung is killed."""
         try:
@@ -196,7 +189,8 @@ def _serve(file_descriptor: int) -> None:
         probe_function = pickle.loads(connection.recv_bytes())
         connection.send(None)
         while True:
-            connection.send(_probe_one(*connection.recv(), probe_function))
+            video_id, path = connection.recv()
+            connection.send(_probe_one(video_id, path, probe_function))
 
 
 def run_in_processes(
@@ -204,8 +198,8 @@ def run_in_processes(
 ) -> Generator[ProbeResult, None, None]:
     """Calls a function, importable by name, on every file in worker processes; yields results as they arrive.
 
-    A process that hangs or dies is replaced, and its file fails with a reason. A process starts its next file only
-    after its previous result has been consumed.
+    A process that dies, or takes longer than `limit_seconds` for a file, is replaced, and its file fails with a reason.
+    A process starts its next file only after its previous result has been consumed.
     """
     waiting = deque(tasks)
     workers: list[_Worker] = []
@@ -224,7 +218,9 @@ def run_in_processes(
                 elif worker.connection.closed:
                     workers[index] = _Worker(probe_function)
                 else:
-                    worker.submit(waiting.popleft(), limit_seconds)
+                    worker.deadline = time.monotonic() + limit_seconds
+                    worker.video_id, path = waiting.popleft()
+                    worker.connection.send((worker.video_id, path))
     finally:
         for worker in workers:
             worker.kill()

@@ -1,7 +1,4 @@
-"""Opens and indexes video files with PyAV: number and times of the frames, their size, and the random access points.
-
-decoders.py decodes the pixels.
-"""
+"""Opens and indexes video files with PyAV: number, times and size of the frames, and the random access points."""
 
 from __future__ import annotations
 
@@ -156,10 +153,8 @@ def probe(path: str | Path) -> VideoInfo:
     """Reads a video's index and decodes its first frame, in milliseconds -> VideoInfo.
 
     Formats without an index are decoded completely. For a prepared copy, the number of frames and the rate are those
-    of its source.
-
-    Raises:
-        UnreadableVideoError: the file is missing, empty, truncated or not a video, or its first frame is damaged.
+    of its source. Raises UnreadableVideoError if the file is missing, empty, truncated or not a video, or its first
+    frame is damaged.
     """
     with opened(path) as (container, stream):
         return _read_info(path, stream, container.demux(stream))[0]

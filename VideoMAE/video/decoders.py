@@ -32,11 +32,7 @@ FRAMES_AT_ONCE = 16
 
 
 def require_decoder(decoder: DecoderName) -> None:
-    """Imports the decoder's package.
-
-    Raises:
-        ValueError: the package is not installed or cannot be loaded; the message contains the remedy.
-    """
+    """Raises ValueError, with the remedy, if the decoder's package is not installed or cannot be loaded."""
     if decoder == "pyav":
         return
     try:
@@ -125,8 +121,7 @@ class PyAVSource(SequentialSource):
 class DecordSource:
     """decord, which seeks to the key frame before each run of indices and decodes ahead in its own thread."""
 
-    def __init__(self, path: Path, size: Size, *, scales: bool) -> None:
-        """`scales`: `size` differs from the size of the first frame."""
+    def __init__(self, path: Path, size: Size, *, scales: bool) -> None:  # scales: unless it is the first frame's size
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
@@ -192,9 +187,7 @@ def scaling_graph(
 ) -> Graph:
     """A single-threaded filter graph that scales frames like this one and converts their pixel format.
 
-    Args:
-        flags: FFmpeg's name of the interpolation.
-        then: further filters, each with its arguments.
+    `flags` is FFmpeg's name of the interpolation; `then` has further filters, each with its arguments.
     """
     graph = Graph()
     graph.threads = 1

@@ -48,9 +48,7 @@ class Video:
         decoder: used for files that it decodes correctly, PyAV for others; the frames are bit-identical.
         info: an earlier result of `probe`; if the file has not changed since, it is not probed again.
 
-    Raises:
-        UnreadableVideoError: as `probe`.
-        ValueError: the decoder is not installed.
+    Raises UnreadableVideoError as `probe` does, and ValueError as `require_decoder` does.
     """
 
     def __init__(
@@ -97,11 +95,8 @@ class Video:
     def frames_at(self, indices: np.ndarray) -> np.ndarray:
         """RGB frames at (T,) indices in any order, repeats allowed -> (T, H, W, 3) uint8.
 
-        Each distinct frame is decoded once.
-
-        Raises:
-            ValueError: an index is outside 0 to num_frames - 1.
-            UnreadableVideoError: a frame cannot be decoded; it is never replaced by another one.
+        Each distinct frame is decoded once. Raises ValueError for an index outside 0 to num_frames - 1, and
+        UnreadableVideoError if a frame cannot be decoded: it is never replaced by another one.
         """
         positions = self.positions_in_file(indices)
         if not len(positions):
@@ -120,10 +115,7 @@ class Video:
             yield from itertools.repeat(frame, times)
 
     def positions_in_file(self, indices: np.ndarray) -> np.ndarray:
-        """The positions of the frames at (T,) indices in the file, which differ only in a prepared copy. -> (T,) int64
-
-        Raises as `frames_at`.
-        """
+        """The positions in the file of frames at (T,) indices, which differ only in a prepared copy -> (T,) int64"""
         wanted = np.asarray(indices, dtype=np.int64)
         wrong = wanted[(wanted < 0) | (wanted >= self.num_frames)]
         if len(wrong):
