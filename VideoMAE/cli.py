@@ -89,16 +89,13 @@ def run(
 ) -> int:
     """Parses the flags and calls `work(settings)` -> exit status, 1 if `work` returns False.
 
-    Args:
-        accept_unknown_flags: whether to pass unknown flags to `work`, as its second argument.
-        messages: stream of the log messages; default: standard output.
-        when_stopped: text appended to the error message after Ctrl-C or SIGTERM.
+    With `accept_unknown_flags`, unknown flags are the second argument of `work`. `messages` is the stream of the log
+    messages (default: standard output); `when_stopped` is appended to the message after Ctrl-C or SIGTERM.
     """
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        parsed: Any = parse_flags(
-            settings_type, argv, description=description, return_unknown_args=accept_unknown_flags
-        )
+        options = {"description": description, "return_unknown_args": accept_unknown_flags}
+        parsed: Any = parse_flags(settings_type, argv, **options)
         show_messages(messages or sys.stdout)
         done = work(*parsed) if accept_unknown_flags else work(parsed)
         return 1 if done is False else 0

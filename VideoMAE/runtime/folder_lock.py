@@ -33,7 +33,14 @@ def hold_folder(
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     start, logged = time.monotonic(), False
-    while not _try_lock(descriptor, folder):
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                logger.warning("%s: the file system does not support locks; do not start a second run in it", folder)
+                break
         waited = time.monotonic() - start
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
         if waited > wait_seconds:
@@ -46,16 +53,6 @@ def hold_folder(
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     _held[folder] = descriptor
-
-
-def _try_lock(descriptor: int, folder: Path) -> bool:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        logger.warning("%s: the file system does not support locks; do not start a second run in it", folder)
-    return True
 
 
 def check_still_held(folder: Path) -> None:

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -74,8 +73,7 @@ class Packet(NamedTuple):
     is_hidden: bool
 
 
-@dataclass(frozen=True)
-class IndexedFile:
+class IndexedFile(NamedTuple):
     """A file that is open for decoding, with its index.
 
     `num_held` counts the frames in the file. `compressed`, the packets' data, is empty for a file larger than

@@ -21,7 +21,6 @@ from VideoMAE.video.decoders import DecoderName, DecordSource, PyAVSource, Seque
 
 __all__ = ["DecoderName", "UnreadableVideoError", "Video", "VideoInfo", "VideoOpener", "probe", "require_decoder"]
 
-
 # decord stores time stamps in 32 bits and may hang when one is larger (its issue 269, pull request 341).
 MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
 # Codecs that can be decoded from every entry if all groups of pictures are closed.
@@ -145,7 +144,6 @@ def has_entries(file: IndexedFile) -> bool:
 def is_supported_by_decord(file: IndexedFile) -> bool:
     """Whether decord 0.6 returns the requested frames: an upright H.264 mp4 with one video stream, 8-bit 4:2:0 pixels,
     closed groups of pictures and every sample shown."""
-    latest = max((packet.pts or 0 for packet in file.packets), default=0)
     return (
         file.info.codec == "h264"
         and file.info.pixel_format in ("yuv420p", "yuvj420p")  # 10 bits: wrong colors
@@ -153,7 +151,7 @@ def is_supported_by_decord(file: IndexedFile) -> bool:
         and not file.info.rotation  # 90 degrees: a fourth channel, which breaks batches
         and has_entries(file)  # edit lists: shifted frames, the last one repeated
         and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # open groups: shifted frames
-        and latest <= MAX_TIMESTAMP_OF_DECORD
+        and all((packet.pts or 0) <= MAX_TIMESTAMP_OF_DECORD for packet in file.packets)
     )
 
 
