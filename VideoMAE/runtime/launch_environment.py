@@ -47,13 +47,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         if rank >= num_tasks:
             raise ValueError(f"SLURM_PROCID={rank}: must be below SLURM_STEP_NUM_TASKS={num_tasks}")
         expected = {"WORLD_SIZE": num_tasks, "LOCAL_RANK": local_rank, "SLURM_NTASKS": num_tasks}
-        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
-        if "MASTER_ADDR" not in environment and not nodes:
-            raise ValueError("srun started several tasks but SLURM_STEP_NODELIST is not set; set MASTER_ADDR")
-        address = environment.get("MASTER_ADDR", first_host(nodes or ""))
-        step = _number(environment, "SLURM_STEP_ID", default=0)
-        port = port_of_step(job, step, restarts=num_restarts(environment))
-        launch = Launch("srun", rank, local_rank, num_tasks, address, _number(environment, "MASTER_PORT", default=port))
+        launch = Launch("srun", rank, local_rank, num_tasks, "", 0)
     else:
         launch = Launch("", 0, 0, 1, "127.0.0.1", 29500)
         expected = {"WORLD_SIZE": 1, "LOCAL_RANK": 0, "SLURM_PROCID": 0}
@@ -62,7 +56,14 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     for name, value in expected.items():
         if _number(environment, name, default=value) != value:
             raise ValueError(f"{name}={environment[name]} contradicts the launch: srun started {started}, {reason}")
-    return launch
+    if launch.launcher != "srun":
+        return launch
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+    if "MASTER_ADDR" not in environment and not nodes:
+        raise ValueError("srun started several tasks but SLURM_STEP_NODELIST is not set; set MASTER_ADDR")
+    address = environment.get("MASTER_ADDR", first_host(nodes or ""))
+    port = port_of_step(job, _number(environment, "SLURM_STEP_ID", default=0), restarts=num_restarts(environment))
+    return launch._replace(address=address, port=_number(environment, "MASTER_PORT", default=port))
 
 
 def _number(environment: Mapping[str, str], name: str, *, default: int | None = None) -> int:
