@@ -11,18 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import FrameType
 from typing import Any, TextIO, TypeVar
 
 import tyro
 
-ALIASES = {
-    "--use_cls": "--no_use_mean_pooling",
-    "--mode=train": "--no_eval",
-    "--mode=eval": "--eval",
-}
-LAUNCHER_FLAGS = ("--local_rank", "--local-rank")
+ALIASES = {"--use_cls": "--no_use_mean_pooling", "--mode=train": "--no_eval", "--mode=eval": "--eval"}
 
 COMMANDS = {
     "predict": ("VideoMAE.predict", "predict emotions or pleasantness of videos"),
@@ -45,8 +39,6 @@ COMMANDS = {
     "convert": ("VideoMAE.checkpoints.programs:convert", "convert between checkpoint formats"),
 }
 
-STOPPED_STATUS = 130
-
 Settings = TypeVar("Settings")
 
 
@@ -54,57 +46,35 @@ class UsageError(ValueError):
     """Flags that contradict each other; the program exits with status 2."""
 
 
-def parse_flags(settings_type: type[Settings], argv: Sequence[str] | None = None) -> Settings:
+def parse_flags(settings_type: type[Settings], argv: Sequence[str] | None = None, **options: Any) -> Settings:
     """Parses a command line (default: this process's) into a dataclass; exits with status 2 on wrong flags.
 
     Both `--flag value` and `--flag=value` are accepted; if a flag is repeated, the last value counts. Training programs
     also ignore the flags that launchers append, and refuse the original's flags that have no effect, with a reason.
+    `options` are those of tyro.cli; with `return_unknown_args=True`, it returns a tuple.
     """
-    return _parse(settings_type, argv, description=None, accept_unknown_flags=False)[0]
-
-
-def _parse(
-    settings_type: type[Settings], argv: Sequence[str] | None, *, description: str | None, accept_unknown_flags: bool
-) -> tuple[Settings, list[str]]:
-    """Parses like `parse_flags` -> the settings and the unknown flags"""
     refused = getattr(settings_type, "refused_flags", None)
     arguments: list[str] = []
     skip_value = False
-    for argument in _join_mode(sys.argv[1:] if argv is None else argv):
+    for given in sys.argv[1:] if argv is None else argv:
+        # V2V's two words `--mode eval` become `--mode=eval`.
+        argument = f"{arguments.pop()}={given}" if arguments[-1:] == ["--mode"] else given
         name = argument.split("=")[0]
         if skip_value:
             skip_value = False
         elif refused is not None and name in refused:
             sys.stderr.write(f"error: {name} is not supported: {refused[name]}; remove it\n")
             sys.exit(2)
-        elif refused is not None and name in LAUNCHER_FLAGS:
+        elif refused is not None and name in ("--local_rank", "--local-rank"):
             skip_value = "=" not in argument
         else:
             arguments.append(argument if refused is None else ALIASES.get(argument, argument))
-    parse = partial(
-        tyro.cli,
-        settings_type,
-        args=arguments,
-        description=description,
-        use_underscores=True,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
-    )
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
     try:
-        return parse(return_unknown_args=True) if accept_unknown_flags else (parse(), [])
+        return tyro.cli(settings_type, args=arguments, use_underscores=True, config=config, **options)
     except BrokenPipeError:  # the reader of --help has closed it, as `head` does
         _discard_output()
         sys.exit(1)
-
-
-def _join_mode(argv: Sequence[str]) -> list[str]:
-    """Joins V2V's two words `--mode eval` into `--mode=eval`."""
-    joined: list[str] = []
-    for argument in argv:
-        if joined and joined[-1] == "--mode":
-            joined[-1] = f"--mode={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def run(
@@ -119,18 +89,15 @@ def run(
 ) -> int:
     """Parses the flags and calls `work(settings)` -> exit status, 1 if `work` returns False.
 
-    Args:
-        accept_unknown_flags: whether to pass unknown flags to `work`, as its second argument.
-        messages: stream of the log messages; default: standard output.
-        when_stopped: text appended to the error message after Ctrl-C or SIGTERM.
+    With `accept_unknown_flags`, unknown flags are the second argument of `work`. `messages` is the stream of the log
+    messages (default: standard output); `when_stopped` is appended to the message after Ctrl-C or SIGTERM.
     """
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        settings, unknown = _parse(
-            settings_type, argv, description=description, accept_unknown_flags=accept_unknown_flags
-        )
+        options = {"description": description, "return_unknown_args": accept_unknown_flags}
+        parsed: Any = parse_flags(settings_type, argv, **options)
         show_messages(messages or sys.stdout)
-        done = work(settings, unknown) if accept_unknown_flags else work(settings)
+        done = work(*parsed) if accept_unknown_flags else work(parsed)
         return 1 if done is False else 0
     except UsageError as error:
         sys.stderr.write(f"error: {error}; see --help\n")
@@ -141,7 +108,7 @@ def run(
         sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:
         sys.stderr.write(f"error: stopped{when_stopped and f'; {when_stopped}'}\n")
-        return STOPPED_STATUS
+        return 130
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -190,9 +157,8 @@ def main() -> Any:
         return getattr(importlib.import_module(module), function or "main")()
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {command:<{width}}  {summary}" for command, (_, summary) in COMMANDS.items())
-    usage = (
-        f"usage: emodiversity COMMAND ...\n\n{listed}\n\n'emodiversity COMMAND --help' lists the flags of a command.\n"
-    )
+    remark = "'emodiversity COMMAND --help' lists the flags of a command."
+    usage = f"usage: emodiversity COMMAND ...\n\n{listed}\n\n{remark}\n"
     if name in ("-h", "--help"):
         sys.stdout.write(usage)
         return 0

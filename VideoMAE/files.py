@@ -22,11 +22,7 @@ import numpy as np
 def write_atomically(file: Path, write: Callable[[Path], object], *, keep_old_as: Path | None = None) -> None:
     """Calls `write(temporary_path)`, then renames the temporary file to `file`; on failure, `file` is unchanged.
 
-    Args:
-        keep_old_as: where to move the previous file, if there is one.
-
-    Raises:
-        ValueError: the file cannot be written (disk full, no permission).
+    The previous file, if there is one, is moved to `keep_old_as`. Raises ValueError if the file cannot be written.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
@@ -56,12 +52,11 @@ def write_errors_name(path: Path) -> Iterator[None]:
 
 
 def _write_failure(error: OSError | RuntimeError, path: Path) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+    if number == errno.ENOSPC or (path.parent.is_dir() and shutil.disk_usage(path.parent).free < 2**20):
         return "the disk is full"
-    if path.parent.is_dir() and shutil.disk_usage(path.parent).free < 2**20:
-        return "the disk is full"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if reason:
+        return reason
     if "inline_container" in str(error):  # torch.save does not report the cause
         return "the write was incomplete; check the disk quota and the file size limit"
     return next(iter(str(error).splitlines()), type(error).__name__)
@@ -79,17 +74,17 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Writes a text file atomically. Raises ValueError as `write_atomically` does."""
+    """Writes a text file atomically, as UTF-8."""
     write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(file: Path, content: Any, *, indent: int | None = 2) -> None:
-    """Writes a JSON file atomically. Raises ValueError as `write_atomically` does."""
+    """Writes a JSON file atomically."""
     write_text(file, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
 def write_json_lines(file: Path, entries: Iterable[Any]) -> None:
-    """Writes a JSON lines file atomically. Raises ValueError as `write_atomically` does."""
+    """Writes a JSON lines file atomically."""
     write_text(file, "".join(map(json_line, entries)))
 
 
@@ -108,11 +103,7 @@ def remedy(text: str) -> Iterator[None]:
 
 
 def read_text(file: Path, *, hint: str = "") -> str:
-    """The content of a UTF-8 text file. `hint` is appended to the error for a missing file.
-
-    Raises:
-        ValueError: the file is missing, cannot be read, or is not UTF-8.
-    """
+    """The content of a UTF-8 text file. `hint` is appended to the error for a missing file."""
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -121,32 +112,18 @@ def read_text(file: Path, *, hint: str = "") -> str:
         raise ValueError(f"{file}: cannot be read: {error}") from error
 
 
-class _DuplicateKeyError(Exception):
-    """A JSON object with a duplicate key, which the json module would accept."""
-
-
 def read_json(
-    file: Path,
-    *,
-    expect: type = dict,
-    convert: Callable[[dict[str, Any]], Any] | None = None,
-    hint: str = "",
+    file: Path, *, expect: type = dict, convert: Callable[[dict[str, Any]], Any] | None = None, hint: str = ""
 ) -> Any:
-    """The content of a JSON file, of type `expect`: a dict or a list.
-
-    Args:
-        convert: applied to every object, innermost first.
-        hint: appended to the error for a missing file.
-
-    Raises:
-        ValueError: the file is missing, not UTF-8, not JSON, has a duplicate key, or holds another type.
+    """The content of a JSON file, of type `expect`: a dict or a list. `convert` is applied to every object, innermost
+    first. Duplicate keys, which the json module accepts, are errors.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> Any:
         entry = dict(pairs)
         if len(entry) < len(pairs):
             keys = [key for key, _ in pairs]
-            raise _DuplicateKeyError(next(key for number, key in enumerate(keys) if key in keys[:number]))
+            raise KeyError(next(key for number, key in enumerate(keys) if key in keys[:number]))
         return convert(entry) if convert else entry
 
     text = read_text(file, hint=hint)
@@ -154,8 +131,8 @@ def read_json(
         raise ValueError(f"{file}: the file is empty")
     try:
         content = json.loads(text, object_pairs_hook=unique)
-    except _DuplicateKeyError as error:
-        raise ValueError(f"{file}: an object has the key {str(error)!r} twice") from error
+    except KeyError as error:
+        raise ValueError(f"{file}: an object has the key {error} twice") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(content, expect):
@@ -165,11 +142,7 @@ def read_json(
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file; blank lines are ignored.
-
-    Raises:
-        ValueError: the file cannot be read, or a line is not a JSON object.
-    """
+    """The objects of a JSON lines file; blank lines are ignored."""
     entries = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
@@ -187,14 +160,12 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
 def read_complete_json_lines(file: Path) -> list[dict[str, Any]]:
     """The objects of a log up to the first line that an interruption or power loss damaged; [] if there is no file."""
     entries = []
-    for line in file.read_bytes().splitlines() if file.is_file() else []:
-        try:
+    with contextlib.suppress(ValueError):
+        for line in file.read_bytes().splitlines() if file.is_file() else []:
             entry = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(entry, dict):
-            break
-        entries.append(entry)
+            if not isinstance(entry, dict):
+                break
+            entries.append(entry)
     return entries
 
 

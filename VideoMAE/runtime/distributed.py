@@ -8,15 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from VideoMAE.runtime.launch_environment import NAMES, Launch, gpu_of, is_store_hosted, read_launch
-
-Result = TypeVar("Result")
+from VideoMAE.runtime.launch_environment import NAMES, Launch, gpu_of, read_launch
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # importing torch from a shared disk takes different times on different nodes
 COLLECTIVE_TIMEOUT = timedelta(hours=2)  # the main process alone checks all videos before training
@@ -33,7 +31,6 @@ class World(NamedTuple):
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and messages."""
         return self.rank == 0
 
 
@@ -53,11 +50,8 @@ def raise_on_all_ranks() -> Iterator[None]:
 def start(device: str, *, join_timeout: timedelta = JOIN_TIMEOUT) -> World:
     """Initializes the process group: gloo on CPUs, NCCL on GPUs. `device` is auto, cuda or cpu.
 
-    A single process has a group too, and torchrun's variables are set, because DeepSpeed needs both.
-
-    Raises:
-        ValueError: the launcher's variables contradict each other, this process has no GPU, or the other processes do
-            not connect within `join_timeout`.
+    A single process has a group too, and torchrun's variables are set, because DeepSpeed needs both. Raises ValueError
+    if the launcher's variables contradict each other, there is no GPU, or not all processes join before the timeout.
     """
     launch = read_launch(os.environ)
     use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -73,13 +67,8 @@ def start(device: str, *, join_timeout: timedelta = JOIN_TIMEOUT) -> World:
             os.environ[name] = str(value)
             _variables_set.append(name)
     try:
-        dist.init_process_group(
-            "nccl" if use_gpu else "gloo",
-            store=store,
-            rank=launch.rank,
-            world_size=launch.size,
-            timeout=COLLECTIVE_TIMEOUT,
-        )
+        backend, rank, size = "nccl" if use_gpu else "gloo", launch.rank, launch.size
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
         dist.barrier(device_ids=[launch.local_rank] if use_gpu else None)  # connects all pairs within the join timeout
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -95,20 +84,20 @@ def _rendezvous(launch: Launch, timeout: timedelta) -> dist.Store:
     if launch.size == 1:
         return dist.HashStore()
     deadline = time.monotonic() + timeout.total_seconds()
-    hosted = is_store_hosted(os.environ)
+    hosts_store = launch.rank == 0 and not launch.is_store_hosted
+    address = (launch.address, launch.port)
     try:
-        if launch.rank > 0 or hosted:
-            _await_listener(launch, deadline)
-        else:
-            socket.getaddrinfo(launch.address, launch.port)  # its error for an unknown host is shorter than libtorch's
-        store = dist.TCPStore(
-            launch.address,
-            launch.port,
-            launch.size,
-            is_master=launch.rank == 0 and not hosted,
-            timeout=timeout,
-            wait_for_workers=False,
-        )
+        if hosts_store:
+            socket.getaddrinfo(*address)  # its error for an unknown host is shorter than libtorch's
+        while not hosts_store:  # libtorch would print stack traces while it waits for the main process to listen
+            try:
+                socket.create_connection(address, timeout=5).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        store = dist.TCPStore(*address, launch.size, is_master=hosts_store, timeout=timeout, wait_for_workers=False)
         store.set(f"joined/{launch.rank}", "")
         missing = list(range(launch.size))
         while missing := [rank for rank in missing if not store.check([f"joined/{rank}"])]:
@@ -123,22 +112,6 @@ def _rendezvous(launch: Launch, timeout: timedelta) -> dist.Store:
             "MASTER_PORT"
         ) from error
     return store
-
-
-def _await_listener(launch: Launch, deadline: float) -> None:
-    """Waits until the main process listens; libtorch would print stack traces while waiting.
-
-    Raises:
-        OSError: the connection is refused, or the host unknown, until the deadline.
-    """
-    while True:
-        try:
-            socket.create_connection((launch.address, launch.port), timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def stop() -> None:
@@ -170,7 +143,6 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 def wait_for_all() -> None:
-    """A barrier."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
 
@@ -193,40 +165,26 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def from_main(value: Any) -> Any:
-    """The (picklable) value of the main process, on every process."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    values = [value]
-    dist.broadcast_object_list(values, src=0)
-    return values[0]
-
-
 def gather_by_index(indices: Sequence[int], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of all processes, sorted by index: indices (n,), rows (n, ...) -> (V,) int64, (V, ...)
-
-    Raises:
-        AssertionError: a duplicate index.
-    """
+    """The rows of all processes, sorted by index: indices (n,), rows (n, ...) -> (V,) int64, (V, ...)"""
     parts = [part for part in gather((np.asarray(indices, dtype=np.int64), rows)) if len(part[0])]
     if not parts:
         return np.empty(0, dtype=np.int64), rows
-    all_indices = np.concatenate([part[0] for part in parts])
-    all_rows = np.concatenate([part[1] for part in parts])
+    all_indices, all_rows = map(np.concatenate, zip(*parts, strict=True))
     order = np.argsort(all_indices, kind="stable")
     assert len(np.unique(all_indices)) == len(all_indices), "a video was evaluated twice"
     return all_indices[order], all_rows[order]
 
 
-def on_main(world: World, function: Callable[[], Result]) -> Result:
+def on_main(world: World, function: Callable[[], Any]) -> Any:
     """Runs a function on the main process only; every process gets its result or raises its error as ValueError."""
-    result, error = None, None
-    if world.is_main:
-        try:
-            result = function()
-        except (ValueError, OSError) as reason:
-            error = str(reason)
-    result, error = from_main((result, error))
-    if error is not None:
-        raise ValueError(error)
-    return result
+    values: list[Any] = [None, None]
+    try:
+        values[0] = function() if world.is_main else None
+    except (ValueError, OSError) as error:
+        values[1] = str(error)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    if values[1] is not None:
+        raise ValueError(values[1])
+    return values[0]

@@ -1,5 +1,6 @@
 """Locks output folders, so that each is used by one run at a time."""
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -24,17 +25,22 @@ def hold_folder(
 ) -> None:
     """Locks a folder until `release_folders` or the end of this process; waits for a run that is about to end.
 
-    It is a POSIX lock: child processes do not inherit it, and the kernel releases it when this process ends.
-
-    Raises:
-        ValueError: another process holds the folder.
+    It is a POSIX lock: child processes do not inherit it, and the kernel releases it when this process ends. Raises
+    ValueError if another process holds the folder for longer than `wait_seconds`.
     """
     if folder in _held:
         return
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     start, logged = time.monotonic(), False
-    while not _try_lock(descriptor, folder):
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                logger.warning("%s: the file system does not support locks; do not start a second run in it", folder)
+                break
         waited = time.monotonic() - start
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
         if waited > wait_seconds:
@@ -49,30 +55,14 @@ def hold_folder(
     _held[folder] = descriptor
 
 
-def _try_lock(descriptor: int, folder: Path) -> bool:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        logger.warning("%s: the file system does not support locks; do not start a second run in it", folder)
-    return True
-
-
 def check_still_held(folder: Path) -> None:
-    """Checks that the folder, if this process holds it, was not deleted or replaced by another one.
-
-    Raises:
-        ValueError: it was deleted or replaced.
-    """
+    """Raises ValueError if this process holds the folder and it was deleted or replaced by another one."""
     if folder not in _held:
         return
-    try:
-        same = os.path.samestat(os.stat(folder / LOCK_NAME), os.fstat(_held[folder]))
-    except FileNotFoundError:
-        same = False
-    if not same:
-        raise ValueError(f"{folder}: was deleted or replaced during the run")
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(folder / LOCK_NAME), os.fstat(_held[folder])):
+            return
+    raise ValueError(f"{folder}: was deleted or replaced during the run")
 
 
 def release_folders() -> None:

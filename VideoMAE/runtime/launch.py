@@ -19,26 +19,27 @@ from VideoMAE.runtime.stop_request import REQUEUE_STATUS, SIGNALS, end_with_laun
 SIGNALS_OF_TORCHRUN = "SIGHUP,SIGQUIT"
 
 
-class SignalForwarder:
-    """Forwards stop signals to the child processes."""
+def forward_signals() -> set[int]:
+    """Forwards stop signals to the child processes -> the signals forwarded so far, updated later."""
+    forwarded: set[int] = set()
 
-    def __init__(self) -> None:
-        self.forwarded: set[int] = set()
-        for number in SIGNALS:
-            signal.signal(number, self._forward)
-
-    def _forward(self, number: int, frame: FrameType | None) -> None:
-        self.forwarded.add(number)
-        children = _child_processes()
+    def forward(number: int, frame: FrameType | None) -> None:
+        forwarded.add(number)
+        tasks = Path("/proc/self/task").iterdir()
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
         if not children:
             exit_with_nothing_to_save(number)
         for child in children:
             os.kill(child, number)
 
+    for number in SIGNALS:
+        signal.signal(number, forward)
+    return forwarded
+
 
 def launch(arguments: Sequence[str]) -> None:
     """Runs torchrun with these arguments; exits with the status of the first process that failed."""
-    forwarder = SignalForwarder()  # before torch is imported, which takes seconds
+    forwarded = forward_signals()  # before torch is imported, which takes seconds
     end_with_launcher()
 
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -56,7 +57,7 @@ def launch(arguments: Sequence[str]) -> None:
         main(list(arguments))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if -failure.exitcode in forwarder.forwarded:  # it arrived before the program installed its handler
+        if -failure.exitcode in forwarded:  # it arrived before the program installed its handler
             exit_with_nothing_to_save(-failure.exitcode)
         if failure.exitcode < 0:
             sys.exit(f"error: process {rank} was killed by signal {-failure.exitcode}")
@@ -67,11 +68,6 @@ def exit_with_nothing_to_save(number: int) -> None:
     """Reports the signal and exits with REQUEUE_STATUS."""
     print(f"{signal.Signals(number).name}: stopped before there was anything to save", file=sys.stderr)  # noqa: T201
     sys.exit(REQUEUE_STATUS)
-
-
-def _child_processes() -> list[int]:
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -80,16 +80,10 @@ def end_with_launcher() -> None:
     """
     if sys.platform != "linux":
         return
-    launcher = os.getppid()
-    if is_child_of_torchrun(os.environ) or _program_of(launcher) == "slurmstepd":
+    launcher, program = os.getppid(), ""
+    with suppress(OSError):  # it may not be visible in /proc
+        program = Path(f"/proc/{launcher}/comm").read_text().strip()
+    if is_child_of_torchrun(os.environ) or program == "slurmstepd":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
         if os.getppid() != launcher:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _program_of(process: int) -> str:
-    """The name of a process's program; "" if it is not in /proc."""
-    try:
-        return Path(f"/proc/{process}/comm").read_text().strip()
-    except OSError:
-        return ""

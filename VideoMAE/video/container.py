@@ -1,7 +1,4 @@
-"""Opens and indexes video files with PyAV: number and times of the frames, their size, and the random access points.
-
-decoders.py decodes the pixels.
-"""
+"""Opens and indexes video files with PyAV: number, times and size of the frames, and the random access points."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +20,6 @@ from VideoMAE.video.prepared_copy import CopiedVideo, copied_video
 
 # Otherwise a playlist named .mp4 could make the demuxer open network addresses.
 DEMUXER_OPTIONS = {"protocol_whitelist": "file"}
-PROGRESSIVE = 1  # FFmpeg's AV_FIELD_PROGRESSIVE
 H264_SLICE, H264_IDR_SLICE = 1, 5
 MAX_HELD_BYTES = 2**28
 
@@ -63,10 +58,6 @@ class VideoInfo(NamedTuple):
     modified_ns: int = 0
     later_size: str = ""
 
-    def is_current(self, path: str | Path) -> bool:
-        """Whether the file has the size and modification time that it had when it was probed."""
-        return (self.size_bytes, self.modified_ns) == _stamp(path)
-
 
 class Packet(NamedTuple):
     """One compressed frame, in decoding order.
@@ -82,49 +73,52 @@ class Packet(NamedTuple):
     is_hidden: bool
 
 
-@dataclass(frozen=True)
-class IndexedFile:
-    """A file that is open for decoding, with its index."""
+class IndexedFile(NamedTuple):
+    """A file that is open for decoding, with its index.
+
+    `num_held` counts the frames in the file. `compressed`, the packets' data, is empty for a file larger than
+    MAX_HELD_BYTES. `copied` is the video from which a prepared copy was made; `info` then has that video's number of
+    frames and rate.
+    """
 
     path: Path
     container: InputContainer
     stream: VideoStream
     info: VideoInfo
+    num_held: int
     packets: list[Packet]
     compressed: list[av.Packet]
-    """The packets' data; empty for a file larger than MAX_HELD_BYTES."""
     copied: CopiedVideo | None
-    """For a prepared copy, the video it was made from; `info` then has that video's number of frames and rate."""
-
-    @property
-    def num_held(self) -> int:
-        """Number of frames that the file contains."""
-        return self.info.num_frames if self.copied is None else len(self.copied.held())
-
-    @property
-    def is_progressive(self) -> bool:
-        return getattr(self.stream.codec_context, "field_order", 0) == PROGRESSIVE
-
-    @property
-    def is_mp4(self) -> bool:
-        return _is_mp4(self.stream)
 
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file -> (container, video stream). Demuxer and decoder errors become UnreadableVideoError."""
+    """Opens a file -> (container, its first video stream that is not a cover picture).
+
+    The other streams are discarded. Demuxer and decoder errors become UnreadableVideoError.
+    """
     try:
         if Path(path).exists() and not Path(path).is_file():  # reading a named pipe would block
             raise UnreadableVideoError(path, "it is a folder" if Path(path).is_dir() else "it is not a regular file")
         if Path(path).stat().st_size == 0:
             raise UnreadableVideoError(path, "the file is empty")
         with av.open(str(path), metadata_errors="ignore", options=DEMUXER_OPTIONS) as container:
-            stream = _video_stream(path, container)
-            needed_bytes = max((entry.pos + entry.size for entry in _index(stream)), default=0)
+            if container.format.name in ("image2", "tty") or container.format.name.endswith("_pipe"):
+                raise UnreadableVideoError(path, "it is an image or a text file, not a video")
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            if not streams:
+                raise UnreadableVideoError(path, "it has no video stream")
+            if streams[0].codec_context is None:
+                raise UnreadableVideoError(path, "there is no decoder for its video stream")
+            streams[0].codec_context.thread_count = 1
+            for stream in container.streams:
+                if stream.index != streams[0].index:
+                    stream.discard = Discard.all
+            needed_bytes = max((entry.pos + entry.size for entry in _sample_table(streams[0])), default=0)
             if needed_bytes > container.size:
                 reason = f"it is cut off: its frames need {needed_bytes} bytes, it has {container.size}"
                 raise UnreadableVideoError(path, reason)
-            yield container, stream
+            yield container, streams[0]
     except FileNotFoundError as error:
         raise UnreadableVideoError(path, "no such file") from error
     except av.error.InvalidDataError as error:
@@ -133,12 +127,14 @@ def opened(path: str | Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise UnreadableVideoError(path, (error.strerror or str(error)).lower()) from error
 
 
-def decoded(path: str | Path) -> Iterator[VideoFrame]:
-    """Decodes every frame that a player shows, in order.
+def _sample_table(stream: VideoStream) -> list:
+    """The mp4's index; empty where it is incomplete: other containers, fragmented files, old PyAV."""
+    is_complete = stream.frames > 0 and "mp4" in stream.container.format.name.split(",")
+    return list(getattr(stream, "index_entries", ())) if is_complete else []
 
-    Raises:
-        UnreadableVideoError: a frame cannot be decoded.
-    """
+
+def decoded(path: str | Path) -> Iterator[VideoFrame]:
+    """Decodes every frame that a player shows, in order. Raises UnreadableVideoError."""
     num_decoded = 0
     with opened(path) as (container, stream):
         try:
@@ -146,7 +142,8 @@ def decoded(path: str | Path) -> Iterator[VideoFrame]:
                 yield frame
                 num_decoded += 1
         except av.error.InvalidDataError as error:
-            reason = f"it cannot be decoded beyond its first {num_decoded} frames (invalid data)"
+            frames = "1 frame" if num_decoded == 1 else f"{num_decoded} frames"
+            reason = f"it cannot be decoded beyond its first {frames} (invalid data)"
             raise UnreadableVideoError(path, reason) from error
 
 
@@ -154,60 +151,41 @@ def probe(path: str | Path) -> VideoInfo:
     """Reads a video's index and decodes its first frame, in milliseconds -> VideoInfo.
 
     Formats without an index are decoded completely. For a prepared copy, the number of frames and the rate are those
-    of its source.
-
-    Raises:
-        UnreadableVideoError: the file is missing, empty, truncated or not a video, or its first frame is damaged.
+    of its source. Raises UnreadableVideoError if the file is missing, empty, truncated or not a video, or its first
+    frame is damaged.
     """
     with opened(path) as (container, stream):
-        head, first_frame = _read_until_first_frame(path, container.demux(stream))
-        return _info(path, stream, [_as_packet(packet, stream) for packet in head], first_frame)
+        return _read_info(path, stream, container.demux(stream))[0]
 
 
 def index_file(path: str | Path, container: InputContainer, stream: VideoStream, info: VideoInfo | None) -> IndexedFile:
     """Reads every packet. `info` is an earlier result of `probe`; the file is probed again if it has changed."""
     demuxed = container.demux(stream)
     head: list[av.Packet] = []
-    if info is None or not info.is_current(path):
-        head, first_frame = _read_until_first_frame(path, demuxed)
-        info = _info(path, stream, [_as_packet(packet, stream) for packet in head], first_frame)
+    if info is None or (info.size_bytes, info.modified_ns) != _version(path):
+        info, head = _read_info(path, stream, demuxed)
     packets, compressed = [], []
     for packet in itertools.chain(head, demuxed):
         if packet.size:
-            packets.append(_as_packet(packet, stream))
+            is_entry = packet.is_keyframe and (stream.codec_context.name != "h264" or _is_idr(packet, stream))
+            packets.append(Packet(packet.pts, packet.dts, packet.is_keyframe, is_entry, packet.is_discard))
             compressed += [packet] if container.size <= MAX_HELD_BYTES else []
-    return IndexedFile(Path(path), container, stream, info, packets, compressed, _copied(path, stream))
+    copied = _copied(path, stream)
+    num_held = info.num_frames if copied is None else len(copied.held())
+    return IndexedFile(Path(path), container, stream, info, num_held, packets, compressed, copied)
 
 
-def _video_stream(path: str | Path, container: InputContainer) -> VideoStream:
-    """The first video stream that is not a cover picture; the other streams are discarded."""
-    if container.format.name in ("image2", "tty") or container.format.name.endswith("_pipe"):
-        raise UnreadableVideoError(path, "it is an image or a text file, not a video")
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
-        raise UnreadableVideoError(path, "it has no video stream")
-    if streams[0].codec_context is None:
-        raise UnreadableVideoError(path, "there is no decoder for its video stream")
-    streams[0].codec_context.thread_count = 1
-    for stream in container.streams:
-        if stream.index != streams[0].index:
-            stream.discard = Discard.all
-    return streams[0]
+def _version(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
-def _is_mp4(stream: VideoStream) -> bool:
-    return "mp4" in stream.container.format.name.split(",")
-
-
-def _index(stream: VideoStream) -> list:
-    """The mp4's sample table; empty where it is incomplete: other containers, fragmented files, old PyAV."""
-    is_whole = stream.frames > 0 and _is_mp4(stream)
-    return list(getattr(stream, "index_entries", ())) if is_whole else []
-
-
-def _as_packet(packet: av.Packet, stream: VideoStream) -> Packet:
-    is_entry = packet.is_keyframe and (stream.codec_context.name != "h264" or _is_idr(packet, stream))
-    return Packet(packet.pts, packet.dts, packet.is_keyframe, is_entry, packet.is_discard)
+def _copied(path: str | Path, stream: VideoStream) -> CopiedVideo | None:
+    """The source of a prepared copy; None for other videos."""
+    try:
+        return copied_video(stream.container.metadata)
+    except ValueError as error:
+        raise UnreadableVideoError(path, str(error)) from error
 
 
 def _is_idr(packet: av.Packet, stream: VideoStream) -> bool:
@@ -225,48 +203,44 @@ def _is_idr(packet: av.Packet, stream: VideoStream) -> bool:
     return False
 
 
-def _read_until_first_frame(path: str | Path, demuxed: Iterator[av.Packet]) -> tuple[list[av.Packet], VideoFrame]:
-    """The packets up to the first frame, and that frame."""
-    packets: list[av.Packet] = []
+def _read_info(
+    path: str | Path, stream: VideoStream, demuxed: Iterator[av.Packet]
+) -> tuple[VideoInfo, list[av.Packet]]:
+    """Reads up to the first decoded frame -> the video's properties, and the packets read."""
+    head: list[av.Packet] = []
     try:
         for packet in demuxed:
-            packets += [packet] if packet.size else []
-            for frame in packet.decode():
-                return packets, frame
+            head += [packet] if packet.size else []
+            if frames := packet.decode():
+                break
+        else:
+            raise UnreadableVideoError(path, "none of its frames can be decoded" if head else "it has no frames")
     except av.error.InvalidDataError as error:
         raise UnreadableVideoError(path, "its first frame cannot be decoded (invalid data)") from error
-    raise UnreadableVideoError(path, "none of its frames can be decoded" if packets else "it has no frames")
-
-
-def _info(path: str | Path, stream: VideoStream, head: list[Packet], first_frame: VideoFrame) -> VideoInfo:
-    entries = _index(stream)
+    first_frame, context, entries = frames[0], stream.codec_context, _sample_table(stream)
     times, num_frames = [entry.timestamp for entry in entries], sum(not entry.is_discard for entry in entries)
     # A cut before an open group leaves frames that refer to removed ones: the index counts them, decoders drop them.
-    shown = [packet.pts for packet in head if packet.pts is not None and not packet.is_hidden]
+    shown = [packet.pts for packet in head if packet.pts is not None and not packet.is_discard]
     if not times or not head[0].is_keyframe or min(shown) < (first_frame.pts or 0):
         times = [frame.pts for frame in decoded(path) if frame.pts is not None]
         num_frames = len(times)
     if not times or stream.time_base is None:
         raise UnreadableVideoError(path, "its frames have no time stamps")
-    fps = _mean_fps(times, stream.time_base, stream.average_rate)
+    span_seconds, declared_fps = (max(times) - min(times)) * stream.time_base, stream.average_rate
+    exact_fps = (len(times) - 1) / span_seconds if span_seconds else declared_fps or Fraction(1)
+    # The declared rate is exact, but not always right.
+    fps = float(declared_fps if declared_fps and abs(exact_fps / declared_fps - 1) < 0.005 else exact_fps)
     copied = _copied(path, stream)
     if copied is not None:
         if len(copied.held()) != num_frames:
             raise UnreadableVideoError(path, f"it contains {num_frames} of the {len(copied.held())} frames of the copy")
         num_frames, fps = copied.num_frames, copied.fps
-    height, width = _upright_size(first_frame)
-    return VideoInfo(
-        num_frames,
-        fps,
-        height,
-        width,
-        stream.codec_context.name,
-        num_frames / fps,
-        stream.codec_context.pix_fmt or "unknown",
-        first_frame.rotation % 360,
-        max(stream.frames - len(entries), 0) if entries else 0,
-        *_stamp(path),
-    )
+    num_overstated = max(stream.frames - len(entries), 0) if entries else 0
+    info = VideoInfo(
+        num_frames, fps, *_upright_size(first_frame), context.name, num_frames / fps, context.pix_fmt or "unknown",
+        first_frame.rotation % 360, num_overstated, *_version(path),
+    )  # fmt: skip
+    return info, head
 
 
 def _upright_size(frame: VideoFrame) -> tuple[int, int]:
@@ -284,23 +258,3 @@ def find_later_size(path: str | Path, info: VideoInfo) -> str:
             if (height, width) != (info.height, info.width):
                 return f"{width} x {height}"
     return ""
-
-
-def _copied(path: str | Path, stream: VideoStream) -> CopiedVideo | None:
-    """The source of a prepared copy; None for other videos."""
-    try:
-        return copied_video(stream.container.metadata)
-    except ValueError as error:
-        raise UnreadableVideoError(path, str(error)) from error
-
-
-def _stamp(path: str | Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
-
-
-def _mean_fps(times: list[int], time_base: Fraction, declared_fps: Fraction | None) -> float:
-    """The declared rate, which is exact, if the time stamps agree with it within 0.5 %; otherwise their mean rate."""
-    span_seconds = (max(times) - min(times)) * time_base
-    fps = (len(times) - 1) / span_seconds if span_seconds else declared_fps or Fraction(1)
-    return float(declared_fps if declared_fps and abs(fps / declared_fps - 1) < 0.005 else fps)

@@ -5,12 +5,13 @@ decord is imported on first use. PyAV is also imported by container.py and encod
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -20,31 +21,18 @@ from av.video.frame import VideoFrame
 from VideoMAE.video.container import IndexedFile, UnreadableVideoError, decoded
 
 DecoderName = Literal["decord", "pyav"]
+# Upright height and width of every frame returned. If a video changes its size, all decoders scale later frames to it.
+Size = tuple[int, int]
 
+PROGRESSIVE = 1  # FFmpeg's AV_FIELD_PROGRESSIVE
 # The fraction of frames that decord may replace with their neighbors before it fails: less than one frame.
 FAULT_TOLERANCE_OF_DECORD = 1e-9
 # Number of frames that decord decodes at once when frames are requested one by one.
 FRAMES_AT_ONCE = 16
 
-Size = tuple[int, int]
-"""Upright height and width of every frame returned. The default is the size of the first frame: if a video changes its
-size, all decoders scale later frames to it."""
-
-
-class Source(Protocol):
-    """Reads sorted, distinct indices: all at once, or one after the other as (H, W, 3) uint8."""
-
-    def read(self, indices: np.ndarray) -> np.ndarray: ...
-
-    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]: ...
-
 
 def require_decoder(decoder: DecoderName) -> None:
-    """Imports the decoder's package.
-
-    Raises:
-        ValueError: the package is not installed or cannot be loaded; the message contains the remedy.
-    """
+    """Raises ValueError, with the remedy, if the decoder's package is not installed or cannot be loaded."""
     if decoder == "pyav":
         return
     try:
@@ -58,11 +46,82 @@ def require_decoder(decoder: DecoderName) -> None:
         ) from error
 
 
+def _cause(error: BaseException) -> str:
+    """The first line of a C++ error message, without source locations."""
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", first_line)
+
+
+class SequentialSource:
+    """PyAV, starting at the first frame: correct for every kind of file."""
+
+    def __init__(self, path: Path, size: Size) -> None:
+        self._path = path
+        self._to_rgb = RGBConverter(size)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return np.stack(list(self.iterate(indices)))
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """The frames, one after the other -> (H, W, 3) uint8 each."""
+        wanted = set(indices.tolist())
+        for i, frame in enumerate(decoded(self._path)):
+            if i in wanted:
+                yield self._to_rgb(frame)
+                wanted.remove(i)
+            if not wanted:
+                return
+        raise UnreadableVideoError(self._path, f"it ends before frame {indices[-1]}")
+
+
+class PyAVSource(SequentialSource):
+    """PyAV, starting at the entry before each group of requested frames; the file must stay open.
+
+    H.264 frames that are neither requested nor referenced by another frame are skipped, which saves a third of the time
+    with B-frames; so is everything after the last requested frame. The frames are bit-identical to full decoding.
+    """
+
+    def __init__(self, file: IndexedFile, size: Size) -> None:
+        super().__init__(file.path, size)
+        self._context, self._compressed = file.stream.codec_context, file.compressed
+        self._times = np.sort([packet.pts for packet in file.packets])
+        self._entries = np.array([position for position, packet in enumerate(file.packets) if packet.is_entry])
+        self._position_of = {packet.pts: position for position, packet in enumerate(file.packets)}
+        self._can_skip = file.info.codec == "h264" and getattr(self._context, "field_order", 0) == PROGRESSIVE
+
+    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        times = self._times[indices].tolist()
+        groups: dict[int, list[int]] = {}
+        for time in times:
+            nearest = np.searchsorted(self._entries, self._position_of[time], side="right") - 1
+            groups.setdefault(int(self._entries[nearest]), []).append(time)
+        frames = itertools.chain.from_iterable(itertools.starmap(self._decode_group, groups.items()))
+        num_decoded = 0
+        with suppress(av.error.FFmpegError):
+            for time, frame in zip(times, frames, strict=False):
+                if frame.pts != time:
+                    break
+                yield self._to_rgb(frame)
+                num_decoded += 1
+        if num_decoded < len(indices):  # the sequential source finds where the damage begins
+            yield from super().iterate(indices[num_decoded:])
+
+    def _decode_group(self, start: int, times: list[int]) -> Iterator[VideoFrame]:
+        """The frames at these times, in the group that begins with packet `start`; fewer if the decoder omits some."""
+        wanted = set(times)
+        stop = max(self._position_of[time] for time in times) + 1
+        self._context.flush_buffers()
+        for packet in self._compressed[start:stop]:
+            if self._can_skip:
+                self._context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            yield from (frame for frame in packet.decode() if frame.pts in wanted)
+        yield from (frame for frame in self._context.decode(None) if frame.pts in wanted)
+
+
 class DecordSource:
     """decord, which seeks to the key frame before each run of indices and decodes ahead in its own thread."""
 
-    def __init__(self, path: Path, size: Size, *, scales: bool) -> None:
-        """`scales`: `size` differs from the size of the first frame."""
+    def __init__(self, path: Path, size: Size, *, scales: bool) -> None:  # scales: unless it is the first frame's size
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
@@ -106,80 +165,6 @@ def decode_with_decord(path: Path, indices: np.ndarray, size: Size, *, scales: b
         SequentialSource(path, size).read(indices)
 
 
-class PyAVSource:
-    """PyAV, starting at the entry before each group of requested frames; the file must stay open.
-
-    H.264 frames that are neither requested nor referenced by another frame are skipped, which saves a third of the time
-    with B-frames; so is everything after the last requested frame. The frames are bit-identical to full decoding.
-    """
-
-    def __init__(self, file: IndexedFile, size: Size) -> None:
-        self._file, self._size = file, size
-        self._times = np.sort([packet.pts for packet in file.packets])
-        self._entries = np.array([position for position, packet in enumerate(file.packets) if packet.is_entry])
-        self._position_of = {packet.pts: position for position, packet in enumerate(file.packets)}
-        self._can_skip = file.info.codec == "h264" and file.is_progressive
-        self._to_rgb = RGBConverter(size)
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack(list(self.iterate(indices)))
-
-    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        num_decoded = 0
-        with suppress(av.error.FFmpegError):
-            for frame in self._decode(self._times[indices].tolist()):
-                yield frame
-                num_decoded += 1
-        if num_decoded < len(indices):  # the sequential source finds where the damage begins
-            yield from SequentialSource(self._file.path, self._size).iterate(indices[num_decoded:])
-
-    def _decode(self, times: list[int]) -> Iterator[np.ndarray]:
-        """The frames at these times, up to the first that the decoder does not return."""
-        groups: dict[int, list[int]] = {}
-        for time in times:
-            nearest = np.searchsorted(self._entries, self._position_of[time], side="right") - 1
-            groups.setdefault(int(self._entries[nearest]), []).append(time)
-        for start, wanted in groups.items():
-            frames = self._decode_group(start, set(wanted))
-            for time in wanted:
-                frame = next(frames, None)
-                if frame is None or frame.pts != time:
-                    return
-                yield self._to_rgb(frame)
-
-    def _decode_group(self, start: int, wanted: set[int]) -> Iterator[VideoFrame]:
-        """The requested frames of the group that begins with packet `start`."""
-        stop = max(self._position_of[time] for time in wanted) + 1
-        context = self._file.stream.codec_context
-        context.flush_buffers()
-        for packet in self._file.compressed[start:stop]:
-            if self._can_skip:
-                context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-            yield from (frame for frame in packet.decode() if frame.pts in wanted)
-        yield from (frame for frame in context.decode(None) if frame.pts in wanted)
-
-
-class SequentialSource:
-    """PyAV, starting at the first frame: correct for every kind of file."""
-
-    def __init__(self, path: Path, size: Size) -> None:
-        self._path, self._size = path, size
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack(list(self.iterate(indices)))
-
-    def iterate(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        wanted = set(indices.tolist())
-        to_rgb = RGBConverter(self._size)
-        for i, frame in enumerate(decoded(self._path)):
-            if i in wanted:
-                yield to_rgb(frame)
-                wanted.remove(i)
-            if not wanted:
-                return
-        raise UnreadableVideoError(self._path, f"it ends before frame {indices[-1]}")
-
-
 class RGBConverter:
     """Converts frames to upright RGB, scaled as decord scales them (bilinear, in YUV) -> (H, W, 3) uint8."""
 
@@ -190,16 +175,11 @@ class RGBConverter:
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         kind = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
         if kind not in self._graphs:
-            self._graphs[kind] = self._make_graph(frame)
+            size = self._size[::-1] if frame.rotation // 90 % 2 else self._size
+            self._graphs[kind] = scaling_graph(frame, size, pixel_format="rgb24", flags="bilinear")
         graph = self._graphs[kind]
         graph.vpush(frame)
         return np.rot90(graph.vpull().to_ndarray(), frame.rotation // 90)
-
-    def _make_graph(self, frame: VideoFrame) -> Graph:
-        height, width = self._size
-        if frame.rotation // 90 % 2:
-            height, width = width, height
-        return scaling_graph(frame, (height, width), pixel_format="rgb24", flags="bilinear")
 
 
 def scaling_graph(
@@ -207,9 +187,7 @@ def scaling_graph(
 ) -> Graph:
     """A single-threaded filter graph that scales frames like this one and converts their pixel format.
 
-    Args:
-        flags: FFmpeg's name of the interpolation.
-        then: further filters, each with its arguments.
+    `flags` is FFmpeg's name of the interpolation; `then` has further filters, each with its arguments.
     """
     graph = Graph()
     graph.threads = 1
@@ -222,9 +200,3 @@ def scaling_graph(
         graph.add("buffersink"),
     ).configure()
     return graph
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of a C++ error message, without source locations."""
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", first_line)

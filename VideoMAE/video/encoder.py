@@ -26,15 +26,8 @@ def encode_h264(
 ) -> None:
     """Writes frames of one size and pixel format, at a constant rate; the first frame determines both.
 
-    Encodes on one thread: the number of threads would change the bytes.
-
-    Args:
-        options: of x264.
-        comment: stored in the container's metadata.
-        bitexact: omit encoder version strings.
-
-    Raises:
-        OSError: the file cannot be written.
+    Encodes on one thread: the number of threads would change the bytes. `options` are x264's; `bitexact` omits encoder
+    version strings. Raises OSError if the file cannot be written.
     """
     with av.open(str(path), "w", format="mp4", options=dict(muxer_options or {})) as container:
         if comment:
@@ -46,10 +39,9 @@ def encode_h264(
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
                 context = stream.codec_context
                 context.time_base, context.thread_count = 1 / fps, 1
+                context.flags |= Flags.bitexact if bitexact else 0
                 for name in COLOUR_ATTRIBUTES:
                     setattr(context, name, getattr(frame, name))
-                if bitexact:
-                    context.flags |= Flags.bitexact
             frame.pts, frame.time_base = number, 1 / fps
             frame.pict_type = PictureType.NONE  # the encoder, not the source, chooses the key frames
             container.mux(stream.encode(frame))

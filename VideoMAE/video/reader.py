@@ -8,6 +8,7 @@ source.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,17 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from VideoMAE.video.container import IndexedFile, Packet, UnreadableVideoError, VideoInfo, index_file, opened, probe
-from VideoMAE.video.decoders import (
-    DecoderName,
-    DecordSource,
-    PyAVSource,
-    SequentialSource,
-    Source,
-    require_decoder,
-)
+from VideoMAE.video.decoders import DecoderName, DecordSource, PyAVSource, SequentialSource, require_decoder
 
 __all__ = ["DecoderName", "UnreadableVideoError", "Video", "VideoInfo", "VideoOpener", "probe", "require_decoder"]
-
 
 # decord stores time stamps in 32 bits and may hang when one is larger (its issue 269, pull request 341).
 MAX_TIMESTAMP_OF_DECORD = 2**31 - 1
@@ -51,11 +44,10 @@ class Video:
     Args:
         size: (height, width) to which frames are scaled while decoding, bilinear, without keeping the aspect ratio.
             None: the first frame's size, to which later frames of another size are scaled.
-        decoder: used for files that it decodes correctly, PyAV for others.
+        decoder: used for files that it decodes correctly, PyAV for others; the frames are bit-identical.
         info: an earlier result of `probe`; if the file has not changed since, it is not probed again.
 
-    Raises:
-        UnreadableVideoError: as `probe`.
+    Raises UnreadableVideoError as `probe` does, and ValueError as `require_decoder` does.
     """
 
     def __init__(
@@ -68,14 +60,20 @@ class Video:
     ) -> None:
         self.path = Path(path)
         self._closing = ExitStack()
+        self._source: DecordSource | SequentialSource | None = None
         with ExitStack() as stack:
             file = index_file(path, *stack.enter_context(opened(path)), info)
-            self._source: Source | None = open_source(decoder, file, size)
-            if isinstance(self._source, PyAVSource):
-                self._closing = stack.pop_all()
-        self.info, self._copied = file.info, file.copied
-        self.num_frames, self.fps = self.info.num_frames, self.info.fps
-        self._size = size or (self.info.height, self.info.width)
+            self.info, self._copied = file.info, file.copied
+            self.num_frames, self.fps = file.info.num_frames, file.info.fps
+            self._size = size or (file.info.height, file.info.width)
+            require_decoder(decoder)
+            is_copy = file.copied is not None and has_entries(file)  # PyAV is by far the fastest for its short groups
+            if decoder == "decord" and not is_copy and is_supported_by_decord(file):
+                source = DecordSource(file.path, self._size, scales=size is not None)
+                self._source = source if source.num_frames == file.num_held else None
+            if self._source is None and has_entries(file):
+                self._source, self._closing = PyAVSource(file, self._size), stack.pop_all()
+        self._source = self._source or SequentialSource(file.path, self._size)
 
     def __enter__(self) -> Video:
         return self
@@ -96,11 +94,8 @@ class Video:
     def frames_at(self, indices: np.ndarray) -> np.ndarray:
         """RGB frames at (T,) indices in any order, repeats allowed -> (T, H, W, 3) uint8.
 
-        Each distinct frame is decoded once.
-
-        Raises:
-            ValueError: an index is outside 0 to num_frames - 1.
-            UnreadableVideoError: a frame cannot be decoded; it is never replaced by another one.
+        Each distinct frame is decoded once. Raises ValueError for an index outside 0 to num_frames - 1, and
+        UnreadableVideoError if a frame cannot be decoded: it is never replaced by another one.
         """
         positions = self.positions_in_file(indices)
         if not len(positions):
@@ -116,54 +111,29 @@ class Video:
         """
         distinct, repeats = np.unique(self.positions_in_file(indices), return_counts=True)
         for frame, times in zip(self._opened_source().iterate(distinct), repeats, strict=True):
-            for _ in range(times):
-                yield frame
+            yield from itertools.repeat(frame, times)
 
     def positions_in_file(self, indices: np.ndarray) -> np.ndarray:
-        """The positions of the frames at (T,) indices in the file, which differ only in a prepared copy. -> (T,) int64
-
-        Raises as `frames_at`.
-        """
+        """The positions in the file of frames at (T,) indices, which differ only in a prepared copy -> (T,) int64"""
         wanted = np.asarray(indices, dtype=np.int64)
         wrong = wanted[(wanted < 0) | (wanted >= self.num_frames)]
         if len(wrong):
             raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}; frame {wrong.min()} was requested")
-        if self._copied is None:
-            return wanted
         try:
-            return self._copied.positions(wanted)
+            return wanted if self._copied is None else self._copied.positions(wanted)
         except ValueError as error:
             raise UnreadableVideoError(self.path, str(error)) from error
 
-    def _opened_source(self) -> Source:
+    def _opened_source(self) -> DecordSource | SequentialSource:
         if self._source is None:
             raise ValueError(f"video {self.path} is closed")
         return self._source
 
 
-def open_source(decoder: DecoderName, file: IndexedFile, wanted_size: tuple[int, int] | None) -> Source:
-    """The requested decoder if it decodes this file correctly, otherwise PyAV: from key frames where that is safe, else
-    from the first frame. The frames are bit-identical with every decoder.
-
-    Raises:
-        ValueError: the decoder is not installed.
-        UnreadableVideoError: the decoder cannot open the file.
-    """
-    require_decoder(decoder)
-    size = wanted_size or (file.info.height, file.info.width)
-    if file.copied is not None and has_entries(file):  # by far the fastest for short groups
-        return PyAVSource(file, size)
-    if decoder == "decord" and is_supported_by_decord(file):
-        source = DecordSource(file.path, size, scales=wanted_size is not None)
-        if source.num_frames == file.num_held:
-            return source
-    return PyAVSource(file, size) if has_entries(file) else SequentialSource(file.path, size)
-
-
 def has_entries(file: IndexedFile) -> bool:
     """Whether frames can be decoded from the preceding entry."""
     return (
-        file.is_mp4
+        "mp4" in file.container.format.name.split(",")
         and file.info.codec in CODECS_WITH_ENTRIES
         and len(file.packets) == len(file.compressed) == file.num_held
         and not any(packet.is_hidden for packet in file.packets)
@@ -174,7 +144,6 @@ def has_entries(file: IndexedFile) -> bool:
 def is_supported_by_decord(file: IndexedFile) -> bool:
     """Whether decord 0.6 returns the requested frames: an upright H.264 mp4 with one video stream, 8-bit 4:2:0 pixels,
     closed groups of pictures and every sample shown."""
-    latest = max((packet.pts or 0 for packet in file.packets), default=0)
     return (
         file.info.codec == "h264"
         and file.info.pixel_format in ("yuv420p", "yuvj420p")  # 10 bits: wrong colors
@@ -182,7 +151,7 @@ def is_supported_by_decord(file: IndexedFile) -> bool:
         and not file.info.rotation  # 90 degrees: a fourth channel, which breaks batches
         and has_entries(file)  # edit lists: shifted frames, the last one repeated
         and all(packet.is_entry for packet in file.packets if packet.is_keyframe)  # open groups: shifted frames
-        and latest <= MAX_TIMESTAMP_OF_DECORD
+        and all((packet.pts or 0) <= MAX_TIMESTAMP_OF_DECORD for packet in file.packets)
     )
 
 

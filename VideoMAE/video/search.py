@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-VIDEO_SUFFIXES = frozenset([
+VIDEO_SUFFIXES = (
     ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
     ".vob", ".webm", ".wmv",
-])  # fmt: skip
+)  # fmt: skip
 
 
 class FoundVideos(NamedTuple):
@@ -21,27 +21,21 @@ class FoundVideos(NamedTuple):
 def find_videos(sources: Iterable[Path]) -> FoundVideos:
     """The videos in folders, by suffix and at any depth; a source that is not a folder counts as a video.
 
-    Missing files are included; reading them reports the error. Links to folders are not followed.
-
-    Raises:
-        ValueError: a folder cannot be read.
+    Missing files are included; reading them reports the error. Links to folders are not followed. Raises ValueError if
+    a folder cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
     found: list[Path] = []
     num_ignored = 0
     for source in sources:
         if not source.is_dir():
             found.append(source)
             continue
-        files = sorted(_files_in(source))
-        videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+        files = [Path(parent, name) for parent, _, names in os.walk(source, onerror=refuse) for name in names]
+        videos = sorted(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
         found += videos
         num_ignored += len(files) - len(videos)
     return FoundVideos(found, num_ignored)
-
-
-def _files_in(folder: Path) -> Iterable[Path]:
-    def refuse(error: OSError) -> None:
-        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(parent) / name for name in names)

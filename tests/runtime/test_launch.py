@@ -92,8 +92,8 @@ def test_a_signal_before_a_process_listens_requeues(number: signal.Signals, tmp_
 def test_a_signal_before_there_are_processes_requeues() -> None:
     lines = (
         "import os, signal",
-        "from VideoMAE.runtime.launch import SignalForwarder",
-        "SignalForwarder()",
+        "from VideoMAE.runtime.launch import forward_signals",
+        "forward_signals()",
         "os.kill(os.getpid(), signal.SIGTERM)",
         "raise AssertionError('the signal was ignored')",
     )
