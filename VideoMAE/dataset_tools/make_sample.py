@@ -1,6 +1,6 @@
 """Make a small synthetic dataset in the layout of VCE and V2V, on which a model can learn.
 
-    python data_prep/make_sample.py --output_dir sample
+    emodiversity sample --output_dir sample
 
 writes `sample/vce_dataset` and `sample/v2v_dataset` with H.264 videos in under a minute on two cores. The same settings
 give the same bytes, for any number of processes.
@@ -110,8 +110,8 @@ class Settings:
     """Number of worker processes; does not change the result."""
 
     def identity(self) -> dict[str, int]:
-        counts = {"num_train": self.num_train, "num_test": self.num_test}
-        return {"format_version": FORMAT_VERSION, **counts, "seed": self.seed}
+        counts = {name: getattr(self, name) for name in ("num_train", "num_test", "seed")}
+        return {"format_version": FORMAT_VERSION, **counts}
 
 
 def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Generator) -> list[Any]:
@@ -121,10 +121,7 @@ def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Genera
     return [values[index] for index in rng.permutation(count)]
 
 
-def plan_split(
-    num_videos: int, *, first_id: int, seed: int, rng: np.random.Generator
-) -> list[tuple[Scene, Combination]]:
-    """The scenes of a split with their combinations."""
+def plan_split(num_videos: int, first_id: int, seed: int, rng: np.random.Generator) -> list[tuple[Scene, Combination]]:
     combinations = draw_by_share({combination: combination.percent for combination in COMBINATIONS}, num_videos, rng)
     sizes, rates = draw_by_share(SIZES, num_videos, rng), draw_by_share(FRAME_RATES, num_videos, rng)
     seconds = np.minimum(MIN_CLIP_SECONDS + 0.2 + rng.exponential(1.6, num_videos), MAX_SECONDS)
@@ -143,9 +140,7 @@ def plan_split(
 def draw_intensities(combination: Combination, rng: np.random.Generator) -> dict[str, float]:
     """Samples a video's intensities around those of its combination, in steps of 1/120 like averaged ratings."""
     means = dict.fromkeys(EMOTIONS, 0.0)
-    for other in COMBINATIONS:
-        if other.palette == combination.palette:
-            means[other.top] = 0.36
+    means.update({other.top: 0.36 for other in COMBINATIONS if other.palette == combination.palette})
     means.update(zip(combination.companions, (0.24, 0.16), strict=True))
     means[combination.top] = 0.68
     centres = np.array(list(means.values()))
@@ -184,15 +179,12 @@ def compare_in_pairs(
     """Samples pairs [worse, better] that cover every video where the valence gap allows, and reverses a few."""
     pairs = []
     for group in group_by_valence(video_ids, 6, valences, rng):
-        every = [list(pair) for pair in itertools.combinations(group, 2)]
-        wide = [pair for pair in every if valences[pair[1]] - valences[pair[0]] >= MIN_PAIR_GAP]
+        wide = [[a, b] for a, b in itertools.combinations(group, 2) if valences[b] - valences[a] >= MIN_PAIR_GAP]
         candidates = [wide[index] for index in rng.permutation(len(wide))] or [[group[0], group[-1]]]
-        seen: set[str] = set()
-        chosen = []
+        chosen: list[list[str]] = []
         for pair in candidates:
-            if not seen.issuperset(pair):
+            if not set(pair) <= set(itertools.chain(*chosen)):
                 chosen.append(pair)
-                seen.update(pair)
         rest = [pair for pair in candidates if pair not in chosen]
         pairs += chosen + rest[: max(0, round(1.25 * len(group)) - len(chosen))]
     pairs = [pairs[index] for index in rng.permutation(len(pairs))]
@@ -207,10 +199,9 @@ def compare_in_lists(
     """Samples sorted lists of 2 to 4 videos: from each group the longest that the gaps allow and a shorter one."""
     lists = []
     for group in group_by_valence(video_ids, 4, valences, rng):
-        every = [list(chosen) for size in (2, 3, 4) for chosen in itertools.combinations(group, size)]
-        wide = [
-            ids for ids in every if min(np.diff([valences[video_id] for video_id in ids]), default=0.0) >= MIN_LIST_GAP
-        ] or [[group[0], group[-1]]]
+        every = itertools.chain(*(itertools.combinations(group, size) for size in (2, 3, 4)))
+        wide = [list(ids) for ids in every if np.diff([valences[video_id] for video_id in ids]).min() >= MIN_LIST_GAP]
+        wide = wide or [[group[0], group[-1]]]
         longest = wide.pop()
         lists += [longest] + ([wide[rng.integers(len(wide))]] if wide else [])
     return [lists[index] for index in rng.permutation(len(lists))]
@@ -219,15 +210,28 @@ def compare_in_lists(
 def make_dataset(root: Path, settings: Settings) -> None:
     """Writes both datasets and the settings into an empty folder."""
     rng = np.random.default_rng(settings.seed)
-    train = plan_split(settings.num_train, first_id=0, seed=settings.seed, rng=rng)
-    test = plan_split(settings.num_test, first_id=settings.num_train, seed=settings.seed, rng=rng)
+    train = plan_split(settings.num_train, 0, settings.seed, rng)
+    test = plan_split(settings.num_test, settings.num_train, settings.seed, rng)
     emotions = {scene.video_id: draw_intensities(combination, rng) for scene, combination in train + test}
     valences = {video_id: valence(entry) + rng.normal(0, 0.02) for video_id, entry in emotions.items()}
     sets = split_for_v2v(list(emotions), rng)
 
     vce, v2v = root / "vce_dataset", root / "v2v_dataset"
-    (vce / "videos").mkdir(parents=True)
-    metadata = write_videos(vce / "videos", [scene for scene, _ in train + test], settings.num_processes)
+    videos = vce / "videos"
+    videos.mkdir(parents=True)
+    scenes = [scene for scene, _ in train + test]
+    # spawn: OpenCV's threads must not be forked. Workers ignore Ctrl-C, which this process handles.
+    pool = ProcessPoolExecutor(
+        min(settings.num_processes, len(scenes)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
+    try:
+        jobs = {pool.submit(write_video, videos / f"{scene.video_id}.mp4", scene): scene.video_id for scene in scenes}
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", desc="drawing", mininterval=1):
+            job.result()  # raises its error
+        metadata = {video_id: job.result() for job, video_id in jobs.items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
     for name, plan in (("train", train), ("test", test)):
         labels = {scene.video_id: label_entry(emotions[scene.video_id], scene.video_id) for scene, _ in plan}
         write_json(vce / f"{name}_labels.json", labels, indent=4)
@@ -236,23 +240,8 @@ def make_dataset(root: Path, settings: Settings) -> None:
     for name, compare in (("train", compare_in_pairs), ("test", compare_in_pairs), ("listwise", compare_in_lists)):
         write_json(v2v / f"{name}_labels.json", {"comparisons": compare(sets[name], valences, rng)}, indent=4)
     for video_id in itertools.chain(*sets.values()):
-        place_video(vce / "videos" / f"{video_id}.mp4", v2v / "videos" / f"{video_id}.mp4", "hard", "copy")
+        place_video(videos / f"{video_id}.mp4", v2v / "videos" / f"{video_id}.mp4", "hard", "copy")
     write_json(root / SETTINGS_FILE, settings.identity(), indent=4)
-
-
-def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> dict[str, dict[str, str | int]]:
-    """Draws and encodes the videos in worker processes -> their metadata, in the order of the scenes."""
-    # spawn: OpenCV's threads must not be forked. Workers ignore Ctrl-C, which this process handles.
-    pool = ProcessPoolExecutor(
-        min(num_processes, len(scenes)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        jobs = {pool.submit(write_video, folder / f"{scene.video_id}.mp4", scene): scene.video_id for scene in scenes}
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", desc="drawing", mininterval=1):
-            job.result()  # raises its error
-        return {video_id: job.result() for job, video_id in jobs.items()}
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def is_complete(output_dir: Path, settings: Settings) -> bool:
@@ -270,22 +259,17 @@ def is_complete(output_dir: Path, settings: Settings) -> bool:
         raise ValueError(f"--output_dir {output_dir} contains files that make_sample.py did not make") from error
     if saved != settings.identity():
         raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {settings.identity()}")
-    if missing := missing_files(output_dir):
+    vce, v2v = output_dir / "vce_dataset", output_dir / "v2v_dataset"
+    lists = [v2v / f"{name}_labels.json" for name in V2V_FRACTIONS]
+    expected = [*(vce / f"{name}.json" for name in ("metadata", "train_labels", "test_labels")), *lists]
+    expected.append(v2v / "metadata.json")
+    if all(map(Path.is_file, expected)):
+        compared = itertools.chain(*(read_json(path)["comparisons"] for path in lists))
+        expected += [vce / f"videos/{video_id}.mp4" for video_id in read_json(vce / "metadata.json")]
+        expected += [v2v / f"videos/{video_id}.mp4" for video_id in ids_in(compared)]
+    if missing := [str(path.relative_to(output_dir)) for path in expected if not path.is_file()]:
         raise ValueError(f"--output_dir {output_dir} lacks {first_names(missing)}; delete it first")
     return True
-
-
-def missing_files(output_dir: Path) -> list[str]:
-    """The files that a complete sample contains and the folder lacks, relative to it."""
-    lists = [f"v2v_dataset/{name}_labels.json" for name in V2V_FRACTIONS]
-    expected = [*(f"vce_dataset/{name}.json" for name in ("metadata", "train_labels", "test_labels")), *lists]
-    expected.append("v2v_dataset/metadata.json")
-    if all((output_dir / path).is_file() for path in expected):
-        compared = itertools.chain(*(read_json(output_dir / path)["comparisons"] for path in lists))
-        videos = read_json(output_dir / "vce_dataset/metadata.json")
-        expected += [f"vce_dataset/videos/{video_id}.mp4" for video_id in videos]
-        expected += [f"v2v_dataset/videos/{video_id}.mp4" for video_id in ids_in(compared)]
-    return [path for path in expected if not (output_dir / path).is_file()]
 
 
 def run(settings: Settings) -> bool:
