@@ -87,6 +87,7 @@ def open_benchmark(root: Path, mode: Mode, run_flags: Sequence[str], *, max_vide
     from VideoMAE.training.setup import validate_config
 
     def evenly(count: int, wanted: int) -> np.ndarray:
+        """At most `wanted` of `count` positions, from the first to the last. -> (N,)"""
         return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
 
     is_vce = kind_of(root) == "vce"
@@ -193,28 +194,20 @@ def time_parts(loader: WatchedLoader, *, seconds: float) -> dict[str, Any]:
     return {"num_items": num_items, "num_clips": num_clips, "cpu_seconds": parts}
 
 
-def time_workers(loader: WatchedLoader, *, seconds: float) -> dict[str, Any]:
-    """Takes batches for `seconds` of wall time after the first batch of every worker, and at least one batch."""
+def time_workers(loader: WatchedLoader, *, seconds: float) -> float:
+    """Clips per second of wall time, measured for `seconds` after the first batch of every worker."""
     # One list of keys for the whole measurement: the loader restarts its workers after every epoch.
     loader.sampler = list(itertools.islice(endless_keys(loader.sampler), MAX_BATCHES))  # type: ignore[assignment]
-    begin = time.monotonic()
     num_clips = 0
     for number, batch in enumerate(loader):
         end = time.monotonic()
-        if number == 0:
-            first_batch_seconds = end - begin
         if number < max(loader.num_workers, 1):
             start = end
             continue
         num_clips += len(batch.clips)
         if num_clips and end >= start + seconds:
             break
-    return {
-        "num_workers": loader.num_workers,
-        "clips_per_second": num_clips / (end - start),
-        "first_batch_seconds": first_batch_seconds,
-        "num_clips": num_clips,
-    }
+    return num_clips / (end - start)
 
 
 def benchmark(settings: BenchmarkSettings, run_flags: Sequence[str]) -> None:
@@ -242,18 +235,14 @@ def benchmark(settings: BenchmarkSettings, run_flags: Sequence[str]) -> None:
     rate = num_clips / total
     logger.info("%9s %8.1f ms per clip, %.1f clips/s", "total", 1000 / rate, rate)
 
-    default_workers = (0, *(2**power for power in range(cores.bit_length())))
-    workers = sorted(set(default_workers if settings.workers is None else settings.workers))
-    if workers:
-        logger.info("wall time, %s:", counted(cores, "core"))
-    measured = []
+    powers = (0, *(2**power for power in range(cores.bit_length())))
+    workers = sorted(set(powers if settings.workers is None else settings.workers))
+    clips_per_second = {}
+    logger.info("wall time, %s:", counted(cores, "core"))
     for number in workers:
-        found = time_workers(opened.loader(number), seconds=settings.seconds / 2 / len(workers))
-        measured.append(found)
-        logger.info(
-            "%9s %8.1f clips/s, first batch after %.1f s",
-            counted(number, "worker"), found["clips_per_second"], found["first_batch_seconds"],
-        )  # fmt: skip
+        seconds = settings.seconds / 2 / len(workers)
+        clips_per_second[number] = time_workers(opened.loader(number), seconds=seconds)
+        logger.info("%9s %8.1f clips/s", counted(number, "worker"), clips_per_second[number])
 
     needed = math.ceil(gpu_rate / rate)
     logger.info(
@@ -264,8 +253,9 @@ def benchmark(settings: BenchmarkSettings, run_flags: Sequence[str]) -> None:
         config = to_json(opened.config)
         content = {
             "root": str(settings.root), "mode": settings.mode, "num_videos": opened.num_videos,
-            "unreadable": opened.unreadable, **times, "clips_per_second_and_core": rate, "workers": measured,
-            "num_cores": cores, "gpu_clips_per_second": gpu_rate, "cores_per_gpu": needed,
+            "unreadable": opened.unreadable, **times, "clips_per_second_and_core": rate,
+            "clips_per_second_by_workers": clips_per_second, "num_cores": cores,
+            "gpu_clips_per_second": gpu_rate, "cores_per_gpu": needed,
             "flags": {part: config[part] for part in ("data", "augment")},
         }  # fmt: skip
         write_json(settings.json, content, indent=4)

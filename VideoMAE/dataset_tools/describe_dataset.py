@@ -153,12 +153,10 @@ def preference_numbers(splits: Mapping[str, Sequence[Comparison]]) -> dict[str, 
     }
 
 
-Examples = dict[str, list[tuple[str, str]]]
-"""Example videos (id, caption) by heading."""
-
-
-def emotion_examples(numbers: Mapping[str, Any], splits: Mapping[str, Annotations], count: int) -> Examples:
-    """The videos with the highest intensity of each emotion."""
+def emotion_examples(
+    numbers: Mapping[str, Any], splits: Mapping[str, Annotations], count: int
+) -> dict[str, list[tuple[str, str]]]:
+    """The videos (id, caption) with the highest intensity of each emotion."""
     ids = [key for found in splits.values() for key in found.ids]
     intensities = np.concatenate([found.intensities for found in splits.values()])
     examples = {}
@@ -177,8 +175,9 @@ def find_facts(
     facts = {}
     for key in videos:
         try:
-            size = int(metadata[key]["width"]), int(metadata[key]["height"])
-            found = VideoFacts(float(metadata[key]["duration"]), *size, float(Fraction(metadata[key]["frame_rate"])))
+            entry = metadata[key]
+            size = int(entry["width"]), int(entry["height"])
+            found = VideoFacts(float(entry["duration"]), *size, float(Fraction(entry["frame_rate"])))
         except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
             continue
         if all(math.isfinite(value) and value > 0 for value in found):
@@ -197,10 +196,8 @@ def find_facts(
     return {key: facts[key] for key in videos if key in facts}, check.unreadable
 
 
-def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any] | None:
-    """Durations, sizes and frame rates; None without videos."""
-    if not facts:
-        return None
+def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any]:
+    """Durations, sizes and frame rates of at least one video."""
     seconds = np.array([entry.seconds for entry in facts.values()])
     return {
         "num_videos": len(facts),
@@ -248,7 +245,7 @@ def run(settings: Settings) -> bool:
         "kind": kind,
         "root": str(root),
         **label_numbers,
-        "videos": video_numbers(facts),
+        "videos": video_numbers(facts) if facts else None,
         "num_videos_without_facts": len(videos) - len(facts),
         "unreadable": unreadable,
         "examples": examples,

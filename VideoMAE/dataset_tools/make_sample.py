@@ -51,8 +51,7 @@ SIZES = {(256, 320): 45, (320, 240): 40, (180, 320): 5, (426, 240): 5, (322, 182
 FRAME_RATES = {30: 60, 25: 25, 24: 15}
 
 FORMAT_VERSION = 1  # increased when the same settings give other bytes
-SHORT_FRACTION = 0.02  # of the videos have less than 16 frames at 4 fps
-MIN_CLIP_SECONDS, MAX_SECONDS = 4.0, 12.0
+MAX_SECONDS = 12.0
 SETTINGS_FILE = "make_sample.json"
 
 # Contribution of each emotion at full intensity to the valence. The names are VCE's 27 emotions, sorted.
@@ -93,7 +92,6 @@ COMBINATIONS = (
 
 V2V_FRACTIONS = {"train": 0.575, "test": 0.23, "listwise": 0.185}
 MIN_PAIR_GAP, MIN_LIST_GAP = 0.4, 0.2  # of valence
-FLIPPED_FRACTION = 0.02
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,6 @@ class Settings:
     num_processes: int = field(default_factory=num_cores)
     """Number of worker processes; does not change the result."""
 
-    def identity(self) -> dict[str, int]:
-        counts = {name: getattr(self, name) for name in ("num_train", "num_test", "seed")}
-        return {"format_version": FORMAT_VERSION, **counts}
-
 
 def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Generator) -> list[Any]:
     """Values in exactly these proportions, in random order: {"a": 75, "b": 25}, count=4 -> ["a", "b", "a", "a"]."""
@@ -124,9 +118,9 @@ def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Genera
 def plan_split(num_videos: int, first_id: int, seed: int, rng: np.random.Generator) -> list[tuple[Scene, Combination]]:
     combinations = draw_by_share({combination: combination.percent for combination in COMBINATIONS}, num_videos, rng)
     sizes, rates = draw_by_share(SIZES, num_videos, rng), draw_by_share(FRAME_RATES, num_videos, rng)
-    seconds = np.minimum(MIN_CLIP_SECONDS + 0.2 + rng.exponential(1.6, num_videos), MAX_SECONDS)
+    seconds = np.minimum(4.2 + rng.exponential(1.6, num_videos), MAX_SECONDS)
     order = rng.permutation(num_videos)
-    num_short = round(SHORT_FRACTION * num_videos)
+    num_short = round(0.02 * num_videos)  # have less than 16 frames at 4 fps
     seconds[order[:num_short]] = rng.uniform(1, 3, num_short)
     seconds[order[num_short : num_short + round(0.05 * num_videos)]] = MAX_SECONDS
     plan = []
@@ -146,11 +140,6 @@ def draw_intensities(combination: Combination, rng: np.random.Generator) -> dict
     centres = np.array(list(means.values()))
     noisy = np.clip(centres + rng.normal(0, 0.035 + 0.17 * centres), 0, 1)
     return {name: float(step / 120) for name, step in zip(EMOTIONS, np.rint(120 * noisy), strict=True)}
-
-
-def valence(emotions: Mapping[str, float]) -> float:
-    """The sum of the intensities weighted by `VALENCE_WEIGHTS`."""
-    return sum(VALENCE_WEIGHTS[name] * intensity for name, intensity in emotions.items())
 
 
 def split_for_v2v(video_ids: Sequence[str], rng: np.random.Generator) -> dict[str, list[str]]:
@@ -188,7 +177,7 @@ def compare_in_pairs(
         rest = [pair for pair in candidates if pair not in chosen]
         pairs += chosen + rest[: max(0, round(1.25 * len(group)) - len(chosen))]
     pairs = [pairs[index] for index in rng.permutation(len(pairs))]
-    for index in rng.choice(len(pairs), int(FLIPPED_FRACTION * len(pairs)), replace=False):
+    for index in rng.choice(len(pairs), int(0.02 * len(pairs)), replace=False):
         pairs[index].reverse()
     return pairs
 
@@ -202,18 +191,22 @@ def compare_in_lists(
         every = itertools.chain(*(itertools.combinations(group, size) for size in (2, 3, 4)))
         wide = [list(ids) for ids in every if np.diff([valences[video_id] for video_id in ids]).min() >= MIN_LIST_GAP]
         wide = wide or [[group[0], group[-1]]]
-        longest = wide.pop()
-        lists += [longest] + ([wide[rng.integers(len(wide))]] if wide else [])
+        lists.append(wide.pop())
+        if wide:
+            lists.append(wide[rng.integers(len(wide))])
     return [lists[index] for index in rng.permutation(len(lists))]
 
 
 def make_dataset(root: Path, settings: Settings) -> None:
-    """Writes both datasets and the settings into an empty folder."""
+    """Writes both datasets into an empty folder."""
     rng = np.random.default_rng(settings.seed)
     train = plan_split(settings.num_train, 0, settings.seed, rng)
     test = plan_split(settings.num_test, settings.num_train, settings.seed, rng)
     emotions = {scene.video_id: draw_intensities(combination, rng) for scene, combination in train + test}
-    valences = {video_id: valence(entry) + rng.normal(0, 0.02) for video_id, entry in emotions.items()}
+    valences = {
+        video_id: sum(VALENCE_WEIGHTS[name] * level for name, level in entry.items()) + rng.normal(0, 0.02)
+        for video_id, entry in emotions.items()
+    }
     sets = split_for_v2v(list(emotions), rng)
 
     vce, v2v = root / "vce_dataset", root / "v2v_dataset"
@@ -241,10 +234,9 @@ def make_dataset(root: Path, settings: Settings) -> None:
         write_json(v2v / f"{name}_labels.json", {"comparisons": compare(sets[name], valences, rng)}, indent=4)
     for video_id in itertools.chain(*sets.values()):
         place_video(videos / f"{video_id}.mp4", v2v / "videos" / f"{video_id}.mp4", "hard", "copy")
-    write_json(root / SETTINGS_FILE, settings.identity(), indent=4)
 
 
-def is_complete(output_dir: Path, settings: Settings) -> bool:
+def is_complete(output_dir: Path, identity: Mapping[str, int]) -> bool:
     """Whether the folder contains this sample already; False for a missing or empty folder.
 
     Raises ValueError if the folder contains something else, or an incomplete sample.
@@ -257,8 +249,8 @@ def is_complete(output_dir: Path, settings: Settings) -> bool:
         saved = read_json(output_dir / SETTINGS_FILE)
     except ValueError as error:
         raise ValueError(f"--output_dir {output_dir} contains files that make_sample.py did not make") from error
-    if saved != settings.identity():
-        raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {settings.identity()}")
+    if saved != identity:
+        raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {identity}")
     vce, v2v = output_dir / "vce_dataset", output_dir / "v2v_dataset"
     lists = [v2v / f"{name}_labels.json" for name in V2V_FRACTIONS]
     expected = [*(vce / f"{name}.json" for name in ("metadata", "train_labels", "test_labels")), *lists]
@@ -278,11 +270,14 @@ def run(settings: Settings) -> bool:
     check_ranges(settings, num_train=8, num_test=4, num_processes=1, seed=0)
     if settings.num_train + settings.num_test > 100_000:
         raise ValueError("--num_train and --num_test together must be at most 100,000, since ids have five digits")
-    if is_complete(output_dir, settings):
+    counts = {"num_train": settings.num_train, "num_test": settings.num_test}
+    identity = {"format_version": FORMAT_VERSION, **counts, "seed": settings.seed}
+    if is_complete(output_dir, identity):
         logger.info("%s exists already, with the same settings", output_dir)
         return True
     with new_folder(output_dir) as folder:
         make_dataset(folder, settings)
+        write_json(folder / SETTINGS_FILE, identity, indent=4)
     logger.info("made %s: %d training and %d test videos", output_dir, settings.num_train, settings.num_test)
     return True
 

@@ -19,11 +19,6 @@ from VideoMAE.video.reader import probe
 
 # Polygon corners in 1/16 pixel: slow motion stays smooth at 64 pixels.
 SUBPIXEL_BITS = 4
-OBJECT_SPACING = 0.32  # of the short side
-DISTRACTOR_FRACTION = 0.15
-GHOST_DELAYS_SECONDS = (0.24, 0.12)
-PIXEL_NOISE_LEVELS = 5.0
-MOTIONS = ("still", "smooth", "shaking")
 
 
 class Palette(NamedTuple):
@@ -73,9 +68,9 @@ def draw_scene(scene: Scene) -> Iterator[np.ndarray]:
     background = np.tile(np.clip(shaded, 0, 255).astype(np.uint8), (2, 2, 1))
 
     corners, colours, shifts, flicker = _move_objects(scene, palette, rng)
-    noise = np.clip(rng.normal(128, PIXEL_NOISE_LEVELS, (height + 32, width + 32, 3)), 0, 255).astype(np.uint8)
+    noise = np.clip(rng.normal(128, 5, (height + 32, width + 32, 3)), 0, 255).astype(np.uint8)
     noise_offsets = rng.integers(0, 33, (scene.num_frames, 2))
-    ghost_delays = [round(delay * scene.frame_rate) for delay in GHOST_DELAYS_SECONDS]
+    ghost_delays = [round(seconds * scene.frame_rate) for seconds in (0.24, 0.12)]
     seconds = np.arange(scene.num_frames) / scene.frame_rate
     gains = flicker + 0.08 * np.sin(2 * np.pi * (rng.uniform(0.1, 0.5) * seconds + rng.random()))
     offset = rng.uniform(-12, 12) - 128
@@ -124,7 +119,7 @@ def _move_objects(
     down and right, and the brightness factors (N,).
     """
     short_side = min(scene.height, scene.width)
-    spacing = OBJECT_SPACING * short_side
+    spacing = 0.32 * short_side
     grid = np.mgrid[0 : scene.width : spacing, 0 : scene.height : spacing].reshape(2, -1).T
     anchors = grid + rng.uniform(0, spacing, grid.shape)
     count = len(anchors)
@@ -136,9 +131,9 @@ def _move_objects(
     flicker = np.minimum(scales[:, -1], 1)  # shrinking objects also dim the light
     offsets, scales = offsets[:, :-1], scales[:, :-1]
     # Distractors have random colours and a motion of their own.
-    distractors = np.flatnonzero(rng.random(count) < DISTRACTOR_FRACTION)
+    distractors = np.flatnonzero(rng.random(count) < 0.15)
     colours[distractors] = _draw_hsv(((0, 179), (0, 255), (40, 255)), count, rng)[distractors]
-    stray_motion = MOTIONS[rng.integers(len(MOTIONS))]
+    stray_motion = ("still", "smooth", "shaking")[rng.integers(3)]
     offsets[:, distractors], scales[:, distractors] = _move(stray_motion, scene, len(distractors), rng)
 
     margin = 0.1 * short_side
