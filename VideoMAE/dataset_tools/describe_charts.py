@@ -119,15 +119,6 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Ranks, intensities and common occurrence of the emotions of a VCE dataset."""
     names = shown_emotions(numbers)
     places = [numbers["emotions"].index(name) for name in names]
-    found = [_top_emotions(numbers, names, places), _intensities(numbers, names)]
-    if len(names) > 3:  # of up to three, all are among the three most intense
-        found.append(_together_in_top3(np.array(numbers["together_in_top3"], float)[np.ix_(places, places)], names))
-    left_out = len(numbers["emotions"]) - len(names)
-    note = f" The {left_out} least common emotions are left out." if left_out else ""
-    return [chart._replace(caption=chart.caption + note) for chart in found]
-
-
-def _top_emotions(numbers: Mapping[str, Any], names: Sequence[str], places: Sequence[int]) -> Chart:
     top1, top3, test = (
         100 * np.array(numbers[f"{rank}_counts"][split])[places] / numbers["num_videos"][split]
         for rank, split in (("top1", "train"), ("top3", "train"), ("top1", "test"))
@@ -137,24 +128,29 @@ def _top_emotions(numbers: Mapping[str, Any], names: Sequence[str], places: Sequ
         "Bars: the training videos in which an emotion is first, as the most intense one, or among the three most "
         "intense ones. Dots: the test videos in which it is first."
     )
-    return charts.bars_and_dots(
+    top_emotions = charts.bars_and_dots(
         "top_emotions", title, caption, names, bars={"in the top 3": top3, "first": top1},
         dots={"first, test videos": test}, x="% of the videos"
     )  # fmt: skip
 
-
-def _intensities(numbers: Mapping[str, Any], names: Sequence[str]) -> Chart:
-    found = numbers["intensity"]
-    names = sorted(names, key=lambda name: -found[name]["mean"])
-    means = [found[name]["mean"] for name in names]
-    title = f"{names[0]} is the most intense on average ({means[0]:.2f}), {names[-1]} the least ({means[-1]:.2f})"
-    counts = np.array([found[name]["histogram"] for name in names], dtype=float)
+    intensity = numbers["intensity"]
+    ranked = sorted(names, key=lambda name: -intensity[name]["mean"])
+    means = [intensity[name]["mean"] for name in ranked]
+    title = f"{ranked[0]} is the most intense on average ({means[0]:.2f}), {ranked[-1]} the least ({means[-1]:.2f})"
     caption = (
         "Each row is the distribution of one emotion's intensities over all videos, in steps of 0.05, on a logarithmic "
         "color scale. Blank: none."
     )
+    counts = np.array([intensity[name]["histogram"] for name in ranked], dtype=float)
     shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-    return charts.distribution_rows("intensities", title, caption, shares, names, means, x="intensity")
+    intensities = charts.distribution_rows("intensities", title, caption, shares, ranked, means, x="intensity")
+
+    found = [top_emotions, intensities]
+    if len(names) > 3:  # of up to three, all are among the three most intense
+        found.append(_together_in_top3(np.array(numbers["together_in_top3"], float)[np.ix_(places, places)], names))
+    left_out = len(numbers["emotions"]) - len(names)
+    note = f" The {left_out} least common emotions are left out." if left_out else ""
+    return [chart._replace(caption=chart.caption + note) for chart in found]
 
 
 def _together_in_top3(counts: np.ndarray, names: Sequence[str]) -> Chart:

@@ -54,8 +54,6 @@ class Settings:
     """Maximum number of videos to open among those missing in metadata.json; a random sample if there are more."""
     num_processes: int = field(default_factory=num_cores)
     """Processes that read videos."""
-    limit_seconds: float = 30.0
-    """Time limit for reading one video; a slower video is unreadable."""
 
 
 class VideoFacts(NamedTuple):
@@ -187,10 +185,8 @@ def find_facts(
         drawn = np.random.default_rng(0).choice(len(missing), settings.max_probed, replace=False)
         logger.info("probing %d of %d videos without metadata (--max_probed)", len(drawn), len(missing))
         missing = [missing[index] for index in sorted(drawn)]
-    check = check_videos(
-        {key: videos[key] for key in missing}, num_processes=settings.num_processes,
-        limit_seconds=settings.limit_seconds, describe="probing videos"
-    )  # fmt: skip
+    probed = {key: videos[key] for key in missing}
+    check = check_videos(probed, num_processes=settings.num_processes, describe="probing videos")
     for key, info in check.infos.items():
         facts[key] = VideoFacts(info.duration_seconds, info.width, info.height, info.fps)
     return {key: facts[key] for key in videos if key in facts}, check.unreadable
@@ -211,7 +207,7 @@ def video_numbers(facts: Mapping[str, VideoFacts]) -> dict[str, Any]:
 
 def run(settings: Settings) -> bool:
     """Writes page, charts and numbers. -> whether all opened videos are readable"""
-    check_ranges(settings, num_thumbnails=0, max_probed=0, num_processes=1, limit_seconds=1)
+    check_ranges(settings, num_thumbnails=0, max_probed=0, num_processes=1)
     root, output_dir = settings.root.expanduser().resolve(), settings.output_dir.expanduser().resolve()
     if output_dir.is_relative_to(root):
         raise ValueError(f"--output_dir {output_dir} is inside the dataset {root}, which must not be modified")
@@ -239,7 +235,7 @@ def run(settings: Settings) -> bool:
     videos = read_videos(root, kind)
     facts, unreadable = find_facts(root, videos, settings)
     shown = {key: videos[key] for entries in examples.values() for key, _ in entries}
-    thumbnails = read_thumbnails(shown, num_processes=settings.num_processes, limit_seconds=settings.limit_seconds)
+    thumbnails = read_thumbnails(shown, num_processes=settings.num_processes, limit_seconds=30)
     unreadable |= thumbnails.unreadable
     numbers = {
         "kind": kind,
