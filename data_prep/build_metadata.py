@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from VideoMAE.dataset_tools.build_metadata import main  # noqa: E402
-
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from VideoMAE.dataset_tools.build_metadata import main
+
     sys.exit(main())

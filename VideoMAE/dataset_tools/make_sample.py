@@ -1,6 +1,6 @@
 """Make a small synthetic dataset in the layout of VCE and V2V, on which a model can learn.
 
-    python data_prep/make_sample.py --output_dir sample
+    emodiversity sample --output_dir sample
 
 writes `sample/vce_dataset` and `sample/v2v_dataset` with H.264 videos in under a minute on two cores. The same settings
 give the same bytes, for any number of processes.
@@ -51,8 +51,7 @@ SIZES = {(256, 320): 45, (320, 240): 40, (180, 320): 5, (426, 240): 5, (322, 182
 FRAME_RATES = {30: 60, 25: 25, 24: 15}
 
 FORMAT_VERSION = 1  # increased when the same settings give other bytes
-SHORT_FRACTION = 0.02  # of the videos have less than 16 frames at 4 fps
-MIN_CLIP_SECONDS, MAX_SECONDS = 4.0, 12.0
+MAX_SECONDS = 12.0
 SETTINGS_FILE = "make_sample.json"
 
 # Contribution of each emotion at full intensity to the valence. The names are VCE's 27 emotions, sorted.
@@ -93,7 +92,6 @@ COMBINATIONS = (
 
 V2V_FRACTIONS = {"train": 0.575, "test": 0.23, "listwise": 0.185}
 MIN_PAIR_GAP, MIN_LIST_GAP = 0.4, 0.2  # of valence
-FLIPPED_FRACTION = 0.02
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,6 @@ class Settings:
     num_processes: int = field(default_factory=num_cores)
     """Number of worker processes; does not change the result."""
 
-    def identity(self) -> dict[str, int]:
-        counts = {"num_train": self.num_train, "num_test": self.num_test}
-        return {"format_version": FORMAT_VERSION, **counts, "seed": self.seed}
-
 
 def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Generator) -> list[Any]:
     """Values in exactly these proportions, in random order: {"a": 75, "b": 25}, count=4 -> ["a", "b", "a", "a"]."""
@@ -121,15 +115,12 @@ def draw_by_share(shares: Mapping[Any, float], count: int, rng: np.random.Genera
     return [values[index] for index in rng.permutation(count)]
 
 
-def plan_split(
-    num_videos: int, *, first_id: int, seed: int, rng: np.random.Generator
-) -> list[tuple[Scene, Combination]]:
-    """The scenes of a split with their combinations."""
+def plan_split(num_videos: int, first_id: int, seed: int, rng: np.random.Generator) -> list[tuple[Scene, Combination]]:
     combinations = draw_by_share({combination: combination.percent for combination in COMBINATIONS}, num_videos, rng)
     sizes, rates = draw_by_share(SIZES, num_videos, rng), draw_by_share(FRAME_RATES, num_videos, rng)
-    seconds = np.minimum(MIN_CLIP_SECONDS + 0.2 + rng.exponential(1.6, num_videos), MAX_SECONDS)
+    seconds = np.minimum(4.2 + rng.exponential(1.6, num_videos), MAX_SECONDS)
     order = rng.permutation(num_videos)
-    num_short = round(SHORT_FRACTION * num_videos)
+    num_short = round(0.02 * num_videos)  # have less than 16 frames at 4 fps
     seconds[order[:num_short]] = rng.uniform(1, 3, num_short)
     seconds[order[num_short : num_short + round(0.05 * num_videos)]] = MAX_SECONDS
     plan = []
@@ -143,19 +134,12 @@ def plan_split(
 def draw_intensities(combination: Combination, rng: np.random.Generator) -> dict[str, float]:
     """Samples a video's intensities around those of its combination, in steps of 1/120 like averaged ratings."""
     means = dict.fromkeys(EMOTIONS, 0.0)
-    for other in COMBINATIONS:
-        if other.palette == combination.palette:
-            means[other.top] = 0.36
+    means.update({other.top: 0.36 for other in COMBINATIONS if other.palette == combination.palette})
     means.update(zip(combination.companions, (0.24, 0.16), strict=True))
     means[combination.top] = 0.68
     centres = np.array(list(means.values()))
     noisy = np.clip(centres + rng.normal(0, 0.035 + 0.17 * centres), 0, 1)
     return {name: float(step / 120) for name, step in zip(EMOTIONS, np.rint(120 * noisy), strict=True)}
-
-
-def valence(emotions: Mapping[str, float]) -> float:
-    """The sum of the intensities weighted by `VALENCE_WEIGHTS`."""
-    return sum(VALENCE_WEIGHTS[name] * intensity for name, intensity in emotions.items())
 
 
 def split_for_v2v(video_ids: Sequence[str], rng: np.random.Generator) -> dict[str, list[str]]:
@@ -184,19 +168,16 @@ def compare_in_pairs(
     """Samples pairs [worse, better] that cover every video where the valence gap allows, and reverses a few."""
     pairs = []
     for group in group_by_valence(video_ids, 6, valences, rng):
-        every = [list(pair) for pair in itertools.combinations(group, 2)]
-        wide = [pair for pair in every if valences[pair[1]] - valences[pair[0]] >= MIN_PAIR_GAP]
+        wide = [[a, b] for a, b in itertools.combinations(group, 2) if valences[b] - valences[a] >= MIN_PAIR_GAP]
         candidates = [wide[index] for index in rng.permutation(len(wide))] or [[group[0], group[-1]]]
-        seen: set[str] = set()
-        chosen = []
+        chosen: list[list[str]] = []
         for pair in candidates:
-            if not seen.issuperset(pair):
+            if not set(pair) <= set(itertools.chain(*chosen)):
                 chosen.append(pair)
-                seen.update(pair)
         rest = [pair for pair in candidates if pair not in chosen]
         pairs += chosen + rest[: max(0, round(1.25 * len(group)) - len(chosen))]
     pairs = [pairs[index] for index in rng.permutation(len(pairs))]
-    for index in rng.choice(len(pairs), int(FLIPPED_FRACTION * len(pairs)), replace=False):
+    for index in rng.choice(len(pairs), int(0.02 * len(pairs)), replace=False):
         pairs[index].reverse()
     return pairs
 
@@ -207,27 +188,43 @@ def compare_in_lists(
     """Samples sorted lists of 2 to 4 videos: from each group the longest that the gaps allow and a shorter one."""
     lists = []
     for group in group_by_valence(video_ids, 4, valences, rng):
-        every = [list(chosen) for size in (2, 3, 4) for chosen in itertools.combinations(group, size)]
-        wide = [
-            ids for ids in every if min(np.diff([valences[video_id] for video_id in ids]), default=0.0) >= MIN_LIST_GAP
-        ] or [[group[0], group[-1]]]
-        longest = wide.pop()
-        lists += [longest] + ([wide[rng.integers(len(wide))]] if wide else [])
+        every = itertools.chain(*(itertools.combinations(group, size) for size in (2, 3, 4)))
+        wide = [list(ids) for ids in every if np.diff([valences[video_id] for video_id in ids]).min() >= MIN_LIST_GAP]
+        wide = wide or [[group[0], group[-1]]]
+        lists.append(wide.pop())
+        if wide:
+            lists.append(wide[rng.integers(len(wide))])
     return [lists[index] for index in rng.permutation(len(lists))]
 
 
 def make_dataset(root: Path, settings: Settings) -> None:
-    """Writes both datasets and the settings into an empty folder."""
+    """Writes both datasets into an empty folder."""
     rng = np.random.default_rng(settings.seed)
-    train = plan_split(settings.num_train, first_id=0, seed=settings.seed, rng=rng)
-    test = plan_split(settings.num_test, first_id=settings.num_train, seed=settings.seed, rng=rng)
+    train = plan_split(settings.num_train, 0, settings.seed, rng)
+    test = plan_split(settings.num_test, settings.num_train, settings.seed, rng)
     emotions = {scene.video_id: draw_intensities(combination, rng) for scene, combination in train + test}
-    valences = {video_id: valence(entry) + rng.normal(0, 0.02) for video_id, entry in emotions.items()}
+    valences = {
+        video_id: sum(VALENCE_WEIGHTS[name] * level for name, level in entry.items()) + rng.normal(0, 0.02)
+        for video_id, entry in emotions.items()
+    }
     sets = split_for_v2v(list(emotions), rng)
 
     vce, v2v = root / "vce_dataset", root / "v2v_dataset"
-    (vce / "videos").mkdir(parents=True)
-    metadata = write_videos(vce / "videos", [scene for scene, _ in train + test], settings.num_processes)
+    videos = vce / "videos"
+    videos.mkdir(parents=True)
+    scenes = [scene for scene, _ in train + test]
+    # spawn: OpenCV's threads must not be forked. Workers ignore Ctrl-C, which this process handles.
+    pool = ProcessPoolExecutor(
+        min(settings.num_processes, len(scenes)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
+    try:
+        jobs = {pool.submit(write_video, videos / f"{scene.video_id}.mp4", scene): scene.video_id for scene in scenes}
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", desc="drawing", mininterval=1):
+            job.result()  # raises its error
+        metadata = {video_id: job.result() for job, video_id in jobs.items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
     for name, plan in (("train", train), ("test", test)):
         labels = {scene.video_id: label_entry(emotions[scene.video_id], scene.video_id) for scene, _ in plan}
         write_json(vce / f"{name}_labels.json", labels, indent=4)
@@ -236,26 +233,10 @@ def make_dataset(root: Path, settings: Settings) -> None:
     for name, compare in (("train", compare_in_pairs), ("test", compare_in_pairs), ("listwise", compare_in_lists)):
         write_json(v2v / f"{name}_labels.json", {"comparisons": compare(sets[name], valences, rng)}, indent=4)
     for video_id in itertools.chain(*sets.values()):
-        place_video(vce / "videos" / f"{video_id}.mp4", v2v / "videos" / f"{video_id}.mp4", "hard", "copy")
-    write_json(root / SETTINGS_FILE, settings.identity(), indent=4)
+        place_video(videos / f"{video_id}.mp4", v2v / "videos" / f"{video_id}.mp4", "hard", "copy")
 
 
-def write_videos(folder: Path, scenes: Sequence[Scene], num_processes: int) -> dict[str, dict[str, str | int]]:
-    """Draws and encodes the videos in worker processes -> their metadata, in the order of the scenes."""
-    # spawn: OpenCV's threads must not be forked. Workers ignore Ctrl-C, which this process handles.
-    pool = ProcessPoolExecutor(
-        min(num_processes, len(scenes)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        jobs = {pool.submit(write_video, folder / f"{scene.video_id}.mp4", scene): scene.video_id for scene in scenes}
-        for job in tqdm(as_completed(jobs), total=len(jobs), unit="video", desc="drawing", mininterval=1):
-            job.result()  # raises its error
-        return {video_id: job.result() for job, video_id in jobs.items()}
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def is_complete(output_dir: Path, settings: Settings) -> bool:
+def is_complete(output_dir: Path, identity: Mapping[str, int]) -> bool:
     """Whether the folder contains this sample already; False for a missing or empty folder.
 
     Raises ValueError if the folder contains something else, or an incomplete sample.
@@ -268,24 +249,19 @@ def is_complete(output_dir: Path, settings: Settings) -> bool:
         saved = read_json(output_dir / SETTINGS_FILE)
     except ValueError as error:
         raise ValueError(f"--output_dir {output_dir} contains files that make_sample.py did not make") from error
-    if saved != settings.identity():
-        raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {settings.identity()}")
-    if missing := missing_files(output_dir):
+    if saved != identity:
+        raise ValueError(f"--output_dir {output_dir} was made with {saved}, not with {identity}")
+    vce, v2v = output_dir / "vce_dataset", output_dir / "v2v_dataset"
+    lists = [v2v / f"{name}_labels.json" for name in V2V_FRACTIONS]
+    expected = [*(vce / f"{name}.json" for name in ("metadata", "train_labels", "test_labels")), *lists]
+    expected.append(v2v / "metadata.json")
+    if all(map(Path.is_file, expected)):
+        compared = itertools.chain(*(read_json(path)["comparisons"] for path in lists))
+        expected += [vce / f"videos/{video_id}.mp4" for video_id in read_json(vce / "metadata.json")]
+        expected += [v2v / f"videos/{video_id}.mp4" for video_id in ids_in(compared)]
+    if missing := [str(path.relative_to(output_dir)) for path in expected if not path.is_file()]:
         raise ValueError(f"--output_dir {output_dir} lacks {first_names(missing)}; delete it first")
     return True
-
-
-def missing_files(output_dir: Path) -> list[str]:
-    """The files that a complete sample contains and the folder lacks, relative to it."""
-    lists = [f"v2v_dataset/{name}_labels.json" for name in V2V_FRACTIONS]
-    expected = [*(f"vce_dataset/{name}.json" for name in ("metadata", "train_labels", "test_labels")), *lists]
-    expected.append("v2v_dataset/metadata.json")
-    if all((output_dir / path).is_file() for path in expected):
-        compared = itertools.chain(*(read_json(output_dir / path)["comparisons"] for path in lists))
-        videos = read_json(output_dir / "vce_dataset/metadata.json")
-        expected += [f"vce_dataset/videos/{video_id}.mp4" for video_id in videos]
-        expected += [f"v2v_dataset/videos/{video_id}.mp4" for video_id in ids_in(compared)]
-    return [path for path in expected if not (output_dir / path).is_file()]
 
 
 def run(settings: Settings) -> bool:
@@ -294,11 +270,14 @@ def run(settings: Settings) -> bool:
     check_ranges(settings, num_train=8, num_test=4, num_processes=1, seed=0)
     if settings.num_train + settings.num_test > 100_000:
         raise ValueError("--num_train and --num_test together must be at most 100,000, since ids have five digits")
-    if is_complete(output_dir, settings):
+    counts = {"num_train": settings.num_train, "num_test": settings.num_test}
+    identity = {"format_version": FORMAT_VERSION, **counts, "seed": settings.seed}
+    if is_complete(output_dir, identity):
         logger.info("%s exists already, with the same settings", output_dir)
         return True
     with new_folder(output_dir) as folder:
         make_dataset(folder, settings)
+        write_json(folder / SETTINGS_FILE, identity, indent=4)
     logger.info("made %s: %d training and %d test videos", output_dir, settings.num_train, settings.num_test)
     return True
 

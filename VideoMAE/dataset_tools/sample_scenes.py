@@ -1,4 +1,4 @@
-"""Synthetic videos for `make_sample.py`.
+"""Synthetic videos for `emodiversity sample`.
 
 A scene is a textured background and a grid of objects. Its palette determines colours, texture and the shape of the
 objects; its motion moves objects and background. Both fill the whole frame for the whole video, so that they remain
@@ -6,9 +6,9 @@ visible under any crop, flip and choice of frames.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,15 +19,9 @@ from VideoMAE.video.reader import probe
 
 # Polygon corners in 1/16 pixel: slow motion stays smooth at 64 pixels.
 SUBPIXEL_BITS = 4
-OBJECT_SPACING = 0.32  # of the short side
-DISTRACTOR_FRACTION = 0.15
-GHOST_DELAYS_SECONDS = (0.24, 0.12)
-PIXEL_NOISE_LEVELS = 5.0
-MOTIONS = ("still", "smooth", "shaking")
 
 
-@dataclass(frozen=True)
-class Palette:
+class Palette(NamedTuple):
     """Colour ranges in OpenCV's HSV (hue 0 to 179, the others 0 to 255), the texture and the shape of the objects."""
 
     background: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -45,8 +39,7 @@ PALETTES = {
 }
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """Everything that determines a video's bytes."""
 
     video_id: str
@@ -64,12 +57,20 @@ def draw_scene(scene: Scene) -> Iterator[np.ndarray]:
     rng = np.random.default_rng((scene.seed, int(scene.video_id)))
     height, width = scene.height, scene.width
     palette = PALETTES[scene.palette]
+    # The background: two colours, mixed and shaded with the palette's grain.
+    first, second = _draw_hsv(palette.background, 2, rng).astype(np.float32)
+    rows, columns = max(2, height // palette.grain[0]), max(2, width // palette.grain[1])
+    cells = rng.normal(size=(2, rows, columns)).astype(np.float32)
+    mixing, shading = (cv2.resize(cell, (width, height), interpolation=cv2.INTER_LINEAR)[..., None] for cell in cells)
+    mixing = np.clip(0.5 + 0.5 * mixing, 0, 1)
+    shaded = (first * mixing + second * (1 - mixing)) * (1 + palette.contrast * shading)
     # Tiled 2 x 2: a window of the frame's size at any offset is the background, wrapped around.
-    background = np.tile(_draw_texture(palette, height, width, rng), (2, 2, 1))
+    background = np.tile(np.clip(shaded, 0, 255).astype(np.uint8), (2, 2, 1))
+
     corners, colours, shifts, flicker = _move_objects(scene, palette, rng)
-    noise = np.clip(rng.normal(128, PIXEL_NOISE_LEVELS, (height + 32, width + 32, 3)), 0, 255).astype(np.uint8)
+    noise = np.clip(rng.normal(128, 5, (height + 32, width + 32, 3)), 0, 255).astype(np.uint8)
     noise_offsets = rng.integers(0, 33, (scene.num_frames, 2))
-    ghost_delays = [round(delay * scene.frame_rate) for delay in GHOST_DELAYS_SECONDS]
+    ghost_delays = [round(seconds * scene.frame_rate) for seconds in (0.24, 0.12)]
     seconds = np.arange(scene.num_frames) / scene.frame_rate
     gains = flicker + 0.08 * np.sin(2 * np.pi * (rng.uniform(0.1, 0.5) * seconds + rng.random()))
     offset = rng.uniform(-12, 12) - 128
@@ -80,7 +81,7 @@ def draw_scene(scene: Scene) -> Iterator[np.ndarray]:
         # Moving objects leave pale ghosts, so that a single frame shows motion; a still object covers its ghosts.
         for delay in (*ghost_delays, 0):
             for polygon, colour in zip(corners[max(frame_index - delay, 0)], colours, strict=True):
-                shown = tuple((level + 2 * 255) // 3 for level in colour) if delay else colour
+                shown = [(level + 2 * 255) // 3 for level in colour] if delay else colour
                 cv2.fillConvexPoly(frame, polygon, shown, cv2.LINE_8, SUBPIXEL_BITS)
         top, left = noise_offsets[frame_index]
         yield cv2.addWeighted(frame, gains[frame_index], noise[top : top + height, left : left + width], 1.0, offset)
@@ -109,27 +110,16 @@ def _draw_hsv(ranges: tuple[tuple[int, int], ...], count: int, rng: np.random.Ge
     return cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0]
 
 
-def _draw_texture(palette: Palette, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws a static background with the palette's grain -> (H, W, 3) uint8."""
-    first, second = _draw_hsv(palette.background, 2, rng).astype(np.float32)
-    rows, columns = max(2, height // palette.grain[0]), max(2, width // palette.grain[1])
-    cells = rng.normal(size=(2, rows, columns)).astype(np.float32)
-    mixing, shading = (cv2.resize(cell, (width, height), interpolation=cv2.INTER_LINEAR) for cell in cells)
-    mixing = np.clip(0.5 + 0.5 * mixing, 0, 1)[..., None]
-    colours = first * mixing + second * (1 - mixing)
-    return np.clip(colours * (1 + palette.contrast * shading[..., None]), 0, 255).astype(np.uint8)
-
-
 def _move_objects(
     scene: Scene, palette: Palette, rng: np.random.Generator
-) -> tuple[np.ndarray, list[tuple[int, ...]], np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, list[list[int]], np.ndarray, np.ndarray]:
     """Places and moves the M objects in N frames.
 
     Returns the corners (N, M, C, 2) int32 in 1/16 pixel, the M colours, the background's shift (N, 2) int64 in pixels,
     down and right, and the brightness factors (N,).
     """
     short_side = min(scene.height, scene.width)
-    spacing = OBJECT_SPACING * short_side
+    spacing = 0.32 * short_side
     grid = np.mgrid[0 : scene.width : spacing, 0 : scene.height : spacing].reshape(2, -1).T
     anchors = grid + rng.uniform(0, spacing, grid.shape)
     count = len(anchors)
@@ -141,9 +131,9 @@ def _move_objects(
     flicker = np.minimum(scales[:, -1], 1)  # shrinking objects also dim the light
     offsets, scales = offsets[:, :-1], scales[:, :-1]
     # Distractors have random colours and a motion of their own.
-    distractors = np.flatnonzero(rng.random(count) < DISTRACTOR_FRACTION)
+    distractors = np.flatnonzero(rng.random(count) < 0.15)
     colours[distractors] = _draw_hsv(((0, 179), (0, 255), (40, 255)), count, rng)[distractors]
-    stray_motion = MOTIONS[rng.integers(len(MOTIONS))]
+    stray_motion = ("still", "smooth", "shaking")[rng.integers(3)]
     offsets[:, distractors], scales[:, distractors] = _move(stray_motion, scene, len(distractors), rng)
 
     margin = 0.1 * short_side
@@ -151,13 +141,8 @@ def _move_objects(
     centres = (anchors + short_side * offsets + margin) % extent - margin
     angles = rng.uniform(0, 2 * np.pi, count)[:, None] + np.linspace(0, 2 * np.pi, palette.num_corners, endpoint=False)
     outline = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * radii[:, None, None]
-    corners = centres[:, :, None] + outline * scales[:, :, None, None]
-    return (
-        np.rint(corners * 2**SUBPIXEL_BITS).astype(np.int32),
-        [tuple(int(level) for level in colour) for colour in colours],
-        shifts,
-        flicker,
-    )
+    corners = np.rint((centres[:, :, None] + outline * scales[:, :, None, None]) * 2**SUBPIXEL_BITS).astype(np.int32)
+    return corners, colours.tolist(), shifts, flicker
 
 
 def _move(motion: str, scene: Scene, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,6 @@ from video_files import truncated, write_grey_video
 from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.dataset_tools import describe_charts as charts
 from VideoMAE.dataset_tools import describe_dataset as program
-from VideoMAE.dataset_tools import describe_numbers as numbers_of
 from VideoMAE.dataset_tools.read_labels import read_emotions
 from VideoMAE.reporting import chart_style as style
 from VideoMAE.reporting import page as page_module
@@ -93,13 +92,13 @@ def test_the_page_is_self_contained(described: tuple[Any, Path]) -> None:
     assert "default-src 'none'" in page
     assert 'name="viewport"' in page
     assert "prefers-color-scheme: dark" in page
-    assert found.tags["source"] == 7, "each chart is there for a dark page too"
+    assert found.tags["source"] == 6, "each chart is there for a dark page too"
 
 
-def test_charts_and_contact_sheet_are_written_beside_the_page(described: tuple[Any, Path]) -> None:
-    names = "top_emotions", "intensities", "correlation", "together_in_top3", "durations", "sizes", "frame_rates"
+def test_charts_are_written_beside_the_page(described: tuple[Any, Path]) -> None:
+    names = "top_emotions", "intensities", "together_in_top3", "durations", "sizes", "frame_rates"
     files = {path.name: path.read_bytes() for path in described[1].iterdir()}
-    assert set(files) == {*(f"{name}.png" for name in (*names, "contact_sheet")), "index.html", "description.json"}
+    assert set(files) == {*(f"{name}.png" for name in names), "index.html", "description.json"}
     assert all(content.startswith(PNG_START) for name, content in files.items() if name.endswith(".png"))
 
 
@@ -114,7 +113,7 @@ def test_a_broken_video_is_named_and_has_no_thumbnail(described: tuple[Any, Path
     assert numbers["num_videos"] == {"train": 8, "test": 4}
     shown = [key for pictures in numbers["examples"].values() for key, _ in pictures]
     assert shown.count(BROKEN) > 0
-    assert References(page).tags["img"] == 7 + len(shown) - shown.count(BROKEN)
+    assert References(page).tags["img"] == 6 + len(shown) - shown.count(BROKEN)
 
 
 def test_examples_are_the_most_intense_videos(described: tuple[Any, Path], vce: Path) -> None:
@@ -141,7 +140,7 @@ def test_markup_in_the_folder_name_is_escaped(described: tuple[Any, Path]) -> No
 
 def test_emotion_numbers_agree_with_independent_computations(tmp_path: Path) -> None:
     root = make_vce_labels(tmp_path / "vce", {"train": 300, "test": 100})
-    numbers = numbers_of.emotion_numbers(read_emotions(root))
+    numbers = program.emotion_numbers(read_emotions(root))
     both, train, test = intensities(root, "train", "test"), intensities(root, "train"), intensities(root, "test")
     ranked = {
         split: [sorted(range(27), key=lambda k, row=row: (-row[k], k)) for row in rows]  # type: ignore[misc]
@@ -168,7 +167,7 @@ def test_emotion_numbers_agree_with_independent_computations(tmp_path: Path) -> 
 
 def test_the_majority_guess_predicts_the_most_common_training_emotions(tmp_path: Path) -> None:
     root = make_vce_labels(tmp_path / "vce", {"train": 300, "test": 100})
-    found = numbers_of.emotion_numbers(read_emotions(root))["guesses"]
+    found = program.emotion_numbers(read_emotions(root))["guesses"]
     train, test = intensities(root, "train"), intensities(root, "test")
     commonest = [k for k, _ in sorted(Counter(train.argmax(axis=1)).items(), key=lambda item: (-item[1], item[0]))]
     assert found["majority_emotions"] == [EMOTIONS[k] for k in commonest[:3]]
@@ -193,7 +192,7 @@ def test_datasets_with_other_emotions_are_described(num_emotions: int) -> None:
     values = draw_intensities(50)[:, :num_emotions].astype(np.float32)
     values[:, -1] = 0.25  # never varies
     annotations = Named([str(index) for index in range(50)], values, names)
-    numbers = numbers_of.emotion_numbers({"train": annotations, "test": annotations})
+    numbers = program.emotion_numbers({"train": annotations, "test": annotations})
     assert list(numbers["intensity"]) == list(names)
     assert numbers["correlation"][-1][-1] is None
     for chart in charts.emotion_charts(numbers):
@@ -203,7 +202,7 @@ def test_datasets_with_other_emotions_are_described(num_emotions: int) -> None:
 def test_charts_of_many_emotions_show_the_most_common() -> None:
     values = np.concatenate([draw_intensities(200), draw_intensities(200, seed=1)], axis=1).astype(np.float32)
     annotations = Named([str(index) for index in range(200)], values, tuple(f"feeling {k}" for k in range(54)))
-    numbers = numbers_of.emotion_numbers({"train": annotations, "test": annotations})
+    numbers = program.emotion_numbers({"train": annotations, "test": annotations})
     shown = charts.shown_emotions(numbers)
     assert len(shown) == 40
     assert shown[0] == f"feeling {np.bincount(values.argmax(axis=1)).argmax()}"

@@ -48,9 +48,10 @@ def plan_v2v(seed: int) -> tuple[dict[str, list[list[str]]], dict[str, float]]:
     """Label 260 videos without drawing them -> the comparisons of the three sets, and the valences."""
     rng = np.random.default_rng(seed)
     combinations = [labels.COMBINATIONS[index % 12] for index in range(260)]
+    emotions = {f"{index:05d}": labels.draw_intensities(entry, rng) for index, entry in enumerate(combinations)}
     valences = {
-        f"{index:05d}": labels.valence(labels.draw_intensities(combination, rng))
-        for index, combination in enumerate(combinations)
+        video_id: sum(labels.VALENCE_WEIGHTS[name] * level for name, level in entry.items())
+        for video_id, entry in emotions.items()
     }
     sets = labels.split_for_v2v(list(valences), rng)
     comparisons = {name: labels.compare_in_pairs(sets[name], valences, rng) for name in ("train", "test")}

@@ -281,3 +281,14 @@ def test_a_v2v_run_trains_and_tests_on_a_subset(tmp_path: Path) -> None:
         distributed.stop()
     measured = json.loads((tmp_path / "run/results.json").read_text())
     assert (measured["num_pairs"], measured["num_lists"]) == (4, 4)
+
+
+def test_the_summary_of_a_tiny_subset_is_in_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    source = make_vce_labels(tmp_path / "source", {"train": 8, "test": 1})
+    assert make(source, tmp_path / "subset", "--num_videos", 5) == 0
+    assert caplog.messages == [
+        "train: 4 of 8 videos; each most intense emotion keeps its share to within 1 video",
+        "test: 1 of 1 video; each most intense emotion keeps its share to within 1 video",
+        f"made {tmp_path / 'subset'}: 5 videos",
+    ]
