@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from VideoMAE.cli import counted
-from VideoMAE.data.clips import concatenate
-from VideoMAE.data.datasets import Sample, SampleKey
+from VideoMAE.data.clips import Sample, SampleKey, concatenate
 from VideoMAE.data.watched_loader import WatchedLoader
 
 

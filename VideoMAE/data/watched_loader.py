@@ -1,6 +1,6 @@
 """A DataLoader that continues after a decoder hangs or a worker dies: it replaces the workers and logs the video.
 
-Samples depend only on their key (see datasets.SampleKey), so batches are the same when they are loaded again.
+Samples depend only on their key (see clips.SampleKey), so batches are the same when they are loaded again.
 """
 
 import ctypes
