@@ -26,11 +26,8 @@ def hold_out(annotations: Annotations, *, fraction: float) -> tuple[Annotations,
 
 def unreadable(annotations: Annotations, check: VideoCheck) -> dict[str, str]:
     """The ids of the videos that failed the check, and the reasons."""
-    return {
-        key: check.unreadable[str(path)]
-        for key, path in zip(annotations.ids, annotations.paths, strict=True)
-        if str(path) in check.unreadable
-    }
+    videos = zip(annotations.ids, map(str, annotations.paths), strict=True)
+    return {key: check.unreadable[path] for key, path in videos if path in check.unreadable}
 
 
 def readable(annotations: Annotations, check: VideoCheck) -> Annotations:
@@ -62,13 +59,12 @@ def long_enough(annotations: Annotations, check: VideoCheck, *, clip_len: int, c
         ValueError: there are none.
     """
     candidates = readable(annotations, check)
-    keep = []
-    for position, path in enumerate(candidates.paths):
-        info = check.infos[str(path)]
-        if clip_fps is None or num_fps_windows(
-            info.num_frames, video_fps=info.fps, clip_len=clip_len, clip_fps=clip_fps
-        ):
-            keep.append(position)
+    infos = [check.infos[str(path)] for path in candidates.paths]
+    keep = [
+        position
+        for position, info in enumerate(infos)
+        if not clip_fps or num_fps_windows(info.num_frames, video_fps=info.fps, clip_len=clip_len, clip_fps=clip_fps)
+    ]
     if len(keep) < len(candidates.ids):
         logger.info(
             "training videos shorter than a clip (%d frames at %g fps): %d of %d, left out",
