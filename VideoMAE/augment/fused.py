@@ -34,8 +34,7 @@ import torch
 from PIL import Image
 
 from VideoMAE.augment.rand_augment import FILL, AppliedOperation, image_function
-from VideoMAE.augment.random_erasing import erase
-from VideoMAE.augment.video_transforms import NORMALIZED_BYTE, CropBox, TrainDraw, TrainTransform
+from VideoMAE.augment.video_transforms import NORMALIZED_BYTE, CropBox, TrainDraw, TrainTransform, erase
 
 # A table with a larger difference between neighboring bytes creates edges, and is applied before resampling, as in the
 # exact transform. Other tables are applied afterwards, together with the normalization.

@@ -11,11 +11,11 @@ from augmentation import default_transform
 
 from VideoMAE.augment.fused import FusedTransform, plan_clip
 from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
-from VideoMAE.augment.random_erasing import ErasedBox
 from VideoMAE.augment.video_transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     CropBox,
+    ErasedBox,
     TrainDraw,
     TrainTransform,
 )

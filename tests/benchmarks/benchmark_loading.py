@@ -25,8 +25,7 @@ from footage import Footage, make_footage
 from torchvision.transforms.functional import normalize, to_tensor
 
 from VideoMAE.augment.rand_augment import apply_operations
-from VideoMAE.augment.random_erasing import erase
-from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
+from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform, erase
 from VideoMAE.data.clips import TrainDataset
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.loader_benchmark import Window, decode_windows, endless_keys, open_benchmark, reading_timed
