@@ -55,14 +55,8 @@ NOT_FOR_FROZEN = ProbeRequires(0, "the network is frozen")
 Count = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 NonNegative = Annotated[float, Range(0)]
-Positive = Annotated[float, Range(0, includes_low=False)]
 UnitInterval = Annotated[float, Range(0, 1)]
 PositiveUnitInterval = Annotated[float, Range(0, 1, includes_low=False)]
-
-
-def also(*names: str) -> Any:
-    """Other spellings of a flag."""
-    return tyro.conf.arg(aliases=names)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +71,7 @@ class ClipDataConfig:
     """Fraction of the training labels held out for validation."""
     decoder: Annotated[DecoderName, MAY_CHANGE] = "decord"
     """Decoder of ordinary videos; PyAV reads the others. Both return the same frames."""
-    decode_seconds: Annotated[Positive, MAY_CHANGE] = 120.0
+    decode_seconds: Annotated[float, Range(0, includes_low=False), MAY_CHANGE] = 120.0
     """Time limit for decoding one video; a video that takes longer counts as unreadable."""
     max_bad_videos: Annotated[UnitInterval, MAY_CHANGE] = 0.01
     """Largest fraction of the training videos that may be unreadable."""
@@ -325,7 +319,7 @@ class VCEConfig(FinetuneConfig):
 class V2VDataConfig(ClipDataConfig):
     """Videos and the frames sampled from them."""
 
-    data_dir: Annotated[Path, also("--data_path")]
+    data_dir: Annotated[Path, tyro.conf.arg(aliases=["--data_path"])]
     """Folder of the dataset: train_labels.json, test_labels.json, listwise_labels.json, videos/."""
     train_labels: Path | None = None
     """File of training comparisons that replaces train_labels.json; with --loss listwise it may contain lists."""
@@ -351,7 +345,7 @@ class V2VAugmentConfig(ClipAugmentConfig):
 class V2VModelConfig(ModelConfig):
     """The network and its initial weights."""
 
-    finetune: Annotated[Path | None, also("--checkpoint")] = None
+    finetune: Annotated[Path | None, tyro.conf.arg(aliases=["--checkpoint"])] = None
     """Checkpoint to start from: pre-trained, or of a VCE or V2V run; an emotion head is dropped. With --mode eval: the
     checkpoint to test."""
     init_scale: tyro.conf.Suppress[tyro.conf.Fixed[float]] = 1.0
@@ -364,7 +358,7 @@ class V2VOptimConfig(OptimConfig):
 
     batch_size: Annotated[Count, MAY_CHANGE] = 4
     """Comparisons per process and step; total batch size = batch_size x update_freq x processes."""
-    epochs: Annotated[Count, also("--num_epochs")] = 10
+    epochs: Annotated[Count, tyro.conf.arg(aliases=["--num_epochs"])] = 10
     """Passes over the training comparisons. With --linear_probe: largest number of epochs of 5 L-BFGS iterations."""
     opt: str = "sgd"
     """Optimizer, by its name in timm; sgd uses Nesterov momentum."""
@@ -384,7 +378,7 @@ class V2VOptimConfig(OptimConfig):
 class V2VRunConfig(RunConfig):
     """Output, hardware and checkpoints."""
 
-    output_dir: Annotated[Path, also("--results_path"), MAY_CHANGE]
+    output_dir: Annotated[Path, tyro.conf.arg(aliases=["--results_path"]), MAY_CHANGE]
     """Folder for checkpoints, results and logs."""
     precision: Precision = "fp32"
     """Precision of the network. auto: bf16 on a GPU that supports it, else fp16 on a GPU, fp32 on a CPU."""

@@ -163,7 +163,7 @@ class ClipPlan:
         inside = (labels == 0).view(np.uint8) if self.maps else None
         positions = _sampling_positions(functools.reduce(np.matmul, self.maps, np.eye(3)), *self.size)
         method = cv2.INTER_CUBIC if self.is_bicubic else cv2.INTER_LINEAR
-        counts = np.empty((len(self.frames), 256, 3))
+        counts: np.ndarray = np.empty((len(self.frames), 256, 3))
         for t, frame in enumerate(self.frames):
             moved = _apply_steps(frame, self.steps, t)
             if self.maps:

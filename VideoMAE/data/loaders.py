@@ -78,17 +78,11 @@ class TrainSampler(Sampler[list[SampleKey]]):
             yield [SampleKey(int(index), self.epoch) for index in batch]
 
 
-class ShareSampler(Sampler[int]):
+class ShareSampler(list[int]):
     """Every world_size-th item that is not `done`, starting at `rank`: the processes together cover each item once."""
 
     def __init__(self, num_items: int, *, rank: int, world_size: int, done: Container[int] = ()) -> None:
-        self.items = [item for item in range(num_items) if item not in done][rank::world_size]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.items)
+        super().__init__([item for item in range(num_items) if item not in done][rank::world_size])
 
 
 def make_loader(

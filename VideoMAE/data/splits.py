@@ -36,11 +36,7 @@ def readable(annotations: Annotations, check: VideoCheck) -> Annotations:
 
 
 def remaining_unreadable(annotations: Annotations, check: VideoCheck, *, max_fraction: float) -> int:
-    """How many more training videos may be unreadable, given --max_bad_videos.
-
-    Raises:
-        ValueError: too many are unreadable already; lists them.
-    """
+    """How many more training videos may be unreadable, given --max_bad_videos. Raises ValueError if too many are."""
     reasons = unreadable(annotations, check)
     allowed = math.floor(round(max_fraction * len(annotations.ids), 6))
     if len(reasons) > allowed:

@@ -114,11 +114,7 @@ def _fault(intensities: Any, emotions: Sequence[str]) -> str:
 
 
 def video_path(root: Path, entry: Any, *, where: str) -> Path:
-    """The path of an entry's video. Errors begin with `where`.
-
-    Raises:
-        ValueError: the entry has no file, or one outside the dataset folder.
-    """
+    """The path of an entry's video. Raises ValueError, which begins with `where`, unless it is in the dataset."""
     file = entry.get("file") if isinstance(entry, dict) else None
     if not isinstance(file, str) or not file:
         raise ValueError(f"{where}: has no 'file'")
@@ -144,9 +140,8 @@ def read_class_list(
             continue
         path, _, label = line.strip().rpartition(" ")
         if not path or not (label.isascii() and label.isdigit()) or int(label) >= len(emotions):
-            raise ValueError(
-                f"{file}, line {number}: expected 'PATH CLASS' with a class below {len(emotions)}: {line!r}"
-            )
+            expected = f"expected 'PATH CLASS' with a class below {len(emotions)}"
+            raise ValueError(f"{file}, line {number}: {expected}: {line!r}")
         if Path(path) in line_of_path:
             raise ValueError(f"{file}, line {number}: {path} is a duplicate of line {line_of_path[Path(path)]}")
         line_of_path[Path(path)] = number
@@ -159,6 +154,5 @@ def read_class_list(
         ids = [str(path) for path in paths]
     one_hot = np.eye(len(emotions), dtype=np.float32)[classes]
     annotations = Annotations(ids, paths, one_hot, classes_only=True, emotions=emotions)
-    if exclusion is None:
-        return annotations
-    return annotations.select([row for row, key in enumerate(ids) if exclusion.keeps([key], split=file.stem)])
+    kept = [row for row, key in enumerate(ids) if exclusion is None or exclusion.keeps([key], split=file.stem)]
+    return annotations.select(kept)
