@@ -1,8 +1,9 @@
 """Every flag of the training programs: name, type, default, meaning, range, and whether it is part of a run's identity.
 
-A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. The properties of a flag are
-attached to its field: `Range` (the allowed values), `MAY_CHANGE` (it does not change a run's results, which may resume
-with another value) and `ProbeRequires` (the only value that --linear_probe allows).
+A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. A field without a text has that of
+the base class. The properties of a flag are attached to its field: `Range` (the allowed values), `MAY_CHANGE` (it does
+not change a run's results, which may resume with another value) and `ProbeRequires` (the only value that --linear_probe
+allows).
 """
 
 import dataclasses
@@ -329,7 +330,6 @@ class V2VDataConfig(ClipDataConfig):
     """Largest fraction of the training comparisons held out to select the best epoch; whole connected components, so
     that no video is in both parts."""
     num_workers: Annotated[NonNegativeInt, MAY_CHANGE] = 2
-    """Loader processes of each training process."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -367,11 +367,9 @@ class V2VOptimConfig(OptimConfig):
     min_lr: NonNegative = 0.0
     """Final learning rate."""
     warmup_epochs: NonNegative = 0
-    """Epochs of linear warm-up from 0."""
     weight_decay: NonNegative = 0.0
     """Weight decay; none on biases and norms."""
     layer_decay: PositiveUnitInterval = 1.0
-    """Ratio of the learning rates of consecutive blocks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -379,9 +377,7 @@ class V2VRunConfig(RunConfig):
     """Output, hardware and checkpoints."""
 
     output_dir: Annotated[Path, tyro.conf.arg(aliases=["--results_path"]), MAY_CHANGE]
-    """Folder for checkpoints, results and logs."""
     precision: Precision = "fp32"
-    """Precision of the network. auto: bf16 on a GPU that supports it, else fp16 on a GPU, fp32 on a CPU."""
     eval: Annotated[bool, ProbeRequires(False, "--eval does not train")] = False
     """Only test the checkpoint of --finetune; also spelled --mode eval."""
     results_prefix: Annotated[str, MAY_CHANGE] = ""
@@ -459,11 +455,7 @@ def with_absolute_paths(config: Any) -> Any:
 
 
 def check_config(config: FinetuneConfig) -> None:
-    """Checks the values of all flags before anything is read or written.
-
-    Raises:
-        ValueError: names the flag, its value and what is allowed.
-    """
+    """Checks the values of all flags. Raises ValueError, which names the flag, its value and what is allowed."""
     values = flat(dataclasses.asdict(config))
     for name, metadata in metadata_of(type(config)):
         value = values.get(name)

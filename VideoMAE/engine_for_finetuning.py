@@ -63,10 +63,8 @@ def train_one_epoch(
 ) -> Iterator[StepResult]:
     """Runs the optimizer steps of an epoch, or of the rest of one, and yields each result.
 
-    The first of the `batches` has the number `first_batch`, counted over all epochs of this process.
-
-    Raises:
-        NonFiniteStepError: the loss or the gradient is not finite, except in fp16.
+    The first of the `batches` has the number `first_batch`, counted over all epochs of this process. Raises
+    NonFiniteStepError if the loss or the gradient is not finite, except in fp16.
     """
     update_freq, world = backend.settings.update_freq, backend.settings.world
     backend.model.train()
@@ -107,11 +105,8 @@ def evaluate(
 ) -> Evaluation:
     """Runs the model on this process's part of the videos and gathers all outputs on every process.
 
-    `loader` is an iterable of `Batch` with a length.
-
-    Raises:
-        ErrorOnAllRanks: the outputs are not finite.
-        InterruptedRunError: a process was asked to stop.
+    `loader` is an iterable of `Batch` with a length. Raises ErrorOnAllRanks if the outputs are not finite, and
+    InterruptedRunError if a process was asked to stop.
     """
     model.eval()
     dtype = next(model.parameters()).dtype
@@ -143,11 +138,7 @@ def evaluate(
 
 
 def validation_one_epoch(model: nn.Module, loader: WatchedLoader, task: Task, **settings: Any) -> dict[str, Any]:
-    """Metrics on one clip of every validation video; `settings` are those of `evaluate`.
-
-    Raises:
-        ErrorOnAllRanks: no validation video can be read.
-    """
+    """Metrics on one clip of every validation video; raises ErrorOnAllRanks if none can be read. See `evaluate`."""
     outcome = evaluate(model, loader, describe="validation", **settings)
     if not len(outcome.indices):
         raise ErrorOnAllRanks("none of the validation videos can be read")
@@ -155,11 +146,7 @@ def validation_one_epoch(model: nn.Module, loader: WatchedLoader, task: Task, **
 
 
 def final_test(model: nn.Module, loader: WatchedLoader, **settings: Any) -> Evaluation:
-    """Outputs for every view of every test video; `settings` are those of `evaluate`.
-
-    Raises:
-        ErrorOnAllRanks: no test video can be read.
-    """
+    """Outputs for every view of every test video; raises ErrorOnAllRanks if none can be read. See `evaluate`."""
     outcome = evaluate(model, loader, describe="test", **settings)
     if not len(outcome.indices):
         raise ErrorOnAllRanks("none of the test videos can be read")

@@ -4,6 +4,7 @@ State-dict names are those of the published VideoMAE checkpoints and must not ch
 pixels, N tokens, D width, K outputs.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -78,19 +79,6 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(B, N, D)))
 
 
-class Mlp(nn.Module):
-    """Two linear layers around a GELU. (B, N, D) -> (B, N, D)"""
-
-    def __init__(self, dim: int, *, hidden_dim: int, drop: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
-
-
 class DropPath(nn.Module):
     """Drops the residual branch of a sample with probability `drop` and rescales the others to keep the mean.
 
@@ -128,7 +116,9 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim, hidden_dim=int(dim * mlp_ratio), drop=drop)
+        fc1, fc2 = nn.Linear(dim, int(dim * mlp_ratio)), nn.Linear(int(dim * mlp_ratio), dim)
+        layers = {"fc1": fc1, "gelu": nn.GELU(), "drop1": nn.Dropout(drop), "fc2": fc2, "drop2": nn.Dropout(drop)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
         self.gamma_1 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
         self.gamma_2 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
 

@@ -62,10 +62,8 @@ def _timm() -> Any:
 def parse_rand_augment(config: str) -> RandAugmentSettings:
     """Parses an --aa string: "rand-m7-n4-mstd0.5-inc1" -> RandAugmentSettings(7, 4, 0.5, 10, 0.5, True).
 
-    "none" and "" mean no operations. Source: the strings of timm.data.auto_augment.
-
-    Raises:
-        ValueError: an unknown part; timm's sets (`t`) and weights (`w`) are not supported.
+    "none" and "" mean no operations. Source: the strings of timm.data.auto_augment, without its sets (`t`) and weights
+    (`w`). Raises ValueError for an unknown part.
     """
     if config in ("", "none"):
         return RandAugmentSettings(num_operations=0)
@@ -93,14 +91,8 @@ def parse_rand_augment(config: str) -> RandAugmentSettings:
 class RandAugment:
     """Draws the operations of a clip.
 
-    Source: RandAugment (Cubuk et al., 2019, arXiv:1909.13719, section 3) with timm's noise on the magnitude.
-
-    Args:
-        config: an --aa string.
-        interpolation: bilinear, bicubic, or random, which draws one of the two per operation.
-
-    Raises:
-        ValueError: names --aa or --train_interpolation.
+    Source: RandAugment (Cubuk et al., 2019, arXiv:1909.13719, section 3) with timm's noise on the magnitude. `config`
+    is an --aa string; the interpolation is bilinear, bicubic, or random, which draws one of the two per operation.
     """
 
     def __init__(self, config: str, *, interpolation: str) -> None:

@@ -125,11 +125,7 @@ def crop_views(
 
 
 class ValidationTransform:
-    """Resizes the short side and crops the central square, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32.
-
-    Raises:
-        ValueError: the crop is larger than the short side.
-    """
+    """Resizes the short side and crops the central square, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32."""
 
     def __init__(self, short_side_size: int, crop_size: int) -> None:
         if crop_size > short_side_size:
@@ -183,9 +179,6 @@ class RandomErasing:
             the mean color.
         max_count: the number of boxes is uniform from 1 to `max_count`; each box has ERASED_AREA / count of the frame,
             and a log-uniform ERASED_ASPECT.
-
-    Raises:
-        ValueError: names --reprob, --remode or --recount.
     """
 
     def __init__(self, probability: float, *, mode: str, max_count: int) -> None:
@@ -233,12 +226,7 @@ class TrainTransform:
     RandAugment of whole frames, normalization, random resized crop (bilinear, without antialiasing), flip, random
     erasing, each with the same parameters for all frames. Only the crop is normalized, with the same result.
 
-    Args:
-        scale: smallest and largest area of the crop, as a fraction of the frame.
-        aspect: smallest and largest width / height of the crop.
-
-    Raises:
-        ValueError: names the flag with an invalid value.
+    `scale` and `aspect` are those of `draw_crop`. Raises ValueError, which names the flag with an invalid value.
     """
 
     def __init__(

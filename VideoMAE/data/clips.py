@@ -26,11 +26,7 @@ MakeClips = Callable[[Path, np.random.Generator], Tensor]
 
 
 def empty_clips(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """An uninitialized tensor; in a loader worker, in shared memory, which avoids a copy.
-
-    Raises:
-        RuntimeError: shared memory is full.
-    """
+    """An uninitialized tensor; in a loader worker, in shared memory. Raises RuntimeError if that is full."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)

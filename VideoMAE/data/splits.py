@@ -11,11 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def hold_out(annotations: Annotations, *, fraction: float) -> tuple[Annotations, Annotations]:
-    """Splits off the last `fraction`, rounded up, -> (training, validation).
-
-    Raises:
-        ValueError: one of them would be empty.
-    """
+    """Splits off the last `fraction`, rounded up, -> (training, validation). Raises ValueError if one is empty."""
     num_videos = len(annotations.ids)
     num_held_out = math.ceil(round(num_videos * fraction, 6))
     if not 0 < num_held_out < num_videos:
@@ -49,11 +45,7 @@ def remaining_unreadable(annotations: Annotations, check: VideoCheck, *, max_fra
 
 
 def long_enough(annotations: Annotations, check: VideoCheck, *, clip_len: int, clip_fps: float | None) -> Annotations:
-    """The readable videos with at least `clip_len` frames at `clip_fps`; None: all readable videos.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The readable videos with `clip_len` frames at `clip_fps` (None: any). Raises ValueError if there are none."""
     candidates = readable(annotations, check)
     infos = [check.infos[str(path)] for path in candidates.paths]
     keep = [

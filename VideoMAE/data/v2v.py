@@ -79,11 +79,7 @@ def video_file_of(key: str) -> str:
 
 
 def check_metadata(root: Path, comparisons: Sequence[Comparison], *, file: Path) -> None:
-    """Checks that metadata.json, if there is one, has every video of the comparisons of `file`.
-
-    Raises:
-        ValueError: names the first missing video and its comparison.
-    """
+    """Raises ValueError if metadata.json, if there is one, lacks a video of the comparisons of `file`."""
     metadata = root / "metadata.json"
     if not metadata.is_file():
         return

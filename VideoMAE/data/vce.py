@@ -41,11 +41,7 @@ class Annotations(NamedTuple):
 
 
 def read_emotions(root: Path) -> tuple[str, ...]:
-    """The emotions of a dataset in the order of its target vectors, from emotions.json, otherwise VCE's 27.
-
-    Raises:
-        ValueError: the file is not a list of two or more distinct names.
-    """
+    """The emotions of a dataset in the order of its target vectors, from emotions.json, otherwise VCE's 27."""
     file = root / EMOTIONS_FILE
     if not file.is_file():
         return EMOTIONS

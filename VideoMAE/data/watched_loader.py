@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +29,8 @@ POLL_SECONDS = 1.0
 DYING_SECONDS = 2.0
 MAX_CONSECUTIVE_DEATHS = 3
 PATH_BYTES = 4096  # longest path on Linux
+
+Failure = tuple[int, str, str, bool]  # worker, the video that it was reading ("" for none), reason, whether it hung
 
 
 class TrackedClips:
@@ -69,15 +71,6 @@ def _collate_in_shared_memory(samples: Any, *, collate_fn: Callable[[Any], Any])
     return batch
 
 
-class Failure(NamedTuple):
-    """A worker that hung or died, the video that it was reading ("" for none), and the reason."""
-
-    worker: int
-    video: str
-    reason: str
-    hung: bool
-
-
 class WatchedLoader:
     """Loads the batches of keys that `sampler` yields, in order, with time limits.
 
@@ -85,10 +78,7 @@ class WatchedLoader:
     does a video on which workers die twice. A worker that is due to deliver the next batch and makes no progress
     between videos is also killed. Each failure is logged, and new workers continue with the next batch. Only the time
     that the main process spends waiting counts, so suspending the whole run has no effect. Without workers, this
-    process reads the videos without a time limit.
-
-    Args:
-        dataset: has an attribute `make_clips`, which is replaced.
+    process reads the videos without a time limit. The attribute `make_clips` of the dataset is replaced.
     """
 
     def __init__(
@@ -196,7 +186,7 @@ class WatchedLoader:
         deadline = time.monotonic() + (0 if timed_out else DYING_SECONDS)
         while all(process.is_alive() for process in iterator._workers) and time.monotonic() < deadline:
             time.sleep(0.01)
-        failures = []
+        failures: list[Failure] = []
         for number, process in enumerate(iterator._workers):
             counter = self._clips.counters[number]
             video = self._clips.paths[number].value.decode(errors="replace") if counter % 2 else ""
@@ -204,15 +194,14 @@ class WatchedLoader:
                 code = process.exitcode
                 hint = {-signal.SIGKILL: ", out of memory?", -signal.SIGBUS: ", /dev/shm full?"}.get(code, "")
                 how = f"exit status {code}" if code >= 0 else f"signal {-code}{hint}"
-                failures.append(Failure(number, video, f"died ({how})", hung=False))
+                failures.append((number, video, f"died ({how})", False))
             elif timed_out:
                 previous, polls = self._stalled.get(number, (counter, -1))
                 polls = polls + 1 if counter == previous else 0
                 self._stalled[number] = (counter, polls)
                 is_due = video or number == iterator._task_info[iterator._rcvd_idx][0]
                 if polls * self._poll_seconds >= self.decode_seconds and is_due:
-                    reason = f"did not answer within {self.decode_seconds:g} s"
-                    failures.append(Failure(number, video, reason, hung=True))
+                    failures.append((number, video, f"did not answer within {self.decode_seconds:g} s", True))
         return failures
 
     def _restart(self, iterator: Any, failures: Sequence[Failure]) -> None:
@@ -225,7 +214,7 @@ class WatchedLoader:
                 self._clips.unreadable[video] = f"the reader {reason}"
             self._died_at.add(video)
             iterator._workers[number].kill()
-        deaths = [failure.reason for failure in failures if not failure.hung]
+        deaths = [reason for _, _, reason, hung in failures if not hung]
         self._consecutive_deaths += bool(deaths)
         if self._consecutive_deaths > MAX_CONSECUTIVE_DEATHS:
             raise ValueError(
