@@ -116,8 +116,9 @@ class Block(nn.Module):
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        fc1, fc2 = nn.Linear(dim, int(dim * mlp_ratio)), nn.Linear(int(dim * mlp_ratio), dim)
-        layers = {"fc1": fc1, "gelu": nn.GELU(), "drop1": nn.Dropout(drop), "fc2": fc2, "drop2": nn.Dropout(drop)}
+        hidden_dim, dropout = int(dim * mlp_ratio), nn.Dropout(drop)
+        fc1, fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        layers = {"fc1": fc1, "gelu": nn.GELU(), "drop": dropout, "fc2": fc2, "drop_again": dropout}
         self.mlp = nn.Sequential(OrderedDict(layers))
         self.gamma_1 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
         self.gamma_2 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
