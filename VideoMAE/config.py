@@ -1,14 +1,15 @@
 """Every flag of the training programs: name, type, default, meaning, range, and whether it is part of a run's identity.
 
-A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. The properties of a flag are
-attached to its field: `Range` (the allowed values), `MAY_CHANGE` (a run may resume with another value) and
-`ProbeRequires` (the only value that --linear_probe allows).
+A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. A field without a text has that of
+the base class. The properties of a flag are attached to its field: `Range` (the allowed values), `MAY_CHANGE` (it does
+not change a run's results, which may resume with another value) and `ProbeRequires` (the only value that --linear_probe
+allows).
 """
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_type_hints
 
 import tyro
 
@@ -33,10 +34,7 @@ class Range(NamedTuple):
     includes_low: bool = True
 
     def allows(self, value: float | None) -> bool:
-        """Whether the value lies in the range."""
-        if value is None:
-            return True
-        return self.low <= value <= self.high and (self.includes_low or value > self.low)
+        return value is None or (self.low <= value <= self.high and (self.includes_low or value > self.low))
 
     def __str__(self) -> str:
         if self.high == float("inf"):
@@ -51,23 +49,15 @@ class ProbeRequires(NamedTuple):
     reason: str
 
 
-class _MayChange:
-    """Marks a flag that does not change a run's results: the run may resume with another value."""
-
-
-MAY_CHANGE = _MayChange()
+MAY_CHANGE = object()
+WHOLE_CLIPS_ONLY = ProbeRequires(0, "the head is trained on features of whole clips")
+NOT_FOR_FROZEN = ProbeRequires(0, "the network is frozen")
 
 Count = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 NonNegative = Annotated[float, Range(0)]
-Positive = Annotated[float, Range(0, includes_low=False)]
 UnitInterval = Annotated[float, Range(0, 1)]
 PositiveUnitInterval = Annotated[float, Range(0, 1, includes_low=False)]
-
-
-def also(*names: str) -> Any:
-    """Other spellings of a flag."""
-    return tyro.conf.arg(aliases=names)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +72,7 @@ class ClipDataConfig:
     """Fraction of the training labels held out for validation."""
     decoder: Annotated[DecoderName, MAY_CHANGE] = "decord"
     """Decoder of ordinary videos; PyAV reads the others. Both return the same frames."""
-    decode_seconds: Annotated[Positive, MAY_CHANGE] = 120.0
+    decode_seconds: Annotated[float, Range(0, includes_low=False), MAY_CHANGE] = 120.0
     """Time limit for decoding one video; a video that takes longer counts as unreadable."""
     max_bad_videos: Annotated[UnitInterval, MAY_CHANGE] = 0.01
     """Largest fraction of the training videos that may be unreadable."""
@@ -148,9 +138,6 @@ class ClipAugmentConfig:
     """Number of erased boxes."""
 
 
-_WHOLE_CLIPS = "the head is trained on features of whole clips"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig(ClipAugmentConfig):
     """Augmentation of training clips and of batches."""
@@ -158,10 +145,10 @@ class AugmentConfig(ClipAugmentConfig):
     augment: Literal["exact", "fused"] = "fused"
     """fused: each frame is resampled once for all operations; exact: one operation after the other, as in the
     original, which is several times slower. Parameters are the same, pixels nearly (VideoMAE/augment/fused.py)."""
-    mixup: Annotated[NonNegative, ProbeRequires(0, _WHOLE_CLIPS)] = 0.0
+    mixup: Annotated[NonNegative, WHOLE_CLIPS_ONLY] = 0.0
     """Alpha of mixup; 0 disables it. The original constructed mixup and cutmix but applied them only in its 'classes'
     recipe."""
-    cutmix: Annotated[NonNegative, ProbeRequires(0, _WHOLE_CLIPS)] = 0.0
+    cutmix: Annotated[NonNegative, WHOLE_CLIPS_ONLY] = 0.0
     """Alpha of cutmix; 0 disables it."""
     mixup_prob: UnitInterval = 1.0
     """Probability of mixing a batch, if mixup or cutmix is enabled."""
@@ -169,9 +156,6 @@ class AugmentConfig(ClipAugmentConfig):
     """Probability of cutmix, if both are enabled."""
     mixup_mode: Literal["batch", "pair", "elem"] = "batch"
     """One mixing ratio per batch, per pair or per clip."""
-
-
-_FROZEN = "the network is frozen"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,9 +174,9 @@ class ModelConfig:
     """Frames in a token."""
     fc_drop_rate: Annotated[UnitInterval, ProbeRequires(0, "--weight_decay regularizes the head")] = 0.0
     """Dropout before the head."""
-    drop: Annotated[UnitInterval, ProbeRequires(0, _FROZEN)] = 0.0
+    drop: Annotated[UnitInterval, NOT_FOR_FROZEN] = 0.0
     """Dropout in the blocks."""
-    attn_drop_rate: Annotated[UnitInterval, ProbeRequires(0, _FROZEN)] = 0.0
+    attn_drop_rate: Annotated[UnitInterval, NOT_FOR_FROZEN] = 0.0
     """Dropout of attention weights."""
     drop_path: UnitInterval = 0.1
     """Stochastic depth rate of the last block; increases linearly from 0 at the first block."""
@@ -200,7 +184,7 @@ class ModelConfig:
     """Factor on the head's initial weights."""
     use_mean_pooling: bool = True
     """Mean over all tokens; otherwise (also spelled --use_cls) the first token."""
-    use_checkpoint: Annotated[bool, ProbeRequires(False, _FROZEN)] = False
+    use_checkpoint: Annotated[bool, NOT_FOR_FROZEN] = False
     """Activation checkpointing: less memory, about a third more compute."""
 
 
@@ -336,7 +320,7 @@ class VCEConfig(FinetuneConfig):
 class V2VDataConfig(ClipDataConfig):
     """Videos and the frames sampled from them."""
 
-    data_dir: Annotated[Path, also("--data_path")]
+    data_dir: Annotated[Path, tyro.conf.arg(aliases=["--data_path"])]
     """Folder of the dataset: train_labels.json, test_labels.json, listwise_labels.json, videos/."""
     train_labels: Path | None = None
     """File of training comparisons that replaces train_labels.json; with --loss listwise it may contain lists."""
@@ -346,7 +330,6 @@ class V2VDataConfig(ClipDataConfig):
     """Largest fraction of the training comparisons held out to select the best epoch; whole connected components, so
     that no video is in both parts."""
     num_workers: Annotated[NonNegativeInt, MAY_CHANGE] = 2
-    """Loader processes of each training process."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -362,7 +345,7 @@ class V2VAugmentConfig(ClipAugmentConfig):
 class V2VModelConfig(ModelConfig):
     """The network and its initial weights."""
 
-    finetune: Annotated[Path | None, also("--checkpoint")] = None
+    finetune: Annotated[Path | None, tyro.conf.arg(aliases=["--checkpoint"])] = None
     """Checkpoint to start from: pre-trained, or of a VCE or V2V run; an emotion head is dropped. With --mode eval: the
     checkpoint to test."""
     init_scale: tyro.conf.Suppress[tyro.conf.Fixed[float]] = 1.0
@@ -375,7 +358,7 @@ class V2VOptimConfig(OptimConfig):
 
     batch_size: Annotated[Count, MAY_CHANGE] = 4
     """Comparisons per process and step; total batch size = batch_size x update_freq x processes."""
-    epochs: Annotated[Count, also("--num_epochs")] = 10
+    epochs: Annotated[Count, tyro.conf.arg(aliases=["--num_epochs"])] = 10
     """Passes over the training comparisons. With --linear_probe: largest number of epochs of 5 L-BFGS iterations."""
     opt: str = "sgd"
     """Optimizer, by its name in timm; sgd uses Nesterov momentum."""
@@ -384,21 +367,17 @@ class V2VOptimConfig(OptimConfig):
     min_lr: NonNegative = 0.0
     """Final learning rate."""
     warmup_epochs: NonNegative = 0
-    """Epochs of linear warm-up from 0."""
     weight_decay: NonNegative = 0.0
     """Weight decay; none on biases and norms."""
     layer_decay: PositiveUnitInterval = 1.0
-    """Ratio of the learning rates of consecutive blocks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class V2VRunConfig(RunConfig):
     """Output, hardware and checkpoints."""
 
-    output_dir: Annotated[Path, also("--results_path"), MAY_CHANGE]
-    """Folder for checkpoints, results and logs."""
+    output_dir: Annotated[Path, tyro.conf.arg(aliases=["--results_path"]), MAY_CHANGE]
     precision: Precision = "fp32"
-    """Precision of the network. auto: bf16 on a GPU that supports it, else fp16 on a GPU, fp32 on a CPU."""
     eval: Annotated[bool, ProbeRequires(False, "--eval does not train")] = False
     """Only test the checkpoint of --finetune; also spelled --mode eval."""
     results_prefix: Annotated[str, MAY_CHANGE] = ""
@@ -429,41 +408,13 @@ class V2VConfig(FinetuneConfig):
     """Score difference above which --loss hinge is zero."""
 
 
-Config = TypeVar("Config", bound=FinetuneConfig)
-
-
-class Flag(NamedTuple):
-    """One flag of a configuration, with the metadata of its field."""
-
-    name: str
-    value: Any
-    metadata: tuple[Any, ...]
-
-    def get(self, kind: type) -> Any:
-        """The metadata entry of this type, or None."""
-        return next((entry for entry in self.metadata if isinstance(entry, kind)), None)
-
-
-def flags_of(config: Any) -> Iterator[Flag]:
-    """Every flag of a configuration."""
-    hints = get_type_hints(type(config), include_extras=True)
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from flags_of(value)
-        else:
-            yield Flag(field.name, value, getattr(hints[field.name], "__metadata__", ()))
-
-
-def names_that_may_change(config_type: type) -> frozenset[str]:
-    """The flags of a configuration class whose values may change when a run resumes."""
-    names: set[str] = set()
+def metadata_of(config_type: type) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The name of every flag of a configuration class, and the metadata of its field."""
     for name, hint in get_type_hints(config_type, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
-            names |= names_that_may_change(hint)  # type: ignore[arg-type]
-        elif MAY_CHANGE in getattr(hint, "__metadata__", ()):
-            names.add(name)
-    return frozenset(names)
+            yield from metadata_of(hint)  # type: ignore[arg-type]
+        else:
+            yield name, getattr(hint, "__metadata__", ())
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -482,7 +433,8 @@ def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """The flags that make two configurations different runs, each as '--flag: OLD there, NEW here'."""
     old, new = flat(saved), flat(current)
-    may_change = names_that_may_change(VCEConfig) | names_that_may_change(V2VConfig)
+    flags = [*metadata_of(VCEConfig), *metadata_of(V2VConfig)]
+    may_change = {name for name, metadata in flags if MAY_CHANGE in metadata}
     return [
         f"{'the checksum of the labels' if key == 'labels' else f'--{key}'}: {old.get(key)} there, {new.get(key)} here"
         for key in sorted(old.keys() | new.keys())
@@ -503,20 +455,15 @@ def with_absolute_paths(config: Any) -> Any:
 
 
 def check_config(config: FinetuneConfig) -> None:
-    """Checks the values of all flags before anything is read or written.
-
-    Raises:
-        ValueError: names the flag, its value and what is allowed.
-    """
-    values: dict[str, Any] = {}
-    for flag in flags_of(config):
-        values[flag.name] = flag.value
-        allowed = flag.get(Range)
-        if allowed is not None and not allowed.allows(flag.value):
-            raise ValueError(f"--{flag.name} {flag.value}: must be {allowed}")
-        required = flag.get(ProbeRequires)
-        if config.optim.linear_probe and required is not None and flag.value != required.value:
-            raise ValueError(f"--linear_probe cannot be combined with --{flag.name} {flag.value}: {required.reason}")
+    """Checks the values of all flags. Raises ValueError, which names the flag, its value and what is allowed."""
+    values = flat(dataclasses.asdict(config))
+    for name, metadata in metadata_of(type(config)):
+        value = values.get(name)
+        for rule in metadata:
+            if isinstance(rule, Range) and not rule.allows(value):
+                raise ValueError(f"--{name} {value}: must be {rule}")
+            if isinstance(rule, ProbeRequires) and config.optim.linear_probe and value != rule.value:
+                raise ValueError(f"--linear_probe cannot be combined with --{name} {value}: {rule.reason}")
     if values.get("short_side_size", config.data.input_size) < config.data.input_size:
         raise ValueError(
             f"--short_side_size {values['short_side_size']} is smaller than --input_size {config.data.input_size}: "

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,18 +20,9 @@ from VideoMAE.runtime.distributed import ErrorOnAllRanks
 from VideoMAE.runtime.stop_request import InterruptedRunError, stop_request
 from VideoMAE.training.backends import Backend, NonFiniteGradientError
 from VideoMAE.training.metric_logger import MetricLogger
-from VideoMAE.training.tasks import Evaluation
+from VideoMAE.training.tasks import EmotionTask, Evaluation, PreferenceTask
 
-
-class Task(Protocol):
-    """A training task; see training/tasks.py."""
-
-    select_by: str
-    unreadable_policy: str
-
-    def training_loss(self, forward: Callable[[Tensor], Tensor], batch: Any) -> Tensor: ...
-
-    def validation_metrics(self, outcome: Evaluation) -> dict[str, Any]: ...
+Task = EmotionTask | PreferenceTask
 
 
 class StepResult(NamedTuple):
@@ -53,14 +44,6 @@ class NonFiniteStepError(ValueError):
         self.indices = indices
 
 
-class Batches(Protocol):
-    """A loader, or a part of its batches."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
-
-
 def to_device(batch: Any, device: torch.device) -> Any:
     """A batch (a NamedTuple) with its tensors on the device."""
     return type(batch)(
@@ -80,11 +63,8 @@ def train_one_epoch(
 ) -> Iterator[StepResult]:
     """Runs the optimizer steps of an epoch, or of the rest of one, and yields each result.
 
-    Args:
-        first_batch: number of the first batch, counted over all epochs of this process.
-
-    Raises:
-        NonFiniteStepError: the loss or the gradient is not finite, except in fp16.
+    The first of the `batches` has the number `first_batch`, counted over all epochs of this process. Raises
+    NonFiniteStepError if the loss or the gradient is not finite, except in fp16.
     """
     update_freq, world = backend.settings.update_freq, backend.settings.world
     backend.model.train()
@@ -102,26 +82,21 @@ def train_one_epoch(
             backend.backward(loss, update=False)
             continue
         (mean,) = distributed.mean_over_processes(loss_sum.reshape(1))
-        norm = _finite_backward(backend, loss, mean, indices)
+        if not math.isfinite(mean) and backend.settings.precision != "fp16":
+            raise NonFiniteStepError(f"the loss became {mean}", indices)
+        try:
+            norm = backend.backward(loss, update=True)
+        except NonFiniteGradientError as error:
+            raise NonFiniteStepError(str(error), indices) from error
         is_skipped = not math.isfinite(mean) or (norm is not None and not math.isfinite(norm))
         yield StepResult(mean, float(schedule.lr[step]), norm, is_skipped, indices, unreadable)
         loss_sum, indices, unreadable = torch.zeros((), device=world.device), [], {}
 
 
-def _finite_backward(backend: Backend, loss: Tensor, mean: float, indices: list[int]) -> float | None:
-    """The backward pass and the optimizer step -> norm of the gradient."""
-    if not math.isfinite(mean) and backend.settings.precision != "fp16":
-        raise NonFiniteStepError(f"the loss became {mean}", indices)
-    try:
-        return backend.backward(loss, update=True)
-    except NonFiniteGradientError as error:
-        raise NonFiniteStepError(str(error), indices) from error
-
-
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    loader: Batches,
+    loader: Any,
     *,
     device: torch.device,
     autocast: Callable[[], contextlib.AbstractContextManager[Any]],
@@ -130,16 +105,13 @@ def evaluate(
 ) -> Evaluation:
     """Runs the model on this process's part of the videos and gathers all outputs on every process.
 
-    Raises:
-        ErrorOnAllRanks: the outputs are not finite.
-        InterruptedRunError: a process was asked to stop.
+    `loader` is an iterable of `Batch` with a length. Raises ErrorOnAllRanks if the outputs are not finite, and
+    InterruptedRunError if a process was asked to stop.
     """
     model.eval()
     dtype = next(model.parameters()).dtype
-    indices: list[int] = []
-    logits: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    skipped: dict[str, str] = {}
+    indices, skipped = list[int](), dict[str, str]()
+    logits, targets = list[np.ndarray](), list[np.ndarray]()
     batch: Batch
     for batch in logger.progress(loader, describe=describe, total=len(loader)):
         if stop_request:
@@ -165,40 +137,17 @@ def evaluate(
     return Evaluation(order, all_logits, all_targets, reasons)
 
 
-def validation_one_epoch(
-    model: nn.Module,
-    loader: WatchedLoader,
-    task: Task,
-    *,
-    device: torch.device,
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]],
-    logger: MetricLogger,
-) -> dict[str, Any]:
-    """Metrics on one clip of every validation video.
-
-    Raises:
-        ErrorOnAllRanks: no validation video can be read.
-    """
-    outcome = evaluate(model, loader, device=device, autocast=autocast, logger=logger, describe="validation")
+def validation_one_epoch(model: nn.Module, loader: WatchedLoader, task: Task, **settings: Any) -> dict[str, Any]:
+    """Metrics on one clip of every validation video; raises ErrorOnAllRanks if none can be read. See `evaluate`."""
+    outcome = evaluate(model, loader, describe="validation", **settings)
     if not len(outcome.indices):
         raise ErrorOnAllRanks("none of the validation videos can be read")
     return {**task.validation_metrics(outcome), "num_unreadable": len(outcome.skipped)}
 
 
-def final_test(
-    model: nn.Module,
-    loader: WatchedLoader,
-    *,
-    device: torch.device,
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]],
-    logger: MetricLogger,
-) -> Evaluation:
-    """Outputs for every view of every test video.
-
-    Raises:
-        ErrorOnAllRanks: no test video can be read.
-    """
-    outcome = evaluate(model, loader, device=device, autocast=autocast, logger=logger, describe="test")
+def final_test(model: nn.Module, loader: WatchedLoader, **settings: Any) -> Evaluation:
+    """Outputs for every view of every test video; raises ErrorOnAllRanks if none can be read. See `evaluate`."""
+    outcome = evaluate(model, loader, describe="test", **settings)
     if not len(outcome.indices):
         raise ErrorOnAllRanks("none of the test videos can be read")
     return outcome

@@ -4,10 +4,10 @@ State-dict names are those of the published VideoMAE checkpoints and must not ch
 pixels, N tokens, D width, K outputs.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
+
+NORM_EPS = 1e-6
 
 
 def sine_cosine_position_table(num_positions: int, width: int) -> Tensor:
@@ -77,19 +79,6 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(B, N, D)))
 
 
-class Mlp(nn.Module):
-    """Two linear layers around a GELU. (B, N, D) -> (B, N, D)"""
-
-    def __init__(self, dim: int, *, hidden_dim: int, drop: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
-
-
 class DropPath(nn.Module):
     """Drops the residual branch of a sample with probability `drop` and rescales the others to keep the mean.
 
@@ -121,14 +110,16 @@ class Block(nn.Module):
         attn_drop: float,
         drop_path: float,
         init_values: float,
-        norm_layer: Callable[[int], nn.Module],
     ) -> None:
         super().__init__()
-        self.norm1 = norm_layer(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = Attention(dim, num_heads=num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, hidden_dim=int(dim * mlp_ratio), drop=drop)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        hidden_dim, dropout = int(dim * mlp_ratio), nn.Dropout(drop)
+        fc1, fc2 = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        layers = {"fc1": fc1, "gelu": nn.GELU(), "drop": dropout, "fc2": fc2, "drop_again": dropout}
+        self.mlp = nn.Sequential(OrderedDict(layers))
         self.gamma_1 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
         self.gamma_2 = nn.Parameter(init_values * torch.ones(dim)) if init_values > 0 else None
 
@@ -147,7 +138,6 @@ class VisionTransformer(nn.Module):
     Args:
         init_values: initial value of the learned channel scales `gamma_1` and `gamma_2`; 0: no scales.
         init_scale: factor on the head's initial weights; not used for a head without bias.
-        use_learnable_pos_emb: a learned `pos_embed` instead of the fixed sine-cosine table.
         use_mean_pooling: mean over the tokens, then `fc_norm`; otherwise `norm`, then the first token.
         head_bias: if False, the head is `head.0` with nn.Linear's initial weights, as in original V2V checkpoints.
         use_checkpoint: activation checkpointing of the blocks.
@@ -178,7 +168,6 @@ class VisionTransformer(nn.Module):
         use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        norm_layer = partial(nn.LayerNorm, eps=1e-6)
         self.embed_dim = embed_dim
         self.use_checkpoint = use_checkpoint
         self.patch_embed = PatchEmbed(
@@ -204,15 +193,19 @@ class VisionTransformer(nn.Module):
                 attn_drop=attn_drop_rate,
                 drop_path=float(rate),
                 init_values=init_values,
-                norm_layer=norm_layer,
             )
             for rate in np.linspace(0, drop_path_rate, depth)
         )
-        self.norm = nn.Identity() if use_mean_pooling else norm_layer(embed_dim)
-        self.fc_norm = norm_layer(embed_dim) if use_mean_pooling else None
+        norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.norm = nn.Identity() if use_mean_pooling else norm
+        self.fc_norm = norm if use_mean_pooling else None
         self.fc_dropout = nn.Dropout(fc_drop_rate)
         self.head: nn.Module = nn.Linear(embed_dim, num_classes)
-        self.apply(_init_weights)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         with torch.no_grad():
             self.head.weight.mul_(init_scale)
         if not head_bias:
@@ -243,45 +236,16 @@ class VisionTransformer(nn.Module):
         return self.head(self.fc_dropout(self.forward_features(x)))
 
 
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def vit_micro_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """Width 128, depth 4, 4 heads: trains on a CPU in minutes; not a published size."""
-    return VisionTransformer(**{"embed_dim": 128, "depth": 4, "num_heads": 4, **kwargs})
-
-
-def vit_small_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """Width 384, depth 12, 6 heads; 22M parameters."""
-    return VisionTransformer(**{"embed_dim": 384, "depth": 12, "num_heads": 6, **kwargs})
-
-
-def vit_base_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """Width 768, depth 12, 12 heads; 86M parameters: the size of the published results."""
-    return VisionTransformer(**{"embed_dim": 768, "depth": 12, "num_heads": 12, **kwargs})
-
-
-def vit_large_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """Width 1024, depth 24, 16 heads; 304M parameters."""
-    return VisionTransformer(**{"embed_dim": 1024, "depth": 24, "num_heads": 16, **kwargs})
-
-
-def vit_huge_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """Width 1280, depth 32, 16 heads; 632M parameters."""
-    return VisionTransformer(**{"embed_dim": 1280, "depth": 32, "num_heads": 16, **kwargs})
-
+vit_micro_patch16_224 = partial(VisionTransformer, embed_dim=128, depth=4, num_heads=4)  # for a CPU; not published
+vit_small_patch16_224 = partial(VisionTransformer, embed_dim=384, depth=12, num_heads=6)  # 22M parameters
+vit_base_patch16_224 = partial(VisionTransformer, embed_dim=768, depth=12, num_heads=12)  # 86M, of published results
+vit_large_patch16_224 = partial(VisionTransformer, embed_dim=1024, depth=24, num_heads=16)  # 304M
+vit_huge_patch16_224 = partial(VisionTransformer, embed_dim=1280, depth=32, num_heads=16)  # 632M
 
 MODELS: dict[str, Callable[..., VisionTransformer]] = {
-    model.__name__: model
-    for model in (
-        vit_micro_patch16_224,
-        vit_small_patch16_224,
-        vit_base_patch16_224,
-        vit_large_patch16_224,
-        vit_huge_patch16_224,
-    )
+    "vit_micro_patch16_224": vit_micro_patch16_224,
+    "vit_small_patch16_224": vit_small_patch16_224,
+    "vit_base_patch16_224": vit_base_patch16_224,
+    "vit_large_patch16_224": vit_large_patch16_224,
+    "vit_huge_patch16_224": vit_huge_patch16_224,
 }

@@ -17,9 +17,7 @@ def layer_id(name: str, num_layers: int) -> int:
     """Depth of a parameter: 0 embedding, n+1 for block n, num_layers+1 for the norm and the head."""
     if name.startswith(("patch_embed.", "pos_embed", "cls_token")):
         return 0
-    if name.startswith("blocks."):
-        return int(name.split(".")[1]) + 1
-    return num_layers + 1
+    return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else num_layers + 1
 
 
 def parameter_groups(
@@ -35,23 +33,15 @@ def parameter_groups(
     lr_scale = layer_decay ** (num_layers + 1 - depth); biases, one-dimensional parameters and `no_weight_decay` are
     not decayed. Source: layer-wise decay of Clark et al. 2020 (ELECTRA), as used by BEiT and MAE.
     """
-    skip = no_weight_decay or set()
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         depth = layer_id(name, num_layers)
-        decayed = parameter.ndim > 1 and not name.endswith(".bias") and name not in skip
-        group = groups.setdefault(
-            (depth, decayed),
-            {
-                "params": [],
-                "names": [],
-                "weight_decay": weight_decay if decayed else 0.0,
-                "decayed": decayed,
-                "lr_scale": layer_decay ** (num_layers + 1 - depth),
-            },
-        )
+        decayed = parameter.ndim > 1 and not name.endswith(".bias") and name not in (no_weight_decay or ())
+        settings = {"weight_decay": weight_decay if decayed else 0.0, "decayed": decayed}
+        settings["lr_scale"] = layer_decay ** (num_layers + 1 - depth)
+        group = groups.setdefault((depth, decayed), {"params": [], "names": [], **settings})
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
@@ -139,16 +129,12 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(optim: OptimConfig, sampler: TrainSampler, *, scale: ScaleRule = scale_to_batch) -> Schedule:
-    """Learning rate (scaled to the total batch by `scale`) and weight decay of every optimizer step."""
+    """The values of every step; `scale` makes the learning rate of a total batch from the base learning rate."""
     cosine = partial(cosine_schedule, epochs=optim.epochs, steps_per_epoch=sampler.steps_per_epoch)
+    first, last = (scale(lr, sampler.total_batch_size) for lr in (optim.lr, optim.min_lr))
     end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
     return Schedule(
-        lr=cosine(
-            scale(optim.lr, sampler.total_batch_size),
-            scale(optim.min_lr, sampler.total_batch_size),
-            warmup_epochs=optim.warmup_epochs,
-            warmup_steps=optim.warmup_steps,
-        ),
+        lr=cosine(first, last, warmup_epochs=optim.warmup_epochs, warmup_steps=optim.warmup_steps),
         weight_decay=cosine(optim.weight_decay, end),
     )
 

@@ -1,6 +1,6 @@
 """Fused augmentation: the operations of `TrainTransform`, with each frame resampled once instead of once per operation.
 
-`plan_clip` turns the drawn operations into color steps, one geometric map and fill colors; `render` applies them. The
+`ClipPlan` turns the drawn operations into color steps, one geometric map and fill colors, which `apply` applies. The
 order of the operations is kept, and erasing is the same code. The result differs from the exact one as follows:
 
 - Rotation, shears, translations, crop, resizing and flip are a single map from output pixels to frame pixels, with
@@ -26,7 +26,6 @@ table maps them too, so that consecutive operations read the pixels once. T fram
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,8 +33,7 @@ import torch
 from PIL import Image
 
 from VideoMAE.augment.rand_augment import FILL, AppliedOperation, image_function
-from VideoMAE.augment.random_erasing import erase
-from VideoMAE.augment.video_transforms import NORMALIZED_BYTE, CropBox, TrainDraw, TrainTransform
+from VideoMAE.augment.video_transforms import NORMALIZED_BYTE, CropBox, TrainDraw, TrainTransform, erase
 
 # A table with a larger difference between neighboring bytes creates edges, and is applied before resampling, as in the
 # exact transform. Other tables are applied afterwards, together with the normalization.
@@ -49,38 +47,7 @@ TRUNCATE = -0.49  # added before OpenCV rounds: Pillow truncates when it blends
 _SMOOTHING = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13  # Pillow's filter, with which its sharpness blends
 _LEVEL_ENTRY = {"ShearX": (0, 1), "ShearY": (1, 0), "TranslateXRel": (0, 2), "TranslateYRel": (1, 2)}  # of the map
 
-
-class Lookup(NamedTuple):
-    """Maps every byte by a table."""
-
-    tables: np.ndarray  # (T or 1, 256, 3) uint8
-
-
-class Saturation(NamedTuple):
-    """Blends with the gray image (factor below 1) or away from it."""
-
-    factor: float
-
-
-class Sharpness(NamedTuple):
-    """Blends with the image smoothed over 3 x 3 pixels (factor below 1) or away from it."""
-
-    factor: float
-
-
-Step = Lookup | Saturation | Sharpness
-
-
-class ClipPlan(NamedTuple):
-    """The augmentation of a clip before erasing."""
-
-    region: CropBox  # the part of the frames that is read
-    steps: list[Step]  # on the region, in order
-    to_region: np.ndarray | None  # (2, 3): map to the region; None: the region is resized, and flipped if `flip`
-    flip: bool
-    last: np.ndarray  # (T or 1, 256, 3) uint8: table for the resampled pixels
-    labels: np.ndarray  # (S, S) uint8: 0 for pixels of the frame, n for the n-th fill color
-    fills: np.ndarray  # (T, N, 3) uint8: colors of filled areas
+Step = np.ndarray | AppliedOperation  # tables (T or 1, 256, 3) uint8, or a Color or Sharpness operation
 
 
 class FusedTransform(TrainTransform):
@@ -88,101 +55,106 @@ class FusedTransform(TrainTransform):
 
     def apply(self, frames: np.ndarray, draw: TrainDraw) -> torch.Tensor:
         """Applies a draw, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32; does not write to `frames`."""
-        clip = render(frames, plan_clip(frames, draw, self.crop_size), self.crop_size)
+        size = self.crop_size
+        plan = ClipPlan(frames, draw, size)
+        top, left, height, width = plan.region
+        positions = None if plan.to_region is None else _sampling_positions(plan.to_region, size, size)
+        tables = [
+            [np.take(normalized, table[:, channel], axis=1) for channel, normalized in enumerate(NORMALIZED_BYTE)]
+            for table in plan.tables
+        ]
+        masks = [(plan.labels == number).view(np.uint8) for number in range(1, plan.fills.shape[1] + 1)]
+        clip = torch.empty((3, len(frames), size, size))
+        planes_out = clip.numpy()
+        for t, frame in enumerate(frames[:, top : top + height, left : left + width]):
+            frame = _apply_steps(frame, plan.steps, t)
+            if positions is not None:
+                frame = cv2.remap(frame, positions[0], positions[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            else:
+                if frame.shape[:2] != (size, size):
+                    frame = cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
+                if draw.flip:
+                    frame = cv2.flip(frame, 1)
+            for channel, plane in enumerate(cv2.split(frame)):
+                target = planes_out[channel, t]
+                cv2.LUT(plane, tables[t % len(tables)][channel], dst=target)
+                for mask, fill in zip(masks, plan.fills[t, :, channel], strict=True):
+                    cv2.copyTo(np.full_like(target, NORMALIZED_BYTE[channel][0, fill]), mask, target)
         erase(clip, draw.erased, mode=self.random_erasing.mode)
         return clip
 
 
-def render(frames: np.ndarray, plan: ClipPlan, size: int) -> torch.Tensor:
-    """Applies a plan and normalizes, (T, H, W, 3) uint8 -> (3, T, size, size) float32."""
-    top, left, height, width = plan.region
-    positions = None if plan.to_region is None else _sampling_positions(plan.to_region, size, size)
-    tables = [
-        [np.take(normalized, table[:, channel], axis=1) for channel, normalized in enumerate(NORMALIZED_BYTE)]
-        for table in plan.last
-    ]
-    masks = [(plan.labels == number).view(np.uint8) for number in range(1, plan.fills.shape[1] + 1)]
-    clip = torch.empty((3, len(frames), size, size))
-    planes_out = clip.numpy()
-    for t, frame in enumerate(frames[:, top : top + height, left : left + width]):
-        frame = _apply_steps(frame, plan.steps, t)
-        if positions is not None:
-            frame = cv2.remap(frame, positions[0], positions[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        else:
-            if frame.shape[:2] != (size, size):
-                frame = cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
-            if plan.flip:
-                frame = cv2.flip(frame, 1)
-        for channel, plane in enumerate(cv2.split(frame)):
-            target = planes_out[channel, t]
-            cv2.LUT(plane, tables[t % len(tables)][channel], dst=target)
-            for mask, fill in zip(masks, plan.fills[t, :, channel], strict=True):
-                cv2.copyTo(np.full_like(target, NORMALIZED_BYTE[channel][0, fill]), mask, target)
-    return clip
+class ClipPlan:
+    """The augmentation of a clip before erasing. Reads pixels only for operations that need histograms."""
 
-
-def plan_clip(frames: np.ndarray, draw: TrainDraw, size: int) -> ClipPlan:
-    """The plan of a draw for frames (T, H, W, 3) uint8. Reads pixels only for operations that need histograms."""
-    planner = _Planner(frames)
-    for operation in draw.operations:
-        planner.add(operation)
-    if _largest_jump(planner.tables) > SMOOTH_JUMP:
-        planner.close_tables()
-    to_source = _crop_map(draw.crop, size, flip=draw.flip)
-    labels = _label_outside(planner.maps, to_source, grid=(size, size), frame=planner.size)
-    for matrix in reversed(planner.maps):
-        to_source = matrix @ to_source
-    region = _region(to_source, size, *planner.size) if planner.maps else draw.crop
-    to_source[:2, 2] -= region.left, region.top
-    to_region = to_source[:2] if planner.maps else None
-    return ClipPlan(region, planner.steps, to_region, draw.flip, planner.tables, labels, planner.fills)
-
-
-class _Planner:
-    """The steps, maps and fill colors of the operations so far."""
-
-    def __init__(self, frames: np.ndarray) -> None:
-        self.frames = frames
-        self.size = frames.shape[1:3]
-        self.steps: list[Step] = []
-        self.tables = IDENTITY_TABLE  # after the steps
+    def __init__(self, frames: np.ndarray, draw: TrainDraw, size: int) -> None:
+        self.frames, self.size = frames, frames.shape[1:3]
+        self.steps: list[Step] = []  # on the region, in order
+        self.tables = IDENTITY_TABLE  # after the steps; at the end, for the resampled pixels
         self.maps: list[np.ndarray] = []
         self.is_bicubic = False  # any of the maps
-        self.fills: np.ndarray = np.empty((len(frames), 0, 3), dtype=np.uint8)  # after the operations so far
+        self.fills: np.ndarray = np.empty((len(frames), 0, 3), dtype=np.uint8)  # (T, N, 3): colors of filled areas
+        for operation in draw.operations:
+            self._add(operation)
+        if np.abs(np.diff(self.tables.astype(np.int16), axis=1)).max() > SMOOTH_JUMP:
+            self._close_tables()
+        self.region = crop = draw.crop  # the part of the frames that is read
+        across, down = crop.width / size, crop.height / size
+        to_source = np.array([[across, 0, crop.left], [0, down, crop.top], [0, 0, 1]])
+        if draw.flip:
+            to_source[0] = -across, 0, crop.left + crop.width
+        # (size, size) uint8: 0 for pixels of the frame, n for the n-th fill color
+        self.labels = _label_outside(self.maps, to_source, grid=(size, size), frame=self.size)
+        self.to_region: np.ndarray | None = None  # (2, 3): map to the region; None: it is resized, and flipped if drawn
+        if self.maps:
+            for matrix in reversed(self.maps):
+                to_source = matrix @ to_source
+            corners = to_source[:2] @ [[0, 0, size, size], [0, size, 0, size], [1, 1, 1, 1]]
+            first, last = np.floor(corners.min(axis=1)) - MARGIN_PIXELS, np.ceil(corners.max(axis=1)) + MARGIN_PIXELS
+            height, width = self.size
+            left, top = int(np.clip(first[0], 0, width - 1)), int(np.clip(first[1], 0, height - 1))
+            right, bottom = int(np.clip(last[0], left + 1, width)), int(np.clip(last[1], top + 1, height))
+            self.region = CropBox(top, left, bottom - top, right - left)
+            to_source[:2, 2] -= left, top
+            self.to_region = to_source[:2]
 
-    def add(self, operation: AppliedOperation) -> None:
-        name = operation.name.removesuffix("Increasing")
+    def _add(self, operation: AppliedOperation) -> None:
+        name, (height, width) = operation.name.removesuffix("Increasing"), self.size
         if name == "Rotate" or name in _LEVEL_ENTRY:
-            self.maps.append(_operation_map(operation, *self.size))
+            matrix, (level,) = np.eye(3), operation.args
+            if name == "Rotate":
+                cos, sin = math.cos(math.radians(level)), math.sin(math.radians(level))
+                rotation, center = np.array([[cos, -sin], [sin, cos]]), np.array([width / 2, height / 2])
+                matrix[:2, :2], matrix[:2, 2] = rotation, center - rotation @ center
+            else:
+                matrix[_LEVEL_ENTRY[name]] = level * {"TranslateXRel": width, "TranslateYRel": height}.get(name, 1)
+            self.maps.append(matrix)
             self.is_bicubic |= operation.interpolation == "bicubic"
             gray = np.full((len(self.frames), 1, 3), FILL, dtype=np.uint8)
             self.fills = np.concatenate([self.fills, gray], axis=1)
-        elif name == "Color":
-            self.close_tables()
-            self.steps.append(Saturation(*operation.args))
-            if self.maps:
+        elif name in ("Color", "Sharpness"):
+            self._close_tables()
+            self.steps.append(operation)
+            if name == "Color" and self.maps:
                 self.fills = _saturate(self.fills, *operation.args)
-        elif name == "Sharpness":
-            self.close_tables()
-            self.steps.append(Sharpness(*operation.args))
         elif name in SAME_FOR_ALL_FRAMES:
             self._look_up(_fixed_table(operation))
         elif name == "Contrast":
-            self._look_up(_contrast(self.histograms(), *operation.args))
+            self._look_up(_contrast(self._histograms(), *operation.args))
         else:
-            self._look_up({"AutoContrast": _auto_contrast, "Equalize": _equalize}[name](self.histograms()))
+            self._look_up({"AutoContrast": _auto_contrast, "Equalize": _equalize}[name](self._histograms()))
 
     def _look_up(self, tables: np.ndarray) -> None:
         self.tables = _apply_tables(self.tables, tables)
         self.fills = _apply_tables(self.fills, tables)
 
-    def close_tables(self) -> None:
+    def _close_tables(self) -> None:
         """Turns the tables so far into a step."""
         if self.tables is not IDENTITY_TABLE:
-            self.steps.append(Lookup(self.tables))
+            self.steps.append(self.tables)
             self.tables = IDENTITY_TABLE
 
-    def histograms(self) -> np.ndarray:
+    def _histograms(self) -> np.ndarray:
         """The histograms of the whole frames after the operations so far, -> (T, 256, 3).
 
         Moved frames are resampled with the interpolation of the operations, because extreme values depend on it.
@@ -191,40 +163,22 @@ class _Planner:
         inside = (labels == 0).view(np.uint8) if self.maps else None
         positions = _sampling_positions(functools.reduce(np.matmul, self.maps, np.eye(3)), *self.size)
         method = cv2.INTER_CUBIC if self.is_bicubic else cv2.INTER_LINEAR
-        counts = np.empty((len(self.frames), 256, 3))
+        counts: np.ndarray = np.empty((len(self.frames), 256, 3))
         for t, frame in enumerate(self.frames):
             moved = _apply_steps(frame, self.steps, t)
             if self.maps:
                 moved = cv2.remap(moved, positions[0], positions[1], method, borderMode=cv2.BORDER_REPLICATE)
             for channel in range(3):
                 counts[t, :, channel] = cv2.calcHist([moved], [channel], inside, [256], [0, 256]).ravel()
-        counts = _map_histograms(self.tables, counts)
+        # The counts after the tables.
+        first_rows = 256 * np.arange(len(counts))[:, np.newaxis, np.newaxis]
+        cells = ((first_rows + self.tables) * 3 + np.arange(3)).ravel()
+        counts = np.bincount(cells, weights=counts.ravel(), minlength=counts.size).reshape(counts.shape)
         for number in range(1, len(self.maps) + 1):
             values = self.fills[:, np.newaxis, number - 1].astype(np.intp)
             filled = np.take_along_axis(counts, values, axis=1) + np.count_nonzero(labels == number)
             np.put_along_axis(counts, values, filled, axis=1)
         return counts
-
-
-def _operation_map(operation: AppliedOperation, height: int, width: int) -> np.ndarray:
-    """The map of a geometric operation on frames of this size, -> (3, 3)."""
-    matrix, (level,) = np.eye(3), operation.args
-    if operation.name == "Rotate":
-        cos, sin = math.cos(math.radians(level)), math.sin(math.radians(level))
-        rotation, center = np.array([[cos, -sin], [sin, cos]]), np.array([width / 2, height / 2])
-        matrix[:2, :2], matrix[:2, 2] = rotation, center - rotation @ center
-    else:
-        side = {"TranslateXRel": width, "TranslateYRel": height}.get(operation.name, 1)
-        matrix[_LEVEL_ENTRY[operation.name]] = level * side
-    return matrix
-
-
-def _crop_map(crop: CropBox, size: int, *, flip: bool) -> np.ndarray:
-    """The map of a crop that is resized to size x size pixels and flipped, -> (3, 3)."""
-    across, down = crop.width / size, crop.height / size
-    if flip:
-        return np.array([[-across, 0, crop.left + crop.width], [0, down, crop.top], [0, 0, 1]])
-    return np.array([[across, 0, crop.left], [0, down, crop.top], [0, 0, 1]])
 
 
 def _label_outside(
@@ -252,31 +206,24 @@ def _sampling_positions(to_source: np.ndarray, height: int, width: int) -> Seque
     return cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)
 
 
-def _region(to_source: np.ndarray, size: int, height: int, width: int) -> CropBox:
-    """The part of a frame that the map of size x size pixels reads, at least one pixel."""
-    corners = to_source[:2] @ [[0, 0, size, size], [0, size, 0, size], [1, 1, 1, 1]]
-    first, last = np.floor(corners.min(axis=1)) - MARGIN_PIXELS, np.ceil(corners.max(axis=1)) + MARGIN_PIXELS
-    left, top = (int(np.clip(value, 0, length - 1)) for value, length in zip(first, (width, height), strict=True))
-    right, bottom = int(np.clip(last[0], left + 1, width)), int(np.clip(last[1], top + 1, height))
-    return CropBox(top, left, bottom - top, right - left)
-
-
 def _apply_steps(frame: np.ndarray, steps: Sequence[Step], t: int) -> np.ndarray:
     """Applies steps to the t-th frame of a clip, (H, W, 3) uint8 -> (H, W, 3) uint8; the frame itself if none."""
     for step in steps:
-        if isinstance(step, Lookup):
-            frame = cv2.LUT(frame, step.tables[t % len(step.tables)][:, np.newaxis])
-        elif isinstance(step, Saturation):
-            frame = _saturate(frame, step.factor)
-        else:
-            kernel = (1 - step.factor) * _SMOOTHING
-            kernel[1, 1] += step.factor
+        if isinstance(step, np.ndarray):
+            frame = cv2.LUT(frame, step[t % len(step)][:, np.newaxis])
+            continue
+        (factor,) = step.args
+        if step.name.startswith("Color"):
+            frame = _saturate(frame, factor)
+        else:  # blends with the image smoothed over 3 x 3 pixels (factor below 1) or away from it
+            kernel = (1 - factor) * _SMOOTHING
+            kernel[1, 1] += factor
             frame = cv2.filter2D(frame, -1, kernel, delta=TRUNCATE, borderType=cv2.BORDER_REPLICATE)
     return frame
 
 
 def _saturate(frame: np.ndarray, factor: float) -> np.ndarray:
-    """Changes the saturation, (H, W, 3) uint8 -> (H, W, 3) uint8."""
+    """Blends with the gray image (factor below 1) or away from it, (H, W, 3) uint8 -> (H, W, 3) uint8."""
     gray = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return cv2.addWeighted(frame, factor, gray, 1 - factor, TRUNCATE)
 
@@ -286,18 +233,6 @@ def _apply_tables(values: np.ndarray, tables: np.ndarray) -> np.ndarray:
     num = max(len(values), len(tables))
     rows = np.broadcast_to(values, (num, *values.shape[1:])).astype(np.intp)
     return np.take_along_axis(np.broadcast_to(tables, (num, 256, 3)), rows, axis=1)
-
-
-def _map_histograms(tables: np.ndarray, histograms: np.ndarray) -> np.ndarray:
-    """The histograms after tables, (N, 256, 3), (T, 256, 3) -> (T, 256, 3) float64."""
-    frames = np.arange(len(histograms))[:, np.newaxis, np.newaxis]
-    cells = ((frames * 256 + tables) * 3 + np.arange(3)).ravel()
-    return np.bincount(cells, weights=histograms.ravel(), minlength=histograms.size).reshape(histograms.shape)
-
-
-def _largest_jump(tables: np.ndarray) -> int:
-    """The largest difference between the values of neighboring bytes."""
-    return int(np.abs(np.diff(tables.astype(np.int16), axis=1)).max())
 
 
 @functools.cache

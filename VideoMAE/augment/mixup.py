@@ -13,11 +13,7 @@ class ClipMixup(Mixup):
     """
 
     def __call__(self, clips: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, T, H, W), (B, K) -> new tensors of the same shapes
-
-        Raises:
-            ValueError: B is odd and the mode mixes pairs.
-        """
+        """(B, 3, T, H, W), (B, K) -> new tensors of the same shapes. Raises ValueError if a pair is incomplete."""
         if self.mode != "batch" and len(clips) % 2:
             raise ValueError(f"--mixup_mode {self.mode} needs an even number of clips per batch, got {len(clips)}")
         planes = clips.flatten(1, 2).clone()  # (B, 3 T, H, W): images for timm

@@ -6,8 +6,6 @@ numbers. The image functions are timm's, so each frame equals timm's result for 
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,17 +18,9 @@ UNIFORM_MAGNITUDE_STD = 100.0  # above this, magnitudes are uniform, as in timm
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # The operations whose level has a random sign in timm, and their largest argument, at level 10. timm's own level
 # functions are not used because they draw the sign from the global generator.
-_SIGNED_LIMIT = {
-    "Rotate": 30.0,
-    "ShearX": 0.3,
-    "ShearY": 0.3,
-    "TranslateXRel": 0.45,
-    "TranslateYRel": 0.45,
-    "ColorIncreasing": 0.9,
-    "ContrastIncreasing": 0.9,
-    "BrightnessIncreasing": 0.9,
-    "SharpnessIncreasing": 0.9,
-}
+_SIGNED_LIMIT = {"Rotate": 30.0, "ShearX": 0.3, "ShearY": 0.3, "TranslateXRel": 0.45, "TranslateYRel": 0.45}
+_ENHANCEMENTS = ("ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing")
+_ENHANCEMENT_LIMIT = 0.9
 
 
 class AppliedOperation(NamedTuple):
@@ -41,8 +31,7 @@ class AppliedOperation(NamedTuple):
     interpolation: str  # "bilinear" or "bicubic"; used by rotation, shear and translation
 
 
-@dataclass(frozen=True)
-class RandAugmentSettings:
+class RandAugmentSettings(NamedTuple):
     """The settings of an --aa string."""
 
     magnitude: float = MAX_LEVEL
@@ -73,10 +62,8 @@ def _timm() -> Any:
 def parse_rand_augment(config: str) -> RandAugmentSettings:
     """Parses an --aa string: "rand-m7-n4-mstd0.5-inc1" -> RandAugmentSettings(7, 4, 0.5, 10, 0.5, True).
 
-    "none" and "" mean no operations. Source: the strings of timm.data.auto_augment.
-
-    Raises:
-        ValueError: an unknown part; timm's sets (`t`) and weights (`w`) are not supported.
+    "none" and "" mean no operations. Source: the strings of timm.data.auto_augment, without its sets (`t`) and weights
+    (`w`). Raises ValueError for an unknown part.
     """
     if config in ("", "none"):
         return RandAugmentSettings(num_operations=0)
@@ -97,23 +84,15 @@ def parse_rand_augment(config: str) -> RandAugmentSettings:
         raise ValueError(f"--aa {config!r}: probability {values['probability']} is above 1")
     if values.get("magnitude_std", 0) > UNIFORM_MAGNITUDE_STD:
         values["magnitude_std"] = float("inf")
-    if values.get("max_magnitude") == 0:
-        values["max_magnitude"] = MAX_LEVEL  # as in timm
+    values["max_magnitude"] = values.get("max_magnitude") or MAX_LEVEL  # 0: the same, as in timm
     return RandAugmentSettings(**values)
 
 
 class RandAugment:
-    """Draws and applies the operations of a clip.
+    """Draws the operations of a clip.
 
-    Translations are fractions of the whole frame's width or height, up to 0.45 at level 10.
-    Source: RandAugment (Cubuk et al., 2019, arXiv:1909.13719, section 3) with timm's noise on the magnitude.
-
-    Args:
-        config: an --aa string.
-        interpolation: bilinear, bicubic, or random, which draws one of the two per operation.
-
-    Raises:
-        ValueError: names --aa or --train_interpolation.
+    Source: RandAugment (Cubuk et al., 2019, arXiv:1909.13719, section 3) with timm's noise on the magnitude. `config`
+    is an --aa string; the interpolation is bilinear, bicubic, or random, which draws one of the two per operation.
     """
 
     def __init__(self, config: str, *, interpolation: str) -> None:
@@ -127,11 +106,10 @@ class RandAugment:
 
     def draw(self, rng: np.random.Generator) -> list[AppliedOperation]:
         """Draws `num_operations` operations uniformly, with replacement, and drops each with 1 - `probability`."""
-        settings = self.settings
-        num = settings.num_operations
+        settings, num = self.settings, self.settings.num_operations
         if not num:
             return []
-        choices = rng.integers(len(self.names), size=num)
+        names = [self.names[choice] for choice in rng.integers(len(self.names), size=num)]
         applied = rng.random(num) < settings.probability
         if np.isinf(settings.magnitude_std):
             magnitudes = rng.uniform(0, settings.magnitude, num)
@@ -139,29 +117,24 @@ class RandAugment:
             magnitudes = rng.normal(settings.magnitude, settings.magnitude_std, num)
         magnitudes = np.clip(magnitudes, 0, settings.max_magnitude)
         signs = np.where(rng.random(num) < 0.5, -1.0, 1.0)
-        interpolations = rng.integers(len(self.interpolations), size=num)
+        interpolations = [self.interpolations[choice] for choice in rng.integers(len(self.interpolations), size=num)]
         return [
-            AppliedOperation(
-                name=self.names[choices[i]],
-                args=self.level_args(self.names[choices[i]], float(magnitudes[i]), float(signs[i])),
-                interpolation=self.interpolations[interpolations[i]],
+            AppliedOperation(name, self.level_args(name, float(magnitude), float(sign)), interpolation)
+            for name, magnitude, sign, interpolation, is_applied in zip(
+                names, magnitudes, signs, interpolations, applied, strict=True
             )
-            for i in range(num)
-            if applied[i]
+            if is_applied
         ]
 
     def level_args(self, name: str, magnitude: float, sign: float) -> tuple[float, ...]:
         """The arguments of an operation at a magnitude; `sign` is -1 or 1, for operations with a sign."""
+        level = sign * magnitude / MAX_LEVEL
         if name in _SIGNED_LIMIT:
-            level = sign * magnitude / MAX_LEVEL * _SIGNED_LIMIT[name]
-            # The argument of an enhancement is a factor; 1 has no effect.
-            return (max(0.1, 1.0 + level) if name.endswith("Increasing") else level,)
+            return (level * _SIGNED_LIMIT[name],)
+        if name in _ENHANCEMENTS:
+            return (max(0.1, 1.0 + level * _ENHANCEMENT_LIMIT),)  # a factor; 1 has no effect
         level_function = _timm().LEVEL_TO_ARG[name]
         return () if level_function is None else tuple(level_function(magnitude, {}))
-
-    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draws and applies, (T, H, W, 3) uint8 -> (T, H, W, 3) uint8."""
-        return apply_operations(frames, self.draw(rng))
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
@@ -169,14 +142,9 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     return _timm().posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)
 
 
-@cache
-def _image_functions() -> dict[str, Any]:
-    return {**_timm().NAME_TO_OP, "Posterize": _posterize, "PosterizeIncreasing": _posterize}
-
-
 def image_function(name: str) -> Callable[..., Image.Image]:
     """The function of an operation: (image, *args, fillcolor=, resample=) -> image."""
-    return _image_functions()[name]
+    return _posterize if name in ("Posterize", "PosterizeIncreasing") else _timm().NAME_TO_OP[name]
 
 
 def apply_operations(frames: np.ndarray, operations: Sequence[AppliedOperation]) -> np.ndarray:

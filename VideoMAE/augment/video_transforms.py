@@ -1,7 +1,8 @@
 """Transforms of frames (T, H, W, 3) uint8 to normalized clips (3, T, h, w).
 
 `TrainTransform` augments, `ValidationTransform` crops the center, `SquashTransform` (V2V) resizes the whole frame. Test
-views use `resize_short_side` and `crop_views`. Frames may have any size. Transforms without randomness ignore `rng`.
+views use `resize_short_side` and `crop_views`. Frames may have any size. Transforms without randomness ignore `rng`. A
+draw contains all random parameters, and applying it uses no other random numbers.
 """
 
 import math
@@ -14,11 +15,13 @@ import torch
 import torch.nn.functional as F
 
 from VideoMAE.augment.rand_augment import AppliedOperation, RandAugment, apply_operations
-from VideoMAE.augment.random_erasing import ErasedBox, RandomErasing, erase
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # red, green and blue, as in the training of the published networks
 IMAGENET_STD = (0.229, 0.224, 0.225)
-NUM_CROP_TRIES = 10
+NUM_BOX_TRIES = 10
+ERASE_MODES = ("pixel", "rand", "const")
+ERASED_AREA = (0.02, 1 / 3)  # of the frame
+ERASED_ASPECT = (0.3, 1 / 0.3)  # height / width
 
 # Scaling and normalizing bytes is a table look-up per channel.
 NORMALIZED_BYTE = [
@@ -36,6 +39,16 @@ class CropBox(NamedTuple):
     width: int
 
 
+class ErasedBox(NamedTuple):
+    """A rectangle of pixels, erased in every frame."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    noise_seed: int
+
+
 class TrainDraw(NamedTuple):
     """All random parameters of a training clip."""
 
@@ -46,12 +59,7 @@ class TrainDraw(NamedTuple):
 
 
 def normalize(frames: np.ndarray, *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Normalizes to ImageNet's mean and deviation, (T, H, W, 3) uint8 -> (3, T, H, W) float32, contiguous.
-
-    Args:
-        frames: need not be contiguous.
-        out: contiguous tensor for the result.
-    """
+    """Normalizes to ImageNet's mean and deviation, (T, H, W, 3) uint8 -> (3, T, H, W) float32, contiguous as `out`."""
     clip = torch.empty((3, *frames.shape[:3])) if out is None else out
     assert clip.is_contiguous(), "OpenCV writes only to contiguous planes"
     planes_out = clip.numpy()
@@ -62,10 +70,7 @@ def normalize(frames: np.ndarray, *, out: torch.Tensor | None = None) -> torch.T
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes bilinearly with OpenCV, (T, H, W, 3) uint8 -> (T, height, width, 3) uint8.
-
-    Returns `frames` itself if it has this size.
-    """
+    """Resizes bilinearly, (T, H, W, 3) uint8 -> (T, height, width, 3) uint8; `frames` itself if it has this size."""
     if frames.shape[1:3] == (height, width):
         return frames
     resized = np.empty((len(frames), height, width, 3), dtype=np.uint8)
@@ -99,9 +104,7 @@ def crop_views(
 ) -> torch.Tensor:
     """Normalized square crops, (T, h, w, 3) uint8 -> (num_crops, 3, T, crop, crop) float32.
 
-    Args:
-        starts: first pixel of each crop along `axis`; along the other axis, crops are centered.
-        out: contiguous tensor for the result.
+    `starts` are the first pixels along `axis`; along the other axis, crops are centered. `out` is contiguous.
 
     Raises:
         ValueError: a crop is not inside the frames.
@@ -122,17 +125,12 @@ def crop_views(
 
 
 class ValidationTransform:
-    """Resizes the short side and crops the central square, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32.
-
-    Raises:
-        ValueError: the crop is larger than the short side.
-    """
+    """Resizes the short side and crops the central square, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32."""
 
     def __init__(self, short_side_size: int, crop_size: int) -> None:
         if crop_size > short_side_size:
             raise ValueError(f"--short_side_size {short_side_size} is smaller than --input_size {crop_size}")
-        self.short_side_size = short_side_size
-        self.crop_size = crop_size
+        self.short_side_size, self.crop_size = short_side_size, crop_size
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator | None = None) -> torch.Tensor:
         resized = resize_short_side(frames, self.short_side_size)
@@ -159,7 +157,7 @@ def draw_crop(
     fit, the box is the largest central one with a ratio in `aspect`. Source: Inception's crops (Szegedy et al., 2014,
     arXiv:1409.4842, section 6), drawn as in torchvision's RandomResizedCrop.get_params.
     """
-    for _ in range(NUM_CROP_TRIES):
+    for _ in range(NUM_BOX_TRIES):
         area = height * width * rng.uniform(*scale)
         box_aspect = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
         box_height, box_width = round(math.sqrt(area / box_aspect)), round(math.sqrt(area * box_aspect))
@@ -171,18 +169,64 @@ def draw_crop(
     return CropBox((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
+class RandomErasing:
+    """Draws the boxes to erase in a normalized clip.
+
+    Source: Random Erasing (Zhong et al., 2017, arXiv:1708.04896, algorithm 1), counts as in timm.data.random_erasing.
+
+    Args:
+        mode: pixel: normal noise for every value of every frame; rand: one normal color per box; const: zeros, which is
+            the mean color.
+        max_count: the number of boxes is uniform from 1 to `max_count`; each box has ERASED_AREA / count of the frame,
+            and a log-uniform ERASED_ASPECT.
+    """
+
+    def __init__(self, probability: float, *, mode: str, max_count: int) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"--reprob {probability}: must be in [0, 1]")
+        if mode not in ERASE_MODES:
+            raise ValueError(f"--remode {mode!r}: must be one of {', '.join(ERASE_MODES)}")
+        if max_count < 1:
+            raise ValueError(f"--recount {max_count}: must be at least 1")
+        self.probability, self.mode, self.max_count = probability, mode, max_count
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> list[ErasedBox]:
+        """Draws the boxes for a clip of height x width pixels; a box that does not fit in ten tries is omitted."""
+        if rng.random() >= self.probability:
+            return []
+        boxes, count = list[ErasedBox](), int(rng.integers(1, self.max_count + 1))
+        for _ in range(count):
+            for _ in range(NUM_BOX_TRIES):
+                area = rng.uniform(*ERASED_AREA) * height * width / count
+                aspect = math.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])))
+                box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+                if 0 < box_height < height and 0 < box_width < width:
+                    top, left = rng.integers(height - box_height + 1), rng.integers(width - box_width + 1)
+                    seed = int(rng.integers(2**32))
+                    boxes.append(ErasedBox(int(top), int(left), box_height, box_width, seed))
+                    break
+        return boxes
+
+
+def erase(clip: torch.Tensor, boxes: Sequence[ErasedBox], *, mode: str) -> None:
+    """Fills the boxes in every frame of `clip`, (C, T, H, W) float32, in place."""
+    for box in boxes:
+        region = clip[:, :, box.top : box.top + box.height, box.left : box.left + box.width]
+        if mode == "const":
+            region.zero_()
+            continue
+        shape = tuple(region.shape) if mode == "pixel" else (clip.shape[0], 1, 1, 1)
+        noise = np.random.default_rng(box.noise_seed).standard_normal(shape, dtype=np.float32)
+        region.copy_(torch.from_numpy(noise))
+
+
 class TrainTransform:
     """Augments a training clip, (T, H, W, 3) uint8 -> (3, T, crop, crop) float32.
 
     RandAugment of whole frames, normalization, random resized crop (bilinear, without antialiasing), flip, random
     erasing, each with the same parameters for all frames. Only the crop is normalized, with the same result.
 
-    Args:
-        scale: smallest and largest area of the crop, as a fraction of the frame.
-        aspect: smallest and largest width / height of the crop.
-
-    Raises:
-        ValueError: names the flag with an invalid value.
+    `scale` and `aspect` are those of `draw_crop`. Raises ValueError, which names the flag with an invalid value.
     """
 
     def __init__(
@@ -201,9 +245,7 @@ class TrainTransform:
         self.crop_size = crop_size
         self.rand_augment = RandAugment(auto_augment, interpolation=interpolation)
         self.random_erasing = RandomErasing(erase_probability, mode=erase_mode, max_count=erase_count)
-        self.flip_probability = flip_probability
-        self.scale = scale
-        self.aspect = aspect
+        self.flip_probability, self.scale, self.aspect = flip_probability, scale, aspect
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> TrainDraw:
         """Draws the parameters for a clip of height x width pixels."""

@@ -9,16 +9,15 @@ import numpy as np
 
 
 def random_window(num_frames: int, *, clip_len: int, stride: int, rng: np.random.Generator) -> np.ndarray:
-    """T frames of a random window of T x stride frames, -> (T,) int64.
+    """T frames of a random window of T x stride frames, whose end is uniform in [T x stride, N), -> (T,) int64.
 
-    `num_frames=100, clip_len=4, stride=4`, window ending at 40 -> [24, 29, 34, 39]. The end is uniform in [T x
-    stride, N). A video that is not longer than a window yields frames at about the stride, padded with the last frame:
-    `num_frames=9, clip_len=4, stride=4` -> [0, 8, 8, 8]. Source: the original's training and validation sampling.
+    Window ending at 40, `clip_len=4, stride=4` -> [24, 29, 34, 39]. A video that is not longer than a window yields
+    frames at about the stride, padded with the last frame: `num_frames=9, clip_len=4, stride=4` -> [0, 8, 8, 8].
+    Source: the original's training and validation sampling.
     """
     window = clip_len * stride
-    if num_frames <= window:
-        return window_indices(num_frames, clip_len=clip_len, stride=stride, end=None)
-    return window_indices(num_frames, clip_len=clip_len, stride=stride, end=int(rng.integers(window, num_frames)))
+    end = int(rng.integers(window, num_frames)) if num_frames > window else None
+    return window_indices(num_frames, clip_len=clip_len, stride=stride, end=end)
 
 
 def window_indices(num_frames: int, *, clip_len: int, stride: int, end: int | None) -> np.ndarray:

@@ -15,11 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_excluded(file: Path) -> dict[str, str]:
-    """The ids and reasons of a file with lines `ID  # reason`; blank lines and comments are ignored.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
+    """The ids and reasons of a file with lines `ID  # reason`; blank lines and comments are ignored."""
     excluded: dict[str, str] = {}
     for line in read_text(file, hint="check --exclude").splitlines():
         key, _, reason = (part.strip() for part in re.sub(r"(^|\s)#", "\n", line, count=1).partition("\n"))

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from VideoMAE.cli import counted
-from VideoMAE.data.clips import concatenate
-from VideoMAE.data.datasets import Sample, SampleKey
+from VideoMAE.data.clips import Sample, SampleKey, concatenate
 from VideoMAE.data.watched_loader import WatchedLoader
 
 
@@ -39,10 +38,7 @@ class TrainSampler(Sampler[list[SampleKey]]):
     """The batches of one process, in a random order that differs between epochs.
 
     The total batch of a step does not depend on the number of processes or on gradient accumulation. An incomplete last
-    total batch is dropped.
-
-    Args:
-        noun: names the items in errors.
+    total batch is dropped. Errors name the items by `noun`.
     """
 
     def __init__(
@@ -63,14 +59,9 @@ class TrainSampler(Sampler[list[SampleKey]]):
                 f"{num_videos} training {noun} do not fill one total batch of {self.total_batch_size} "
                 f"(--batch_size {batch_size} x --update_freq {update_freq} x {counted(world_size, 'process')})"
             )
-        self.num_videos = num_videos
-        self.batch_size = batch_size
-        self.update_freq = update_freq
-        self.rank = rank
-        self.world_size = world_size
-        self.seed = seed
-        self.epoch = 0
-        self.first_step = 0
+        self.num_videos, self.batch_size, self.update_freq = num_videos, batch_size, update_freq
+        self.rank, self.world_size, self.seed = rank, world_size, seed
+        self.set_position(0)
 
     def set_position(self, epoch: int, step: int = 0) -> None:
         """Sets the epoch and the first step of the next iteration."""
@@ -87,17 +78,11 @@ class TrainSampler(Sampler[list[SampleKey]]):
             yield [SampleKey(int(index), self.epoch) for index in batch]
 
 
-class ShareSampler(Sampler[int]):
+class ShareSampler(list[int]):
     """Every world_size-th item that is not `done`, starting at `rank`: the processes together cover each item once."""
 
     def __init__(self, num_items: int, *, rank: int, world_size: int, done: Container[int] = ()) -> None:
-        self.items = [item for item in range(num_items) if item not in done][rank::world_size]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.items)
+        super().__init__([item for item in range(num_items) if item not in done][rank::world_size])
 
 
 def make_loader(

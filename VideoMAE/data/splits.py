@@ -11,11 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def hold_out(annotations: Annotations, *, fraction: float) -> tuple[Annotations, Annotations]:
-    """Splits off the last `fraction`, rounded up, -> (training, validation).
-
-    Raises:
-        ValueError: one of them would be empty.
-    """
+    """Splits off the last `fraction`, rounded up, -> (training, validation). Raises ValueError if one is empty."""
     num_videos = len(annotations.ids)
     num_held_out = math.ceil(round(num_videos * fraction, 6))
     if not 0 < num_held_out < num_videos:
@@ -26,11 +22,8 @@ def hold_out(annotations: Annotations, *, fraction: float) -> tuple[Annotations,
 
 def unreadable(annotations: Annotations, check: VideoCheck) -> dict[str, str]:
     """The ids of the videos that failed the check, and the reasons."""
-    return {
-        key: check.unreadable[str(path)]
-        for key, path in zip(annotations.ids, annotations.paths, strict=True)
-        if str(path) in check.unreadable
-    }
+    videos = zip(annotations.ids, map(str, annotations.paths), strict=True)
+    return {key: check.unreadable[path] for key, path in videos if path in check.unreadable}
 
 
 def readable(annotations: Annotations, check: VideoCheck) -> Annotations:
@@ -39,11 +32,7 @@ def readable(annotations: Annotations, check: VideoCheck) -> Annotations:
 
 
 def remaining_unreadable(annotations: Annotations, check: VideoCheck, *, max_fraction: float) -> int:
-    """How many more training videos may be unreadable, given --max_bad_videos.
-
-    Raises:
-        ValueError: too many are unreadable already; lists them.
-    """
+    """How many more training videos may be unreadable, given --max_bad_videos. Raises ValueError if too many are."""
     reasons = unreadable(annotations, check)
     allowed = math.floor(round(max_fraction * len(annotations.ids), 6))
     if len(reasons) > allowed:
@@ -56,19 +45,14 @@ def remaining_unreadable(annotations: Annotations, check: VideoCheck, *, max_fra
 
 
 def long_enough(annotations: Annotations, check: VideoCheck, *, clip_len: int, clip_fps: float | None) -> Annotations:
-    """The readable videos with at least `clip_len` frames at `clip_fps`; None: all readable videos.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The readable videos with `clip_len` frames at `clip_fps` (None: any). Raises ValueError if there are none."""
     candidates = readable(annotations, check)
-    keep = []
-    for position, path in enumerate(candidates.paths):
-        info = check.infos[str(path)]
-        if clip_fps is None or num_fps_windows(
-            info.num_frames, video_fps=info.fps, clip_len=clip_len, clip_fps=clip_fps
-        ):
-            keep.append(position)
+    infos = [check.infos[str(path)] for path in candidates.paths]
+    keep = [
+        position
+        for position, info in enumerate(infos)
+        if not clip_fps or num_fps_windows(info.num_frames, video_fps=info.fps, clip_len=clip_len, clip_fps=clip_fps)
+    ]
     if len(keep) < len(candidates.ids):
         logger.info(
             "training videos shorter than a clip (%d frames at %g fps): %d of %d, left out",

@@ -55,11 +55,7 @@ def read_comparisons(
 
 
 def parse_comparison(entry: Any, *, where: str, only_pairs: bool) -> Comparison:
-    """Checks an entry of a label file. Errors begin with `where`.
-
-    Raises:
-        ValueError: it is not a comparison.
-    """
+    """Checks an entry of a label file. Raises ValueError, which begins with `where`, if it is not a comparison."""
     if not isinstance(entry, list):
         raise ValueError(f"{where}: {json.dumps(entry)[:80]} is not a list of video ids")
     for key in entry:
@@ -83,31 +79,23 @@ def video_file_of(key: str) -> str:
 
 
 def check_metadata(root: Path, comparisons: Sequence[Comparison], *, file: Path) -> None:
-    """Checks that metadata.json, if there is one, has every video of the comparisons of `file`.
-
-    Raises:
-        ValueError: names the first missing video and its comparison.
-    """
+    """Raises ValueError if metadata.json, if there is one, lacks a video of the comparisons of `file`."""
     metadata = root / "metadata.json"
     if not metadata.is_file():
         return
     known = read_json(metadata).keys()
-    missing = [(entry, key) for entry in comparisons for key in entry if key not in known]
+    missing = [(key, entry) for entry in comparisons for key in entry if key not in known]
     if missing:
-        entry, key = missing[0]
-        num_videos = len({key for _, key in missing})
-        raise ValueError(
-            f"{file}: {counted(num_videos, 'video')} not in {metadata}, first {key} of comparison "
-            f"{comparison_name(entry)}"
-        )
+        key, entry = missing[0]
+        absent = counted(len(dict(missing)), "video")
+        raise ValueError(f"{file}: {absent} not in {metadata}, first {key} of comparison {comparison_name(entry)}")
 
 
 def videos_of(root: Path, comparisons: Iterable[Comparison]) -> Annotations:
     """The distinct videos of comparisons in order of appearance, without emotions (K = 0)."""
     ids = list(dict.fromkeys(key for entry in comparisons for key in entry))
-    return Annotations(
-        ids, [root / video_file_of(key) for key in ids], np.zeros((len(ids), 0), np.float32), emotions=()
-    )
+    paths = [root / video_file_of(key) for key in ids]
+    return Annotations(ids, paths, np.zeros((len(ids), 0), np.float32), emotions=())
 
 
 def pairs_in(comparisons: Iterable[Comparison]) -> list[Pair]:
@@ -126,10 +114,8 @@ def without_videos(
 ) -> tuple[list[Comparison], list[Comparison]]:
     """Separates the comparisons with an unreadable video, -> (complete, lost)."""
     bad = set(unreadable)
-    return (
-        [entry for entry in comparisons if bad.isdisjoint(entry)],
-        [entry for entry in comparisons if not bad.isdisjoint(entry)],
-    )
+    complete = [entry for entry in comparisons if bad.isdisjoint(entry)]
+    return complete, [entry for entry in comparisons if not bad.isdisjoint(entry)]
 
 
 def comparison_name(comparison: Comparison) -> str:
@@ -138,15 +124,12 @@ def comparison_name(comparison: Comparison) -> str:
 
 
 def components_of(comparisons: Sequence[Comparison], *, strong: bool = False) -> dict[str, int]:
-    """The number of each video's connected component, in the graph with videos as vertices and edges from worse to
-    better.
+    """The number of each video's connected component, in the graph with edges from worse to better videos.
 
     `strong`: strongly connected components; one of several videos contains a cycle of preferences.
     """
     position = {key: index for index, key in enumerate(dict.fromkeys(itertools.chain.from_iterable(comparisons)))}
-    edges = [
-        (position[worse], position[better]) for entry in comparisons for worse, better in itertools.pairwise(entry)
-    ]
+    edges = [[position[key] for key in edge] for entry in comparisons for edge in itertools.pairwise(entry)]
     rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(edges)), (rows, columns)), shape=(len(position), len(position)))
     _, component = connected_components(graph, connection="strong" if strong else "weak")
@@ -173,8 +156,7 @@ class HeldOut(NamedTuple):
 def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, seed: int) -> HeldOut:
     """Holds out connected components of the videos, so that no video is in both parts.
 
-    The components are visited in random order; each is held out if the held-out comparisons stay within `fraction` of
-    all. The order of the comparisons in each part is kept.
+    The components are visited in random order; each is held out if the held-out comparisons stay within `fraction`.
 
     Raises:
         ValueError: one part would be empty.
@@ -195,10 +177,10 @@ def hold_out_connected(comparisons: Sequence[Comparison], *, fraction: float, se
             f"because only whole connected components of the videos are held out: there are {num_components}, the "
             f"smallest with {counted(int(sizes.min()), 'comparison')}; pass a larger --val_fraction or --select_on test"
         )
-    is_held_out = [index in chosen for index in component]
+    numbered = list(zip(comparisons, component, strict=True))
     return HeldOut(
-        train=[entry for entry, out in zip(comparisons, is_held_out, strict=True) if not out],
-        held_out=[entry for entry, out in zip(comparisons, is_held_out, strict=True) if out],
+        train=[entry for entry, number in numbered if number not in chosen],
+        held_out=[entry for entry, number in numbered if number in chosen],
         num_components=num_components,
         largest=int(sizes.max()),
     )

@@ -1,6 +1,7 @@
 """VCE: labels with the intensity of each emotion. N videos, K emotions."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,11 +41,7 @@ class Annotations(NamedTuple):
 
 
 def read_emotions(root: Path) -> tuple[str, ...]:
-    """The emotions of a dataset in the order of its target vectors, from emotions.json, otherwise VCE's 27.
-
-    Raises:
-        ValueError: the file is not a list of two or more distinct names.
-    """
+    """The emotions of a dataset in the order of its target vectors, from emotions.json, otherwise VCE's 27."""
     file = root / EMOTIONS_FILE
     if not file.is_file():
         return EMOTIONS
@@ -57,16 +54,13 @@ def read_emotions(root: Path) -> tuple[str, ...]:
 
 
 def read_annotations(root: Path, split: str, *, exclusion: Exclusion | None = None) -> Annotations:
-    """Reads the labels of a split ("train" or "test") of a VCE folder, -> N rows.
-
-    Excluded videos are dropped without being checked.
+    """Reads the labels of a split ("train" or "test") of a VCE folder, -> N rows. Excluded videos are not checked.
 
     Raises:
         ValueError: the file or the entry of a video is malformed.
     """
-    file = root / f"{split}_labels.json"
-    emotions = read_emotions(root)
-    entries = read_json(file, convert=lambda entry: _compact(entry, emotions), hint=MISSING_LABELS)
+    file, emotions = root / f"{split}_labels.json", read_emotions(root)
+    entries = read_json(file, convert=partial(_compact, emotions=emotions), hint=MISSING_LABELS)
     if isinstance(entries.get("comparisons"), list):
         raise ValueError(f"{file}: contains comparisons (V2V), not emotions; train with run_v2v_finetuning (train-v2v)")
     if exclusion is not None:
@@ -77,18 +71,19 @@ def read_annotations(root: Path, split: str, *, exclusion: Exclusion | None = No
     paths = [video_path(root, entry, where=f"{file}: video {key}") for key, entry in entries.items()]
     intensities = np.empty((len(ids), len(emotions)), dtype=np.float32)
     for row, (key, entry) in enumerate(entries.items()):
-        intensities[row] = _as_vector(entry, emotions, where=f"{file}: video {key}")
+        found = entry.get("emotions")
+        if not isinstance(found, np.ndarray):
+            raise ValueError(f"{file}: video {key}: {_fault(found, emotions)}")
+        intensities[row] = found
     outside = ~((intensities >= 0) & (intensities <= 1))  # NaN too
     if outside.any():
         row, emotion = np.argwhere(outside)[0]
-        raise ValueError(
-            f"{file}: video {ids[row]}: the intensity of {emotions[emotion]} is {intensities[row, emotion]:g}, "
-            "not in [0, 1]"
-        )
+        value = intensities[row, emotion]
+        raise ValueError(f"{file}: video {ids[row]}: the intensity of {emotions[emotion]} is {value:g}, not in [0, 1]")
     return Annotations(ids, paths, intensities, emotions=emotions)
 
 
-def _compact(entry: dict[str, Any], emotions: Sequence[str]) -> np.ndarray | dict[str, Any]:
+def _compact(entry: dict[str, Any], *, emotions: Sequence[str]) -> np.ndarray | dict[str, Any]:
     """Converts an emotions object to an array, which takes a tenth of the memory; returns other objects unchanged."""
     if entry.keys() != frozenset(emotions) or not set(map(type, entry.values())) <= {float, int}:
         return entry
@@ -98,30 +93,24 @@ def _compact(entry: dict[str, Any], emotions: Sequence[str]) -> np.ndarray | dic
         return entry
 
 
-def _as_vector(entry: Any, emotions: Sequence[str], *, where: str) -> np.ndarray:
-    intensities = entry.get("emotions") if isinstance(entry, dict) else None
-    if isinstance(intensities, np.ndarray):
-        return intensities
+def _fault(intensities: Any, emotions: Sequence[str]) -> str:
+    """What is wrong with an emotions object that `_compact` did not convert."""
     if not isinstance(intensities, dict):
-        raise ValueError(f"{where}: has no 'emotions' object")
+        return "has no 'emotions' object"
     if len(intensities) != len(emotions):
-        raise ValueError(f"{where}: has {len(intensities)} emotions, expected {len(emotions)}")
+        return f"has {len(intensities)} emotions, expected {len(emotions)}"
     for name, value in intensities.items():
         if name not in emotions:
-            raise ValueError(f"{where}: unknown emotion {name!r}")
+            return f"unknown emotion {name!r}"
         if isinstance(value, bool) or not isinstance(value, (float, int)):
-            raise ValueError(f"{where}: the intensity of {name} is {value!r}, not a number")
+            return f"the intensity of {name} is {value!r}, not a number"
         if not 0 <= value <= 1:
-            raise ValueError(f"{where}: the intensity of {name} is {str(value)[:20]}, not in [0, 1]")
+            return f"the intensity of {name} is {str(value)[:20]}, not in [0, 1]"
     raise AssertionError("_compact converts well-formed emotions objects")
 
 
 def video_path(root: Path, entry: Any, *, where: str) -> Path:
-    """The path of an entry's video. Errors begin with `where`.
-
-    Raises:
-        ValueError: the entry has no file, or one outside the dataset folder.
-    """
+    """The path of an entry's video. Raises ValueError, which begins with `where`, unless it is in the dataset."""
     file = entry.get("file") if isinstance(entry, dict) else None
     if not isinstance(file, str) or not file:
         raise ValueError(f"{where}: has no 'file'")
@@ -147,9 +136,8 @@ def read_class_list(
             continue
         path, _, label = line.strip().rpartition(" ")
         if not path or not (label.isascii() and label.isdigit()) or int(label) >= len(emotions):
-            raise ValueError(
-                f"{file}, line {number}: expected 'PATH CLASS' with a class below {len(emotions)}: {line!r}"
-            )
+            expected = f"expected 'PATH CLASS' with a class below {len(emotions)}"
+            raise ValueError(f"{file}, line {number}: {expected}: {line!r}")
         if Path(path) in line_of_path:
             raise ValueError(f"{file}, line {number}: {path} is a duplicate of line {line_of_path[Path(path)]}")
         line_of_path[Path(path)] = number
@@ -162,6 +150,5 @@ def read_class_list(
         ids = [str(path) for path in paths]
     one_hot = np.eye(len(emotions), dtype=np.float32)[classes]
     annotations = Annotations(ids, paths, one_hot, classes_only=True, emotions=emotions)
-    if exclusion is None:
-        return annotations
-    return annotations.select([row for row, key in enumerate(ids) if exclusion.keeps([key], split=file.stem)])
+    kept = [row for row, key in enumerate(ids) if exclusion is None or exclusion.keeps([key], split=file.stem)]
+    return annotations.select(kept)

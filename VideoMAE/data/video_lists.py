@@ -1,6 +1,6 @@
 """Lists of videos with unique ids, from folders, text files, and datasets of VCE and V2V."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,14 +32,18 @@ def list_videos(sources: Iterable[Path], list_file: Path | None = None) -> tuple
     videos: list[NamedVideo] = []
     num_ignored = 0
     for source in sources:
-        if any((source / f"{split}_labels.json").is_file() for split in SPLITS):
-            videos += _videos_of_dataset(source)
+        splits = [split for split in SPLITS if (source / f"{split}_labels.json").is_file()]
+        if splits:
+            videos += _videos_of_dataset(source, splits)
             continue
         files = find_videos([source])
         num_ignored += files.num_ignored
         root = source if source.is_dir() else source.parent
         videos += [NamedVideo(path.relative_to(root).as_posix(), path) for path in files.paths]
-    videos += [] if list_file is None else _videos_of_list(list_file)
+    lines = [] if list_file is None else read_text(list_file, hint="check --list").splitlines()
+    for path in [Path(line.strip()) for line in lines if line.strip()]:
+        is_outside = path.is_absolute() or ".." in path.parts
+        videos.append(NamedVideo(_absolute_id(path) if is_outside else str(path), path))
     distinct: dict[Path, NamedVideo] = {}
     for video in videos:
         distinct.setdefault(video.path.resolve(), video)
@@ -52,20 +56,10 @@ def _absolute_id(path: Path) -> str:
     return path.resolve().as_posix().lstrip("/")
 
 
-def _videos_of_list(file: Path) -> list[NamedVideo]:
-    paths = [Path(line.strip()) for line in read_text(file, hint="check --list").splitlines() if line.strip()]
-    return [
-        NamedVideo(_absolute_id(path) if path.is_absolute() or ".." in path.parts else str(path), path)
-        for path in paths
-    ]
-
-
-def _videos_of_dataset(root: Path) -> list[NamedVideo]:
+def _videos_of_dataset(root: Path, splits: Sequence[str]) -> list[NamedVideo]:
     paths: dict[str, Path] = {}
-    for split in SPLITS:
+    for split in splits:
         file = root / f"{split}_labels.json"
-        if not file.is_file():
-            continue
         if "comparisons" in read_json(file):
             videos = videos_of(root, read_comparisons(file, only_pairs=False, may_be_empty=True))
         else:

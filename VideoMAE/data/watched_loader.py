@@ -1,6 +1,6 @@
 """A DataLoader that continues after a decoder hangs or a worker dies: it replaces the workers and logs the video.
 
-Samples depend only on their key (see datasets.SampleKey), so batches are the same when they are loaded again.
+Samples depend only on their key (see clips.SampleKey), so batches are the same when they are loaded again.
 """
 
 import ctypes
@@ -11,9 +11,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,22 +30,19 @@ DYING_SECONDS = 2.0
 MAX_CONSECUTIVE_DEATHS = 3
 PATH_BYTES = 4096  # longest path on Linux
 
-
-class _WorkerState(ctypes.Structure):
-    """The activity of a worker, in memory shared with the main process. `counter` is odd while it reads `path`."""
-
-    _fields_ = (("counter", ctypes.c_uint64), ("path", ctypes.c_char * PATH_BYTES))
+Failure = tuple[int, str, str, bool]  # worker, the video that it was reading ("" for none), reason, whether it hung
 
 
 class TrackedClips:
-    """Calls `make_clips` and records the video that each worker is reading.
+    """Calls `make_clips` and records the video that each worker is reading, in memory shared with the main process.
 
     A video in `unreadable` (path -> reason) is not read again.
     """
 
     def __init__(self, make_clips: Callable[[Path, np.random.Generator], Tensor], num_workers: int) -> None:
         self.make_clips = make_clips
-        self.states = multiprocessing.RawArray(_WorkerState, num_workers)
+        self.paths = multiprocessing.RawArray(ctypes.c_char * PATH_BYTES, num_workers)
+        self.counters = multiprocessing.RawArray(ctypes.c_uint64, num_workers)  # odd while a worker reads its path
         self.unreadable: dict[str, str] = {}
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Tensor:
@@ -53,46 +50,25 @@ class TrackedClips:
             raise UnreadableVideoError(path, self.unreadable[str(path)])
         worker = get_worker_info()
         assert worker is not None, "only the loader's workers make tracked clips"
-        state = self.states[worker.id]
-        state.path = str(path).encode()[: PATH_BYTES - 1]
-        state.counter += 1
+        self.paths[worker.id].value = str(path).encode()[: PATH_BYTES - 1]
+        self.counters[worker.id] += 1
         try:
             return self.make_clips(path, rng)
         finally:
-            state.counter += 1
-
-    def activity(self, worker: int) -> tuple[str, int]:
-        """The video that a worker is reading ("" between videos), and a counter that changes with it."""
-        state = self.states[worker]
-        counter = state.counter
-        return (state.path.decode(errors="replace") if counter % 2 else "", counter)
+            self.counters[worker.id] += 1
 
 
-class _CollateInSharedMemory:
+def _collate_in_shared_memory(samples: Any, *, collate_fn: Callable[[Any], Any]) -> Any:
     """Collates a batch and moves it to shared memory.
 
     Otherwise torch does so in a thread of the worker, where a full /dev/shm loses the batch and the main process
     blocks.
     """
-
-    def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
-        self.collate_fn = collate_fn
-
-    def __call__(self, samples: Any) -> Any:
-        batch = self.collate_fn(samples)
-        for field in batch:
-            if isinstance(field, Tensor):
-                field.share_memory_()
-        return batch
-
-
-class Failure(NamedTuple):
-    """A worker that hung or died, the video that it was reading ("" for none), and the reason."""
-
-    worker: int
-    video: str
-    reason: str
-    hung: bool
+    batch = collate_fn(samples)
+    for field in batch:
+        if isinstance(field, Tensor):
+            field.share_memory_()
+    return batch
 
 
 class WatchedLoader:
@@ -102,10 +78,7 @@ class WatchedLoader:
     does a video on which workers die twice. A worker that is due to deliver the next batch and makes no progress
     between videos is also killed. Each failure is logged, and new workers continue with the next batch. Only the time
     that the main process spends waiting counts, so suspending the whole run has no effect. Without workers, this
-    process reads the videos without a time limit.
-
-    Args:
-        dataset: has an attribute `make_clips`, which is replaced.
+    process reads the videos without a time limit. The attribute `make_clips` of the dataset is replaced.
     """
 
     def __init__(
@@ -121,6 +94,7 @@ class WatchedLoader:
         self.dataset, self.sampler = dataset, sampler
         self.num_workers, self.pin_memory, self.collate_fn = num_workers, pin_memory, collate_fn
         self.decode_seconds = decode_seconds
+        self._poll_seconds = min(POLL_SECONDS, decode_seconds / 2)
         self._remaining_batches: list[Any] = []  # of keys; the loader's batch sampler
         self._died_at: set[str] = set()
         self._consecutive_deaths = 0
@@ -130,21 +104,18 @@ class WatchedLoader:
         self._loader = self._make_loader()
 
     def _make_loader(self) -> DataLoader[Any]:
+        collate_fn = partial(_collate_in_shared_memory, collate_fn=self.collate_fn)
         return DataLoader(
             self.dataset,
             batch_sampler=self._remaining_batches,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
-            collate_fn=_CollateInSharedMemory(self.collate_fn) if self.num_workers else self.collate_fn,
+            collate_fn=collate_fn if self.num_workers else self.collate_fn,
             worker_init_fn=init_worker,
             persistent_workers=self.num_workers > 0,
             timeout=self._poll_seconds if self.num_workers else 0,
             multiprocessing_context="fork" if self.num_workers else None,  # Python 3.14's default re-imports torch
         )
-
-    @property
-    def _poll_seconds(self) -> float:
-        return min(POLL_SECONDS, self.decode_seconds / 2)
 
     def __len__(self) -> int:
         return len(self.sampler)  # type: ignore[arg-type]
@@ -167,36 +138,34 @@ class WatchedLoader:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         while True:
             try:
-                with self._killing_suspended_workers(iterator):
-                    batch = next(iterator)
+                batch = self._next_batch(iterator)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:  # the latter two: a worker died while sending a batch
                 if not self.num_workers:
                     raise
-                _raise_if_memory_is_full(error)
+                if "No space left on device" in str(error) or "insufficient shared memory" in str(error):
+                    raise ValueError(
+                        f"shared memory is full ({_free_shared_memory()}); "
+                        "enlarge /dev/shm or pass a smaller --num_workers or --batch_size"
+                    ) from error
                 timed_out = "timed out" in str(error)
-                failures = self._hung_workers(iterator) if timed_out else []
-                failures += self._dead_workers(iterator, within_seconds=0 if timed_out else DYING_SECONDS)
+                failures = self._failures(iterator, timed_out=timed_out)
                 if timed_out and not failures:
                     continue
                 if not failures:
                     raise
-                self._stalled.clear()
                 self._restart(iterator, failures)
                 return
             yield batch
 
-    @contextmanager
-    def _killing_suspended_workers(self, iterator: Any) -> Iterator[None]:
-        """Kills the workers if a batch that was announced does not arrive.
+    def _next_batch(self, iterator: Any) -> Any:
+        """The next batch; kills the workers if a batch that was announced does not arrive.
 
         torch fetches its memory from the worker without a time limit, and a suspended worker does not respond.
         """
         if not self.num_workers:
-            yield
-            return
-
+            return next(iterator)
         workers = iterator._workers  # not `iterator`: the timer's thread would keep it alive
 
         def kill() -> None:
@@ -207,56 +176,54 @@ class WatchedLoader:
         timer.daemon = True
         timer.start()
         try:
-            yield
+            return next(iterator)
         finally:
             timer.cancel()
 
-    def _dead_workers(self, iterator: Any, *, within_seconds: float) -> list[Failure]:
-        """The workers that died; waits up to `within_seconds` for one."""
-        deadline = time.monotonic() + within_seconds
+    def _failures(self, iterator: Any, *, timed_out: bool) -> list[Failure]:
+        """The workers that died; after a timeout also those without progress for `decode_seconds`, while reading a
+        video or due to deliver the next batch."""
+        deadline = time.monotonic() + (0 if timed_out else DYING_SECONDS)
         while all(process.is_alive() for process in iterator._workers) and time.monotonic() < deadline:
             time.sleep(0.01)
-        return [
-            Failure(number, self._clips.activity(number)[0], f"died ({_describe_exit(process.exitcode)})", hung=False)
-            for number, process in enumerate(iterator._workers)
-            if not process.is_alive()
-        ]
-
-    def _hung_workers(self, iterator: Any) -> list[Failure]:
-        """The workers without progress for `decode_seconds`, while reading a video or due to deliver the next batch."""
-        next_worker = iterator._task_info[iterator._rcvd_idx][0]
-        hung = []
+        failures: list[Failure] = []
         for number, process in enumerate(iterator._workers):
-            video, counter = self._clips.activity(number)
-            previous, polls = self._stalled.get(number, (counter, -1))
-            polls = polls + 1 if counter == previous else 0
-            self._stalled[number] = (counter, polls)
-            is_late = polls * self._poll_seconds >= self.decode_seconds
-            if process.is_alive() and is_late and (video or number == next_worker):
-                hung.append(Failure(number, video, f"did not answer within {self.decode_seconds:g} s", hung=True))
-        return hung
+            counter = self._clips.counters[number]
+            video = self._clips.paths[number].value.decode(errors="replace") if counter % 2 else ""
+            if not process.is_alive():
+                code = process.exitcode
+                hint = {-signal.SIGKILL: ", out of memory?", -signal.SIGBUS: ", /dev/shm full?"}.get(code, "")
+                how = f"exit status {code}" if code >= 0 else f"signal {-code}{hint}"
+                failures.append((number, video, f"died ({how})", False))
+            elif timed_out:
+                previous, polls = self._stalled.get(number, (counter, -1))
+                polls = polls + 1 if counter == previous else 0
+                self._stalled[number] = (counter, polls)
+                is_due = video or number == iterator._task_info[iterator._rcvd_idx][0]
+                if polls * self._poll_seconds >= self.decode_seconds and is_due:
+                    failures.append((number, video, f"did not answer within {self.decode_seconds:g} s", True))
+        return failures
 
     def _restart(self, iterator: Any, failures: Sequence[Failure]) -> None:
         """Logs the failures, marks videos as unreadable, and replaces all workers."""
-        for failure in failures:
-            activity = f", reading {failure.video}" if failure.video else ""
-            level = logging.INFO if "signal 15" in failure.reason else logging.WARNING  # 15: the run is being stopped
-            logger.log(
-                level, "data loader: worker %d%s: %s; restarting the workers", failure.worker, activity, failure.reason
-            )
-            if failure.video and (failure.hung or failure.video in self._died_at):
-                self._clips.unreadable[failure.video] = f"the reader {failure.reason}"
-            self._died_at.add(failure.video)
-            iterator._workers[failure.worker].kill()
-        self._consecutive_deaths += any(not failure.hung for failure in failures)
+        for number, video, reason, hung in failures:
+            activity = f", reading {video}" if video else ""
+            level = logging.INFO if "signal 15" in reason else logging.WARNING  # 15: the run is being stopped
+            logger.log(level, "data loader: worker %d%s: %s; restarting the workers", number, activity, reason)
+            if video and (hung or video in self._died_at):
+                self._clips.unreadable[video] = f"the reader {reason}"
+            self._died_at.add(video)
+            iterator._workers[number].kill()
+        deaths = [reason for _, _, reason, hung in failures if not hung]
+        self._consecutive_deaths += bool(deaths)
         if self._consecutive_deaths > MAX_CONSECUTIVE_DEATHS:
             raise ValueError(
                 f"the data loader's workers died {self._consecutive_deaths} times in a row; the last one "
-                f"{failures[-1].reason}, with {_free_shared_memory()}"
+                f"{deaths[-1]}, with {_free_shared_memory()}"
             )
         iterator._shutdown_workers()
-        for number in range(self.num_workers):
-            self._clips.states[number].counter = 0
+        self._stalled.clear()
+        self._clips.counters[:] = [0] * self.num_workers
         self._loader = self._make_loader()
 
 
@@ -272,24 +239,8 @@ def init_worker(worker_id: int = 0) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _describe_exit(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit status {code}"
-    hint = {signal.SIGKILL: ", out of memory?", signal.SIGBUS: ", /dev/shm full?"}.get(signal.Signals(-code), "")
-    return f"signal {-code}{hint}"
-
-
 def _free_shared_memory() -> str:
     try:
         return f"{shutil.disk_usage('/dev/shm').free / 2**20:.0f} MiB free in /dev/shm"
     except OSError:
         return "no /dev/shm"
-
-
-def _raise_if_memory_is_full(error: Exception) -> None:
-    """Replaces a worker's traceback about shared memory by one sentence."""
-    if "No space left on device" in str(error) or "insufficient shared memory" in str(error):
-        raise ValueError(
-            f"shared memory is full ({_free_shared_memory()}); "
-            "enlarge /dev/shm or pass a smaller --num_workers or --batch_size"
-        ) from error

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from VideoMAE.cli import counted
 from VideoMAE.config import V2VConfig
-from VideoMAE.data.clips import EvenClips, preference_clips
-from VideoMAE.data.datasets import ComparisonDataset, EvaluationDataset, collate_comparisons
+from VideoMAE.data.clips import ComparisonDataset, EvaluationDataset, EvenClips, collate_comparisons, preference_clips
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import readable, remaining_unreadable, unreadable

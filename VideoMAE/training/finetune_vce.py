@@ -9,8 +9,7 @@ from torch import nn
 from VideoMAE.augment.video_transforms import ValidationTransform
 from VideoMAE.cli import counted
 from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
-from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
-from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
+from VideoMAE.data.clips import EvaluationDataset, TestClips, TrainClips, TrainDataset, ValidationClips
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import TrainSampler, make_loader
 from VideoMAE.data.splits import hold_out, long_enough, readable, remaining_unreadable, unreadable

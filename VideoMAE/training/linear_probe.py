@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from VideoMAE.config import FinetuneConfig, to_json
-from VideoMAE.data.datasets import EvaluationDataset
+from VideoMAE.data.clips import EvaluationDataset
 from VideoMAE.data.loaders import Batch, make_loader
 from VideoMAE.data.vce import Annotations
 from VideoMAE.data.video_lists import NamedVideo

@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit, softmax
 from torch import Tensor
 
-from VideoMAE.data.datasets import ComparisonBatch
+from VideoMAE.data.clips import ComparisonBatch
 from VideoMAE.data.loaders import Batch
 from VideoMAE.data.v2v import Comparison, pairs_in
 from VideoMAE.training import metrics

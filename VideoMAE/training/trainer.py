@@ -73,7 +73,7 @@ class Trainer:
     """A training run: the state that a checkpoint contains, and the epochs that change it.
 
     A step depends only on its number, the rank and the seed, not on the history of the process, so checkpoints need no
-    random states; see engine_for_finetuning.seed_step and data.datasets.SampleKey.
+    random states; see engine_for_finetuning.seed_step and data.clips.SampleKey.
     """
 
     def __init__(

@@ -9,13 +9,13 @@ import pytest
 import torch
 from augmentation import default_transform
 
-from VideoMAE.augment.fused import FusedTransform, plan_clip
+from VideoMAE.augment.fused import ClipPlan, FusedTransform
 from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
-from VideoMAE.augment.random_erasing import ErasedBox
 from VideoMAE.augment.video_transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     CropBox,
+    ErasedBox,
     TrainDraw,
     TrainTransform,
 )
@@ -204,7 +204,7 @@ def test_frames_are_not_written_to_and_the_result_is_reproducible():
 
 def test_only_the_region_of_the_plan_is_read():
     small = drawn(operation("Rotate", 3.0), operation("ColorIncreasing"), crop=CropBox(40, 60, 12, 12))
-    top, left, height, width = plan_clip(SCENE, small, SIZE).region
+    top, left, height, width = ClipPlan(SCENE, small, SIZE).region
     assert height * width < 24 * 24
     masked = np.zeros_like(SCENE)
     part = np.s_[:, top : top + height, left : left + width]

@@ -108,7 +108,7 @@ def test_equal_frames_stay_equal():
     frames = np.repeat(make_frames(1), 4, axis=0)
     rng = np.random.default_rng(0)
     for _ in range(100):
-        result = INCREASING(frames, rng)
+        result = apply_operations(frames, INCREASING.draw(rng))
         assert (result.shape, result.dtype) == (frames.shape, np.uint8)
         assert np.all(result == result[:1])
 
@@ -187,7 +187,7 @@ def test_global_random_state_is_not_used(global_random):
         np.random.seed(seed)
         before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
         rng = np.random.default_rng(9)
-        results.append([augment(frames, rng) for _ in range(40)])
+        results.append([apply_operations(frames, augment.draw(rng)) for _ in range(40)])
         assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     np.testing.assert_array_equal(results[0], results[1])
 
@@ -205,7 +205,7 @@ def test_input_frames_are_not_written_to():
     frames.flags.writeable = False
     before, rng = frames.copy(), np.random.default_rng(11)
     for _ in range(50):
-        INCREASING(frames, rng)
+        apply_operations(frames, INCREASING.draw(rng))
     np.testing.assert_array_equal(frames, before)
 
 
@@ -235,7 +235,7 @@ def test_none_draws_nothing_and_returns_the_frames(config):
     frames = make_frames()
     augment, rng = RandAugment(config, interpolation="bicubic"), np.random.default_rng(0)
     assert augment.draw(rng) == []
-    np.testing.assert_array_equal(augment(frames, rng), frames)
+    np.testing.assert_array_equal(apply_operations(frames, augment.draw(rng)), frames)
 
 
 @pytest.mark.parametrize(

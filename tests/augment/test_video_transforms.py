@@ -1,5 +1,6 @@
 """Transforms: golden values, agreement with torchvision on the same box, any frame size, one draw per clip."""
 
+import math
 import pickle
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ from augmentation import default_transform
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as TF
 
-from VideoMAE.augment.random_erasing import ErasedBox
+from VideoMAE.augment.rand_augment import apply_operations
 from VideoMAE.augment.video_transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     CropBox,
+    ErasedBox,
+    RandomErasing,
     SquashTransform,
     TrainDraw,
     TrainTransform,
@@ -24,6 +27,7 @@ from VideoMAE.augment.video_transforms import (
     center_start,
     crop_views,
     draw_crop,
+    erase,
     normalize,
     resize_short_side,
 )
@@ -148,7 +152,7 @@ def test_training_operations_have_the_order_of_the_original():
     transform = train_transform(48, erase_probability=1.0)
     for seed in range(10):
         draw = transform.draw(60, 81, np.random.default_rng(seed))
-        augmented = transform.rand_augment(frames, np.random.default_rng(seed))
+        augmented = apply_operations(frames, transform.rand_augment.draw(np.random.default_rng(seed)))
         expected = TF.resized_crop(normalize_by_formula(augmented), *draw.crop, [48, 48], antialias=False)
         if draw.flip:
             expected = expected.flip(-1)
@@ -254,3 +258,146 @@ def test_settings_reach_their_operations():
     transform = train_transform(32, erase_probability=1.0, erase_count=4)
     assert max(len(transform.draw(40, 40, rng).erased) for rng in map(np.random.default_rng, range(50))) == 4
     assert train_transform(32, erase_probability=0.0).draw(40, 40, np.random.default_rng(0)).erased == []
+
+
+HEIGHT, WIDTH = 224, 224
+BOX = ErasedBox(top=5, left=10, height=12, width=7, noise_seed=3)
+
+
+def make_erasing(probability=1.0, *, mode="pixel", max_count=1):
+    return RandomErasing(probability, mode=mode, max_count=max_count)
+
+
+def erased(clip, boxes, *, mode="pixel"):
+    copy = clip.clone()
+    erase(copy, boxes, mode=mode)
+    return copy
+
+
+def draw_and_erase(erasing, clip, rng):
+    return erased(clip, erasing.draw(*clip.shape[-2:], rng), mode=erasing.mode)
+
+
+def make_clip(num_frames=6, height=32, width=40):
+    return torch.full((3, num_frames, height, width), 7.0)
+
+
+def inside(box):
+    return ..., slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+
+
+def test_boxes_keep_area_aspect_and_frame_limits():
+    rng = np.random.default_rng(0)
+    boxes = [box for _ in range(3000) for box in make_erasing(1.0).draw(HEIGHT, WIDTH, rng)]
+    assert len(boxes) > 2990
+    for box in boxes:
+        rounding = (box.height + box.width + 1) / 2
+        area = box.height * box.width
+        assert 0.02 * HEIGHT * WIDTH - rounding <= area <= HEIGHT * WIDTH / 3 + rounding
+        assert (box.height - 0.5) / (box.width + 0.5) <= 1 / 0.3
+        assert (box.height + 0.5) / (box.width - 0.5) >= 0.3
+        assert 0 <= box.top <= HEIGHT - box.height
+        assert 0 <= box.left <= WIDTH - box.width
+
+
+def test_area_is_uniform_and_aspect_log_uniform():
+    rng = np.random.default_rng(1)
+    boxes = [box for _ in range(4000) for box in make_erasing(1.0).draw(HEIGHT, WIDTH, rng)]
+    areas = np.array([box.height * box.width / (HEIGHT * WIDTH) for box in boxes])
+    log_aspects = np.array([math.log(box.height / box.width) for box in boxes])
+    assert abs(areas.mean() - (0.02 + 1 / 3) / 2) < 0.01
+    assert abs(np.mean(areas < 0.1) - 0.08 / (1 / 3 - 0.02)) < 0.03
+    assert abs(log_aspects.mean()) < 0.05
+    assert abs(np.mean(log_aspects > 0.6) - 0.25) < 0.03
+
+
+def test_boxes_reach_every_corner():
+    rng = np.random.default_rng(2)
+    covered = np.zeros((8, 8), dtype=bool)
+    for _ in range(600):
+        for box in make_erasing(1.0).draw(8, 8, rng):
+            covered[inside(box)] = True
+    assert covered.all()
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_a_clip_is_erased_with_the_given_probability(probability):
+    rng = np.random.default_rng(3)
+    is_erased = [bool(make_erasing(probability).draw(HEIGHT, WIDTH, rng)) for _ in range(4000)]
+    assert abs(np.mean(is_erased) - probability) < 0.025
+
+
+@pytest.mark.parametrize("mode", ["pixel", "rand", "const"])
+def test_the_same_box_is_erased_in_every_frame_and_nothing_else(mode):
+    clip = make_clip()
+    changed = erased(clip, [BOX], mode=mode) != clip
+    expected = torch.zeros_like(changed)
+    expected[inside(BOX)] = True
+    assert torch.equal(changed, expected)
+
+
+def test_pixel_noise_is_normal_and_independent_in_every_frame_and_channel():
+    box = ErasedBox(0, 0, 100, 100, noise_seed=0)
+    noise = erased(make_clip(8, 128, 128), [box], mode="pixel")[inside(box)].reshape(24, -1).numpy()
+    assert np.all(np.abs(noise.mean(axis=1)) < 0.05)
+    assert np.all(np.abs(noise.std(axis=1) - 1) < 0.05)
+    correlations = np.corrcoef(noise) - np.eye(24)
+    assert np.abs(correlations).max() < 0.06
+
+
+def test_rand_is_one_normal_color_per_box():
+    other = BOX._replace(left=20, noise_seed=4)
+    clip = erased(make_clip(), [BOX, other], mode="rand")
+    colors = [clip[inside(box)].flatten(1) for box in (BOX, other)]
+    for color in colors:
+        assert torch.equal(color, color[:, :1].expand_as(color))
+    assert not torch.equal(colors[0], colors[1])
+
+
+def test_const_is_zero():
+    assert torch.all(erased(make_clip(), [BOX], mode="const")[inside(BOX)] == 0)
+
+
+def test_count_is_uniform_up_to_its_maximum_and_the_boxes_share_the_area():
+    rng = np.random.default_rng(5)
+    draws = [make_erasing(1.0, max_count=3).draw(HEIGHT, WIDTH, rng) for _ in range(3000)]
+    lengths = [len(draw) for draw in draws]
+    for count in (1, 2, 3):
+        assert abs(lengths.count(count) / 3000 - 1 / 3) < 0.04
+    largest = max(box.height * box.width for draw in draws if len(draw) == 3 for box in draw)
+    assert largest <= HEIGHT * WIDTH / 9 + HEIGHT
+
+
+def test_equal_generators_erase_alike():
+    clip = make_clip()
+    for seed in range(10):
+        results = [draw_and_erase(make_erasing(1.0, max_count=3), clip, np.random.default_rng(seed)) for _ in range(2)]
+        assert torch.equal(*results)
+        assert not torch.equal(results[0], clip)
+
+
+def test_the_global_generator_is_not_used():
+    clip, state = make_clip(), torch.get_rng_state()
+    for mode in ("pixel", "rand", "const"):
+        draw_and_erase(make_erasing(1.0, mode=mode), clip, np.random.default_rng(0))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)])
+def test_tiny_clips_are_accepted(size):
+    rng = np.random.default_rng(6)
+    for _ in range(50):
+        assert draw_and_erase(make_erasing(1.0), make_clip(2, *size), rng).shape == (3, 2, *size)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        ({"probability": 1.5}, "--reprob 1.5"),
+        ({"mode": "noise"}, "--remode 'noise'"),
+        ({"max_count": 0}, "--recount 0"),
+    ],
+)
+def test_invalid_settings_are_refused_by_flag(arguments, flag):
+    with pytest.raises(ValueError, match=flag):
+        make_erasing(**arguments)

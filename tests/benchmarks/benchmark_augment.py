@@ -23,8 +23,7 @@ import tyro
 from benchmarking import Times, say, time_interleaved, use_threads, write_film
 
 from VideoMAE.augment.rand_augment import AppliedOperation, apply_operations
-from VideoMAE.augment.random_erasing import erase
-from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
+from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform, erase
 from VideoMAE.config import AugmentConfig
 from VideoMAE.data.clip_sampling import random_window
 from VideoMAE.data.clips import TrainClips

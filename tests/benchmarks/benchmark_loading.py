@@ -25,9 +25,8 @@ from footage import Footage, make_footage
 from torchvision.transforms.functional import normalize, to_tensor
 
 from VideoMAE.augment.rand_augment import apply_operations
-from VideoMAE.augment.random_erasing import erase
-from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform
-from VideoMAE.data.datasets import TrainDataset
+from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, TrainDraw, TrainTransform, erase
+from VideoMAE.data.clips import TrainDataset
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.benchmark_loader import endless_keys, open_benchmark
 from VideoMAE.video.decoders import decode_with_decord

@@ -19,8 +19,7 @@ import tyro
 from benchmarking import memory_mb, say, say_ratio, say_times, time_interleaved, use_threads, write_film
 
 from VideoMAE.augment.video_transforms import SquashTransform
-from VideoMAE.data.clips import EvenClips
-from VideoMAE.data.datasets import EvaluationDataset
+from VideoMAE.data.clips import EvaluationDataset, EvenClips
 from VideoMAE.data.loaders import ShareSampler, make_loader
 from VideoMAE.data.v2v import Comparison, Pair, pairs_in, videos_of
 from VideoMAE.engine_for_finetuning import final_test

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from VideoMAE.data.datasets import EvaluationDataset, Sample, SampleKey, TrainDataset
+from VideoMAE.data.clips import EvaluationDataset, Sample, SampleKey, TrainDataset
 from VideoMAE.data.loaders import Batch, ShareSampler, TrainSampler, collate, make_loader
 from VideoMAE.data.vce import Annotations
 from VideoMAE.video.reader import UnreadableVideoError

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from VideoMAE.data.clips import empty_clips
-from VideoMAE.data.datasets import EvaluationDataset, Sample
+from VideoMAE.data.clips import EvaluationDataset, Sample, empty_clips
 from VideoMAE.data.loaders import Batch, ShareSampler, collate, make_loader
 from VideoMAE.data.vce import Annotations
 

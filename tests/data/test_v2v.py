@@ -11,8 +11,7 @@ from video_files import grey_level, write_grey_video
 
 from VideoMAE.augment.video_transforms import IMAGENET_MEAN, IMAGENET_STD, SquashTransform
 from VideoMAE.data.clip_sampling import evenly_spaced
-from VideoMAE.data.clips import EvenClips
-from VideoMAE.data.datasets import ComparisonDataset, SampleKey, collate_comparisons
+from VideoMAE.data.clips import ComparisonDataset, EvenClips, SampleKey, collate_comparisons
 from VideoMAE.data.v2v import (
     Pair,
     check_metadata,

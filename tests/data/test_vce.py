@@ -16,8 +16,7 @@ from torch import Tensor
 from vce_files import make_entry, make_vce_folder, top_emotion
 
 from VideoMAE.augment.video_transforms import TrainTransform, ValidationTransform
-from VideoMAE.data.clips import TrainClips, ValidationClips
-from VideoMAE.data.datasets import EvaluationDataset, SampleKey, TrainDataset
+from VideoMAE.data.clips import EvaluationDataset, SampleKey, TrainClips, TrainDataset, ValidationClips
 from VideoMAE.data.vce import EMOTIONS, Annotations, read_annotations, read_class_list, read_emotions
 from VideoMAE.video.reader import UnreadableVideoError
 

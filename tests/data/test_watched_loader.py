@@ -17,7 +17,7 @@ import torch
 import video_files
 from torch import Tensor
 
-from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
+from VideoMAE.data.clips import EvaluationDataset, TrainDataset
 from VideoMAE.data.loaders import ShareSampler, TrainSampler, make_loader
 from VideoMAE.data.vce import Annotations
 from VideoMAE.video.reader import DecoderName, UnreadableVideoError, Video, require_decoder

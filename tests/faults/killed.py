@@ -279,10 +279,8 @@ def worker_killed(lab: Lab) -> str:
 @case("a data-loader worker stands still")
 def worker_frozen(lab: Lab) -> str:
     """SIGSTOP of a worker between two videos: the watchdog ends it after --decode_seconds and no video is given up"""
-    output_dir, between_videos = (
-        lab.new(),
-        lab.gate("VideoMAE.data.watched_loader:_CollateInSharedMemory.__call__", calls=4),
-    )
+    output_dir = lab.new()
+    between_videos = lab.gate("VideoMAE.data.watched_loader:_collate_in_shared_memory", calls=4)
     watched = ["--decode_seconds", str(WATCHED_SECONDS)]
     with lab.held(output_dir, *watched, steps=2, gates=[between_videos]) as (run, gate):
         (worker,) = between_videos.wait(run)  # three batches have been fetched from it

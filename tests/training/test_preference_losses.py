@@ -9,7 +9,7 @@ import torch
 from scipy.special import log_expit
 
 from VideoMAE.config import OptimConfig, V2VOptimConfig, V2VRunConfig
-from VideoMAE.data.datasets import ComparisonBatch
+from VideoMAE.data.clips import ComparisonBatch
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.modeling_finetune import VisionTransformer
 from VideoMAE.optim_factory import keep_base, make_schedule, scale_to_batch, set_step_values
