@@ -4,6 +4,7 @@ T frames, H W pixels, S side of a clip, N windows.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,15 +81,10 @@ def read_videos(
         BatchSampler(SequentialSampler(videos), 1, drop_last=False),
         num_workers=min(num_workers, max(len(videos), 1)),
         pin_memory=False,
-        collate_fn=_single,
+        collate_fn=itemgetter(0),
         decode_seconds=decode_seconds,
     )
     yield from zip(videos.paths, loader, strict=True)
-
-
-def _single(samples: Sequence[VideoClips]) -> VideoClips:
-    """The collate function of batches of one."""
-    return samples[0]
 
 
 def window_clips(
@@ -96,10 +92,7 @@ def window_clips(
 ) -> Iterator[Tensor]:
     """VCE's crops or V2V's clip of each window of a video, -> N x (num_crops or 1, 3, T, S, S) float32.
 
-    The video is decoded once; only the frames of one window are kept in memory.
-
-    Args:
-        starts: first frame of each window, (N,).
+    `starts` (N,) are the first frames. The video is decoded once; only the frames of one window are kept in memory.
     """
     choose = clip_sampling.strided_in_windows if isinstance(clips, TestClips) else clip_sampling.even_in_windows
     indices = choose(starts, num_frames=video.num_frames, window_frames=window_frames, clip_len=clips.clip_len)

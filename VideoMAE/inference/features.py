@@ -29,8 +29,7 @@ logger = logging.getLogger(__name__)
 def extract_to_folder(config: FeaturesConfig) -> bool:
     """Writes the missing features -> whether every video could be read
 
-    Raises:
-        ValueError: there are no videos, the checkpoint or a flag cannot be used, or the folder has other features.
+    Raises ValueError if there are no videos, the checkpoint or a flag cannot be used, or the folder has other features.
     """
     videos, num_ignored = list_videos(config.videos, config.list)
     if not videos:

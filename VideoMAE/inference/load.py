@@ -82,8 +82,7 @@ def load_for_inference(
         num_segments, num_crops: views of VCE along time and along the long side. None: those of the run's test.
         allow_pretrained: also accept a pre-trained encoder; it gets the initial norm of fine-tuning and a zero head.
 
-    Raises:
-        ValueError: not a checkpoint, a damaged one, one without a head for VCE or V2V, or one that contradicts a flag.
+    Raises ValueError if it is not a checkpoint, damaged, without a head for VCE or V2V, or contradicts a flag.
     """
     path, flags = Path(path), flags or NetworkFlags()
     folder = path if path.is_dir() else path.parent

@@ -253,8 +253,7 @@ def load_predictor(
         device: auto, cpu, cuda or cuda:N.
         num_workers: may be above 0 only in the main thread.
 
-    Raises:
-        ValueError: a checkpoint cannot be used, two are of the same task, or a setting is out of range.
+    Raises ValueError if a checkpoint cannot be used, two are of the same task, or a setting is out of range.
     """
     sources = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
     for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
