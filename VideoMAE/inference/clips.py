@@ -16,6 +16,7 @@ from VideoMAE.augment.video_transforms import crop_views, resize_short_side
 from VideoMAE.data import clip_sampling
 from VideoMAE.data.clips import EvenClips, TestClips
 from VideoMAE.data.watched_loader import WatchedLoader
+from VideoMAE.inference.config import InferenceFlags
 from VideoMAE.inference.load import TaskName
 from VideoMAE.video.reader import UnreadableVideoError, Video
 
@@ -60,18 +61,14 @@ class _VideoDataset(Dataset[VideoClips]):
 
 
 def read_videos(
-    paths: Iterable[Path],
-    clips: Mapping[TaskName, TestClips | EvenClips],
-    *,
-    num_workers: int,
-    decode_seconds: float,
+    paths: Iterable[Path], clips: Mapping[TaskName, TestClips | EvenClips], flags: InferenceFlags
 ) -> Iterator[tuple[Path, VideoClips]]:
     """The clips of each video, in order.
 
     Without workers, a video is read when it is requested. Workers read in advance and are killed if they spend more
-    than `decode_seconds` on a video (see WatchedLoader), which sets signal handlers and so needs the main thread.
+    than --decode_seconds on a video (see WatchedLoader), which sets signal handlers and so needs the main thread.
     """
-    if not num_workers:
+    if not flags.num_workers:
         for path in paths:
             yield path, _VideoDataset([path], clips)[0]
         return
@@ -79,10 +76,10 @@ def read_videos(
     loader = WatchedLoader(
         videos,
         BatchSampler(SequentialSampler(videos), 1, drop_last=False),
-        num_workers=min(num_workers, max(len(videos), 1)),
+        num_workers=min(flags.num_workers, max(len(videos), 1)),
         pin_memory=False,
         collate_fn=itemgetter(0),
-        decode_seconds=decode_seconds,
+        decode_seconds=flags.decode_seconds,
     )
     yield from zip(videos.paths, loader, strict=True)
 

@@ -144,15 +144,9 @@ def _fill(
     if stored:
         logger.info("%s: %s already extracted", config.output_dir, counted(num_stored, "video"))
     unreadable: dict[NamedVideo, str] = {}
-    stream = stream_outputs(
-        [video.path for video in missing],
-        {network.loaded.task: network},
-        batch_size=config.inference.batch_size,
-        num_workers=config.inference.num_workers,
-        decode_seconds=config.inference.decode_seconds,
-    )
+    stream = stream_outputs([video.path for video in missing], {network.loaded.task: network}, config.inference)
     timing = {"mininterval": 0.5} if sys.stderr.isatty() else {"mininterval": 30.0, "delay": 30.0}
-    progress = tqdm(total=len(videos), initial=num_stored, unit="video", file=sys.stderr, leave=False, **timing)  # type: ignore[arg-type]
+    progress = tqdm(total=len(videos), initial=num_stored, unit="video", file=sys.stderr, leave=False, **timing)
     try:
         with progress:
             for video, extracted in zip(missing, stream, strict=True):

@@ -181,7 +181,7 @@ def _build(
     """The network with uninitialized weights: random initialization would take longer than reading the checkpoint."""
     network = network_of(weights)
     size = f"width {network['embed_dim']} and depth {network['depth']}"
-    settings = {"use_learnable_pos_emb": "pos_embed" in weights, "all_frames": recipe.num_frames}
+    settings: dict[str, Any] = {"use_learnable_pos_emb": "pos_embed" in weights, "all_frames": recipe.num_frames}
     settings |= {**network, "img_size": recipe.input_size}
     num_heads = inner(checkpoint.beside, "huggingface_config").get("num_attention_heads")
     name = name or model_name(network)

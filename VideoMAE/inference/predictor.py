@@ -18,7 +18,7 @@ from VideoMAE.checkpoints.formats import inner
 from VideoMAE.cli import counted
 from VideoMAE.data.clip_sampling import sliding_starts
 from VideoMAE.inference.clips import open_video, read_videos, window_clips
-from VideoMAE.inference.config import NetworkFlags
+from VideoMAE.inference.config import InferenceFlags, NetworkFlags
 from VideoMAE.inference.load import LoadedNetwork, TaskName, load_for_inference
 from VideoMAE.training.backends import autocast, choose_precision
 from VideoMAE.training.metrics import average_views
@@ -125,15 +125,10 @@ class VideoOutputs(NamedTuple):
 
 
 def stream_outputs(
-    paths: Iterable[Path],
-    networks: Mapping[TaskName, Network],
-    *,
-    batch_size: int,
-    num_workers: int,
-    decode_seconds: float,
+    paths: Iterable[Path], networks: Mapping[TaskName, Network], flags: InferenceFlags
 ) -> Iterator[VideoOutputs]:
     """Applies each network to the clips of its task, in order; views of several videos share a forward pass."""
-    batches = {task: ClipBatches(network, batch_size) for task, network in networks.items()}
+    batches = {task: ClipBatches(network, flags.batch_size) for task, network in networks.items()}
     pending: deque[tuple[VideoOutputs, dict[TaskName, int]]] = deque()  # with the number of views
 
     def completed() -> Iterator[VideoOutputs]:
@@ -142,7 +137,7 @@ def stream_outputs(
             yield video._replace(outputs={task: batches[task].take(number) for task, number in num_views.items()})
 
     clips_of_tasks = {task: network.loaded.clips() for task, network in networks.items()}
-    for path, clips in read_videos(paths, clips_of_tasks, num_workers=num_workers, decode_seconds=decode_seconds):
+    for path, clips in read_videos(paths, clips_of_tasks, flags):
         num_views: dict[TaskName, int] = {}
         for task in networks if clips.error is None else ():
             views = getattr(clips, task)
@@ -158,19 +153,9 @@ def stream_outputs(
 class Predictor:
     """Predicts with a VCE network, a V2V network, or both; see `load_predictor`."""
 
-    def __init__(
-        self,
-        networks: Mapping[TaskName, Network],
-        *,
-        batch_size: int,
-        num_workers: int,
-        decode_seconds: float,
-        window_crops: int,
-    ) -> None:
-        self.networks, self.window_crops = networks, window_crops
-        self.tasks = tuple(networks)
+    def __init__(self, networks: Mapping[TaskName, Network], flags: InferenceFlags) -> None:
+        self.networks, self.flags, self.tasks = networks, flags, tuple(networks)
         self.emotions: tuple[str, ...] = networks["vce"].loaded.emotions if "vce" in networks else ()
-        self.batch_size, self.num_workers, self.decode_seconds = batch_size, num_workers, decode_seconds
 
     def __call__(self, videos: Source | Sequence[Source]) -> list[Prediction]:
         """The prediction for each video, in order."""
@@ -178,13 +163,7 @@ class Predictor:
 
     def stream(self, videos: Iterable[Source]) -> Iterator[Prediction]:
         """The prediction for each video, in order, as soon as it is computed."""
-        for path, outputs, duration_seconds, error in stream_outputs(
-            map(Path, videos),
-            self.networks,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            decode_seconds=self.decode_seconds,
-        ):
+        for path, outputs, duration_seconds, error in stream_outputs(map(Path, videos), self.networks, self.flags):
             values = {
                 task: self.networks[task].predictions(logits[None])[0].tolist() for task, logits in outputs.items()
             }
@@ -213,8 +192,8 @@ class Predictor:
                 raise ValueError(f"--{name} {value:g}: must be above 0")
         values: dict[TaskName, np.ndarray] = {}
         for task, network in self.networks.items():
-            clips = network.loaded.clips(num_crops=self.window_crops)
-            batches = ClipBatches(network, self.batch_size)
+            clips = network.loaded.clips(num_crops=self.flags.num_crops or 1)
+            batches = ClipBatches(network, self.flags.batch_size)
             with open_video(path, clips) as opened:
                 num_frames, fps = opened.num_frames, opened.fps
                 window_frames = (window_seconds or PREFERENCE_WINDOW_SECONDS) * fps
@@ -272,10 +251,5 @@ def load_predictor(
                 f"{loaded.task.upper()}; give one of VCE, one of V2V, or one of each"
             )
         networks[loaded.task] = Network(loaded, device=device, precision=precision, compile=compile)
-    return Predictor(
-        dict(sorted(networks.items(), reverse=True)),  # VCE first
-        batch_size=batch_size,
-        num_workers=num_workers,
-        decode_seconds=decode_seconds,
-        window_crops=num_crops or 1,
-    )
+    flags = InferenceFlags(num_segments, num_crops, batch_size, num_workers, decode_seconds)
+    return Predictor(dict(sorted(networks.items(), reverse=True)), flags)  # VCE first
