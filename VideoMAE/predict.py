@@ -39,20 +39,19 @@ def predict(config: PredictConfig) -> bool:
     from VideoMAE.video.search import find_videos  # deferred: importing torch takes seconds
 
     videos, num_ignored = find_videos(config.videos)
+    others = counted(num_ignored, "other file")
     if not videos:
-        raise ValueError(
-            f"no video files in {', '.join(map(str, config.videos))} ({counted(num_ignored, 'other file')})"
-        )
+        raise ValueError(f"no video files in {', '.join(map(str, config.videos))} ({others})")
     if num_ignored:
-        logger.info("%s; %s ignored", counted(len(videos), "video"), counted(num_ignored, "other file"))
+        logger.info("%s; %s ignored", counted(len(videos), "video"), others)
     if output is not None:  # checked before any video is processed
         if output.is_dir():
             raise ValueError(f"--output {output}: is a folder")
         parent = next(folder for folder in output.absolute().parents if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise ValueError(f"--output {output}: cannot be written: no permission in {parent}")
-    settings = dataclasses.asdict(config.inference)
-    predictor = load_predictor(config.checkpoint, compile=config.compile, network_flags=config.network, **settings)
+    flags = dataclasses.asdict(config.inference)
+    predictor = load_predictor(config.checkpoint, compile=config.compile, network_flags=config.network, **flags)
     unreadable = (write_all_curves if config.over_time else write_predictions)(predictor, videos, config)
     if output is not None:
         logger.info("%s: %s", output, counted(len(videos), "video"))

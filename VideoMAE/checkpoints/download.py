@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 30
 
 
 def list_or_download(settings: DownloadSettings) -> Report:
-    """Prints the catalogue, or downloads, verifies and stores the file of an entry, or verifies the existing one."""
+    """Prints the catalogue or downloads an entry."""
     entries = read_json(settings.catalogue)
     required = {"what", "source", "file", "licence", "network", "size_bytes", "sha256"}
     for name, entry in entries.items():
@@ -32,11 +32,27 @@ def list_or_download(settings: DownloadSettings) -> Report:
         if Path(entry["file"]).name != entry["file"]:
             raise ValueError(f"{settings.catalogue}: {name}: file {entry['file']!r} is not a plain file name")
     if settings.list:
-        return list_entries(entries)
+        blocks = []
+        for name, entry in entries.items():
+            lines = {
+                "what": entry["what"],
+                "file": entry["file"],
+                "from": entry.get("repo_id") or entry.get("url") or f"Google Drive, id {entry['id']}",
+                "size": "not recorded yet" if entry["size_bytes"] is None else f"{entry['size_bytes']:,} bytes",
+                "sha256": entry["sha256"] or "not recorded yet",
+                "licence": entry["licence"],
+            }
+            blocks.append("\n".join([name, *(f"  {key:<9}{value}" for key, value in lines.items())]))
+        return Report("\n\n".join(blocks), {"entries": entries})
     if settings.name not in entries:
         reason = f"no entry {settings.name!r} in {settings.catalogue}" if settings.name else "NAME is missing"
         raise ValueError(f"{reason}; available: {', '.join(entries)} (see --list)")
-    name, entry = settings.name, entries[settings.name]
+    return download(settings.name, entries, settings)
+
+
+def download(name: str, entries: dict[str, Any], settings: DownloadSettings) -> Report:
+    """Downloads, verifies and stores an entry's file, or verifies the existing one."""
+    entry = entries[name]
     target, partial = settings.output_dir / entry["file"], settings.output_dir / f".download-{name}"
     existed, from_hub = target.exists(), entry["source"] == "huggingface"
     try:
@@ -83,22 +99,6 @@ def list_or_download(settings: DownloadSettings) -> Report:
         **({"recorded in": settings.catalogue} if recorded else {}),
     }
     return Report("\n".join([f"{target}: {status}", *(f"  {key:<11} {value}" for key, value in lines.items())]), values)
-
-
-def list_entries(entries: Mapping[str, Any]) -> Report:
-    """The catalogue as text."""
-    blocks = []
-    for name, entry in entries.items():
-        lines = {
-            "what": entry["what"],
-            "file": entry["file"],
-            "from": entry.get("repo_id") or entry.get("url") or f"Google Drive, id {entry['id']}",
-            "size": "not recorded yet" if entry["size_bytes"] is None else f"{entry['size_bytes']:,} bytes",
-            "sha256": entry["sha256"] or "not recorded yet",
-            "licence": entry["licence"],
-        }
-        blocks.append("\n".join([name, *(f"  {key:<9}{value}" for key, value in lines.items())]))
-    return Report("\n\n".join(blocks), {"entries": dict(entries)})
 
 
 def verified_weights(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 T frames, H W pixels, S side of a clip, N windows.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -35,12 +36,20 @@ def open_video(path: Path, clips: TestClips | EvenClips) -> Video:
     return Video(path, size=clips.decode_size if isinstance(clips, EvenClips) else None)
 
 
+def _read(clips_of_tasks: Mapping[TaskName, TestClips | EvenClips], path: Path, rng: np.random.Generator) -> VideoClips:
+    found: dict[TaskName, Tensor] = {}
+    for task, clips in clips_of_tasks.items():
+        with open_video(path, clips) as video:
+            found[task] = clips.from_video(video, rng) if isinstance(clips, EvenClips) else clips.from_video(video)
+            duration_seconds = video.info.duration_seconds
+    return VideoClips(found.get("vce"), found.get("v2v"), duration_seconds)
+
+
 class _VideoDataset(Dataset[VideoClips]):
     """One item per video. WatchedLoader replaces `make_clips`."""
 
     def __init__(self, paths: Sequence[Path], clips: Mapping[TaskName, TestClips | EvenClips]) -> None:
-        self.paths, self.clips = paths, clips
-        self.make_clips: Callable[[Path, np.random.Generator], VideoClips] = self._read
+        self.paths, self.make_clips = paths, partial(_read, clips)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,14 +59,6 @@ class _VideoDataset(Dataset[VideoClips]):
             return self.make_clips(self.paths[index], np.random.default_rng(0))
         except UnreadableVideoError as error:
             return VideoClips(None, None, None, error.reason)
-
-    def _read(self, path: Path, rng: np.random.Generator) -> VideoClips:
-        found: dict[TaskName, Tensor] = {}
-        for task, clips in self.clips.items():
-            with open_video(path, clips) as video:
-                found[task] = clips.from_video(video, rng) if isinstance(clips, EvenClips) else clips.from_video(video)
-                duration_seconds = video.info.duration_seconds
-        return VideoClips(found.get("vce"), found.get("v2v"), duration_seconds)
 
 
 def read_videos(

@@ -32,44 +32,21 @@ def extract_to_folder(config: FeaturesConfig) -> bool:
     Raises ValueError if there are no videos, the checkpoint or a flag cannot be used, or the folder has other features.
     """
     videos, num_ignored = list_videos(config.videos, config.list)
+    others = counted(num_ignored, "other file")
     if not videos:
-        raise ValueError(
-            f"no video files in {', '.join(map(str, config.videos))} ({counted(num_ignored, 'other file')})"
-        )
+        raise ValueError(f"no video files in {', '.join(map(str, config.videos))} ({others})")
     if num_ignored:
-        logger.info("%s; %s ignored", counted(len(videos), "video"), counted(num_ignored, "other file"))
-    loaded = load_for_inference(
-        config.checkpoint,
-        NetworkFlags(**dataclasses.asdict(config.network)),
-        num_segments=config.inference.num_segments,
-        num_crops=config.inference.num_crops,
-        allow_pretrained=True,
-    )
-    loaded = loaded._replace(task=config.sampling or loaded.task)
-    model = loaded.model
-    num_blocks = num_blocks_of(config.layer, model.get_num_layers())
-    network = Network(loaded, device=config.inference.device, precision=config.inference.precision)
-
-    def features_of(clips: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, D), or (B, N, D) with --pool none."""
-        if num_blocks is None and config.pool == "mean":
-            return model.forward_features(clips)
-        tokens = model.tokens(clips, num_blocks=num_blocks)
-        if num_blocks is None:
-            tokens = model.norm(tokens)
-        return tokens.mean(1) if config.pool == "mean" else tokens
-
-    network.forward = features_of
+        logger.info("%s; %s ignored", counted(len(videos), "video"), others)
+    network, num_blocks = load_up_to_layer(config)
+    loaded, model, recipe = network.loaded, network.model, network.loaded.recipe
     if loaded.task == "v2v":
+        advice = "V2V samples one clip of frames evenly over the video; pass --sampling vce"
         for name in ("num_segments", "num_crops"):
             value = getattr(config.inference, name)
             if value not in (None, 1):
-                raise ValueError(
-                    f"--{name} {value}: V2V samples one clip of frames evenly over the video; pass --sampling vce"
-                )
+                raise ValueError(f"--{name} {value}: {advice}")
     axes = {}
     if config.views == "keep":
-        recipe = loaded.recipe
         axes["views"] = recipe.test_num_segment * recipe.test_num_crop if loaded.task == "vce" else 1
     if config.pool == "none":
         axes["tokens"] = model.patch_embed.num_patches
@@ -78,13 +55,8 @@ def extract_to_folder(config: FeaturesConfig) -> bool:
     settings = _feature_settings(config, network, num_blocks, videos)
     feature_store.claim(config.output_dir, settings)
     try:
-        feature_store.describe(
-            config.output_dir,
-            settings,
-            axes=axes,
-            token_grid=list(model.patch_embed.grid),
-            checkpoint=str(loaded.source),
-        )
+        grid, source = list(model.patch_embed.grid), str(loaded.source)
+        feature_store.describe(config.output_dir, settings, axes=axes, token_grid=grid, checkpoint=source)
         store = feature_store.open_store(config.output_dir, videos, config.format, shape=shape, dtype=config.dtype)
         unreadable = _fill(store, videos, network, config)
         feature_store.write_unreadable(config.output_dir, unreadable)
@@ -97,20 +69,40 @@ def extract_to_folder(config: FeaturesConfig) -> bool:
     return not unreadable
 
 
-def num_blocks_of(layer: str, depth: int) -> int | None:
-    """The number of blocks up to --layer in a network with `depth` blocks; None for "final".
+def load_up_to_layer(config: FeaturesConfig) -> tuple[Network, int | None]:
+    """A network that computes the features of --layer and --pool, and its number of blocks; None for --layer final."""
+    loaded = load_for_inference(
+        config.checkpoint,
+        NetworkFlags(**dataclasses.asdict(config.network)),
+        num_segments=config.inference.num_segments,
+        num_crops=config.inference.num_crops,
+        allow_pretrained=True,
+    )
+    model, depth = loaded.model, loaded.model.get_num_layers()
+    num_blocks: int | None = None
+    if config.layer != "final":
+        try:
+            num_blocks = int(config.layer)
+        except ValueError:
+            num_blocks = depth + 1
+        if not -depth <= num_blocks <= depth:
+            layers = f"final, or a number from 0 to {depth}, or from -{depth} to -1"
+            raise ValueError(f"--layer {config.layer}: must be {layers}")
+        num_blocks += depth + 1 if num_blocks < 0 else 0
+    loaded = loaded._replace(task=config.sampling or loaded.task)
+    network = Network(loaded, device=config.inference.device, precision=config.inference.precision)
 
-    Raises ValueError if there is no such layer.
-    """
-    if layer == "final":
-        return None
-    try:
-        number = int(layer)
-    except ValueError:
-        number = depth + 1
-    if not -depth <= number <= depth:
-        raise ValueError(f"--layer {layer}: must be final, or a number from 0 to {depth}, or from -{depth} to -1")
-    return number if number >= 0 else depth + 1 + number
+    def features_of(clips: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, D), or (B, N, D) with --pool none."""
+        if num_blocks is None and config.pool == "mean":
+            return model.forward_features(clips)
+        tokens = model.tokens(clips, num_blocks=num_blocks)
+        if num_blocks is None:
+            tokens = model.norm(tokens)
+        return tokens.mean(1) if config.pool == "mean" else tokens
+
+    network.forward = features_of
+    return network, num_blocks
 
 
 def _feature_settings(
