@@ -23,7 +23,7 @@ TIMEOUT_SECONDS = 30
 
 def list_or_download(settings: DownloadSettings) -> Report:
     """Prints the catalogue or downloads an entry."""
-    entries = read_json(settings.catalogue)
+    entries: dict[str, Any] = read_json(settings.catalogue)
     required = {"what", "source", "file", "licence", "network", "size_bytes", "sha256"}
     for name, entry in entries.items():
         missing = required - (entry.keys() if isinstance(entry, dict) else set())
