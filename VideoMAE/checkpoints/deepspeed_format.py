@@ -20,13 +20,8 @@ STATES = "mp_rank_*_model_states.pt"
 KEPT = ("epoch", "global_steps", "args", "ds_version")
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder has a file `latest`, or is the folder of one step."""
-    return (folder / "latest").is_file() or any(folder.glob(STATES))
-
-
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of the latest step, and its other entries.
+    """The weights of the step named in the file `latest`, or of the step whose folder this is, and its other entries.
 
     Raises ValueError if files are missing, damaged or could execute code; the model is split over devices; DeepSpeed is
     not installed.

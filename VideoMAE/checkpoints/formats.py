@@ -62,7 +62,7 @@ def read(path: Path, *, model_key: str = "model|module") -> Checkpoint:
     if (path / BEST).is_file():
         path = path / BEST
     elif path.is_dir():
-        if deepspeed_format.is_checkpoint(path):
+        if (path / "latest").is_file() or any(path.glob(deepspeed_format.STATES)):
             return Checkpoint("deepspeed", path, *deepspeed_format.read(path))
         settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
         if "model_type" not in settings:
