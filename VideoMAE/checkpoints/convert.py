@@ -1,8 +1,6 @@
 """Conversion of checkpoints between the .pth formats, Hugging Face and DeepSpeed folders."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,11 +24,13 @@ KEPT = ("epoch", "metrics", "config")
 
 def convert(settings: ConvertSettings) -> Report:
     """Converts a checkpoint and verifies the result."""
+    dst = settings.dst
     target = target_format(settings)
     source = formats.read(settings.src, model_key=settings.model_key)
     weights = source.our_weights()
     pretraining = any(name.startswith("encoder.") for name in weights)
     formats.check_whole(weights, source.file, encoder_only=pretraining)
+    kept = {key: source.beside[key] for key in KEPT if key in source.beside}
     if target == "huggingface":
         if pretraining:
             raise ValueError(f"{source.file}: pre-training weights; only fine-tuned ones can be exported")
@@ -39,10 +39,37 @@ def convert(settings: ConvertSettings) -> Report:
         except ValueError as error:
             raise ValueError(f"{source.file}: {error}") from error
     else:
-        kept = {key: source.beside[key] for key in KEPT if key in source.beside} if target == "ours" else {}
-        save(settings.dst, {"model": {name: value.clone() for name, value in weights.items()}, **kept})
-    check_equal(formats.read(settings.dst).our_weights(), weights, settings.dst)
-    return summarise(source, weights, target, settings.dst)
+        content = {"model": {name: value.clone() for name, value in weights.items()}}
+        save(dst, content | kept if target == "ours" else content)
+    written = formats.read(dst).our_weights()
+    if written.keys() != weights.keys():
+        raise ValueError(f"{dst}: was written with other names: {sorted(written.keys() ^ weights.keys())[:5]}")
+    for name, value in weights.items():
+        if written[name].dtype != value.dtype or not torch.equal(written[name], value):
+            raise ValueError(f"{dst}: {name} was written with other values")
+    eps = formats.inner(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
+    converted = {"huggingface_config", "head_bias", *(kept if target != "published" else ())}
+    omitted = [key for key in source.beside if key not in converted]
+    notes = []
+    if omitted:
+        notes.append(f"omitted: {', '.join(omitted)}")
+    if target == "huggingface" and "fc_norm.weight" in weights:
+        notes.append("transformers adds 1e-5 in fc_norm, VideoMAE 1e-6: predictions differ slightly")
+    if target != "huggingface" and eps != LAYER_NORM_EPS:
+        notes.append(f"layer_norm_eps was {eps}; here it is always {LAYER_NORM_EPS}")
+    if source.beside.get("head_bias") is False and "head.bias" in weights:
+        notes.append("the head has a non-zero bias, which V2V's network does not have; it is kept")
+    num_parameters = sum(value.numel() for value in weights.values())
+    values = {
+        "source": str(source.file), "source_kind": source.kind, "target": str(dst), "target_form": target,
+        "num_tensors": len(weights), "num_parameters": num_parameters, "notes": notes,
+    }  # fmt: skip
+    lines = [
+        f"{source.file}: {formats.DESCRIPTIONS[source.kind]}",
+        f"{dst}: format '{target}', {len(weights)} tensors, {num_parameters:,} values, verified bit for bit",
+        *(f"note: {note}" for note in notes),
+    ]
+    return Report("\n".join(lines), values)
 
 
 def target_format(settings: ConvertSettings) -> Format:
@@ -74,9 +101,11 @@ def write_huggingface(weights: Mapping[str, Tensor], source: formats.Checkpoint,
     network = formats.network_of(weights)
     saved, config = formats.inner(source.beside, "huggingface_config"), formats.inner(source.beside, "config")
     data = formats.inner(config, "data")
+    heads, width = settings.num_heads or saved.get("num_attention_heads"), network["embed_dim"]
     name = formats.inner(config, "model").get("model") or formats.model_name(network)
-    heads = settings.num_heads or saved.get("num_attention_heads") or (name in MODELS and formats.num_heads(name))
-    width = network["embed_dim"]
+    if not heads and name in MODELS:
+        with torch.device("meta"):
+            heads = MODELS[name](img_size=16, all_frames=2).blocks[0].attn.num_heads  # type: ignore[union-attr]
     if not heads:
         raise ValueError(f"unknown number of attention heads of a ViT of width {width}; pass --num_heads")
     if width % heads:
@@ -100,7 +129,7 @@ def write_huggingface(weights: Mapping[str, Tensor], source: formats.Checkpoint,
         "attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0,
         "hidden_act": "gelu", "layer_norm_eps": LAYER_NORM_EPS,
         "dtype": formats.dtype_name(next(iter(weights.values()))),
-        "hidden_size": network["embed_dim"], "intermediate_size": round(network["embed_dim"] * network["mlp_ratio"]),
+        "hidden_size": width, "intermediate_size": round(width * network["mlp_ratio"]),
         "num_hidden_layers": network["depth"], "num_attention_heads": heads,
         "image_size": input_size, "num_channels": 3,
         "num_frames": settings.num_frames or data.get("num_frames") or saved.get("num_frames") or 16,
@@ -108,59 +137,20 @@ def write_huggingface(weights: Mapping[str, Tensor], source: formats.Checkpoint,
         "problem_type": "regression" if num_outputs == 1 else by_loss,
         "id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)},
     }  # fmt: skip
+    # The evaluation transform: resized short side and centre crop (VCE), or the whole frame squashed (V2V).
     squash = not network["head_bias"] and data.get("crop", "squash") == "squash"
-    short_side = input_size if squash else data.get("short_side_size", input_size)
-    kept = {key: formats.to_jsonable(source.beside[key]) for key in KEPT if key in source.beside}
-    with new_folder(settings.dst) as folder:
-        save_file(to_huggingface(weights), folder / formats.HUGGINGFACE_WEIGHTS[0], metadata={"format": "pt"})
-        write_json(folder / CONFIG_FILE, content)
-        write_json(folder / PROCESSOR_FILE, image_processor(input_size, short_side, squash=squash))
-        write_json(folder / formats.BESIDE_FILE, {**kept, "head_bias": network["head_bias"]})
-
-
-def image_processor(input_size: int, short_side: int, *, squash: bool) -> dict[str, Any]:
-    """The evaluation transform: resized short side and centre crop (VCE), or the whole frame squashed (V2V)."""
     square = {"height": input_size, "width": input_size}
-    return {
+    image_processor = {
         "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True, "size": square if squash else {"shortest_edge": short_side},
+        "do_resize": True, "size": square if squash else {"shortest_edge": data.get("short_side_size", input_size)},
         "resample": 2,  # bilinear
         "do_center_crop": not squash, "crop_size": square,
         "do_rescale": True, "rescale_factor": 1 / 255,
         "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
     }  # fmt: skip
-
-
-def check_equal(written: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises ValueError unless the written weights equal the original ones bit for bit."""
-    if written.keys() != weights.keys():
-        raise ValueError(f"{path}: was written with other names: {sorted(written.keys() ^ weights.keys())[:5]}")
-    for name, value in weights.items():
-        if written[name].dtype != value.dtype or not torch.equal(written[name], value):
-            raise ValueError(f"{path}: {name} was written with other values")
-
-
-def summarise(source: formats.Checkpoint, weights: Mapping[str, Tensor], target: Format, dst: Path) -> Report:
-    """The report, with notes on what was lost."""
-    eps = formats.inner(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
-    kept = ("huggingface_config", "head_bias", *(KEPT if target != "published" else ()))
-    notes = []
-    if source.beside.keys() - set(kept):
-        notes.append(f"omitted: {', '.join(key for key in source.beside if key not in kept)}")
-    if target == "huggingface" and "fc_norm.weight" in weights:
-        notes.append("transformers adds 1e-5 in fc_norm, VideoMAE 1e-6: predictions differ slightly")
-    if target != "huggingface" and eps != LAYER_NORM_EPS:
-        notes.append(f"layer_norm_eps was {eps}; here it is always {LAYER_NORM_EPS}")
-    if source.beside.get("head_bias") is False and "head.bias" in weights:
-        notes.append("the head has a non-zero bias, which V2V's network does not have; it is kept")
-    num_parameters = sum(value.numel() for value in weights.values())
-    values = {
-        "source": str(source.file), "source_kind": source.kind, "target": str(dst), "target_form": target,
-        "num_tensors": len(weights), "num_parameters": num_parameters, "notes": notes,
-    }  # fmt: skip
-    lines = [
-        f"{source.file}: {formats.DESCRIPTIONS[source.kind]}",
-        f"{dst}: format '{target}', {len(weights)} tensors, {num_parameters:,} values, verified bit for bit",
-        *(f"note: {note}" for note in notes),
-    ]
-    return Report("\n".join(lines), values)
+    kept = {key: formats.to_jsonable(source.beside[key]) for key in KEPT if key in source.beside}
+    with new_folder(settings.dst) as folder:
+        save_file(to_huggingface(weights), folder / formats.HUGGINGFACE_WEIGHTS[0], metadata={"format": "pt"})
+        write_json(folder / CONFIG_FILE, content)
+        write_json(folder / PROCESSOR_FILE, image_processor)
+        write_json(folder / formats.BESIDE_FILE, {**kept, "head_bias": network["head_bias"]})

@@ -8,7 +8,6 @@ import contextlib
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,26 @@ from torch import Tensor
 from VideoMAE.training.pretrained import read_checkpoint, select_weights
 
 STATES = "mp_rank_*_model_states.pt"
-PARTITIONS = "*_optim_states.pt"
 KEPT = ("epoch", "global_steps", "args", "ds_version")
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder has a file `latest`, or is the folder of one step."""
-    return (folder / "latest").is_file() or any(folder.glob(STATES))
-
-
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of the latest step, and its other entries.
+    """The weights of the step named in the file `latest`, or of the step whose folder this is, and its other entries.
 
     Raises ValueError if files are missing, damaged or could execute code; the model is split over devices; DeepSpeed is
     not installed.
     """
-    step = _latest_step(folder)
+    latest, step = folder / "latest", folder
+    if latest.is_file():
+        tag = latest.read_text(encoding="utf-8", errors="replace").strip()
+        step = folder / tag
+        if not tag or Path(tag).name != tag or not step.is_dir():
+            raise ValueError(f"{latest}: contains {tag!r}, which is not a folder next to it")
     states = sorted(step.glob(STATES))
     if len(states) != 1:
         raise ValueError(f"{step}: expected one {STATES}, found {len(states)}: model parallelism is not supported")
     content = read_checkpoint(states[0])
-    partitions = sorted(step.glob(PARTITIONS))
+    partitions = sorted(step.glob("*_optim_states.pt"))
     if partitions:
         weights = _merge(step, partitions)
     else:
@@ -47,16 +45,6 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if all(name.startswith(wrapper) for name in weights):
             weights = {name.removeprefix(wrapper): value for name, value in weights.items()}
     return weights, {key: content[key] for key in KEPT if key in content}
-
-
-def _latest_step(folder: Path) -> Path:
-    latest = folder / "latest"
-    if not latest.is_file():
-        return folder
-    tag = latest.read_text(encoding="utf-8", errors="replace").strip()
-    if not tag or Path(tag).name != tag or not (folder / tag).is_dir():
-        raise ValueError(f"{latest}: contains {tag!r}, which is not a folder next to it")
-    return folder / tag
 
 
 def _merge(step: Path, partitions: list[Path]) -> dict[str, Tensor]:
@@ -72,24 +60,14 @@ def _merge(step: Path, partitions: list[Path]) -> dict[str, Tensor]:
     allowed = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
     for partition in partitions:
         read_checkpoint(partition, harmless=allowed)
+    environment = dict(os.environ)
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # whatever the arguments of torch.load
     try:
-        with _allow_only(allowed), contextlib.redirect_stdout(sys.stderr):
+        with torch.serialization.safe_globals(allowed), contextlib.redirect_stdout(sys.stderr):
             return dict(get_fp32_state_dict_from_zero_checkpoint(str(step.parent), step.name))
     except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, AssertionError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"{step}: DeepSpeed cannot merge the partitions: {reason}") from error
-
-
-@contextlib.contextmanager
-def _allow_only(classes: Sequence[type]) -> Iterator[None]:
-    """Restricts every `torch.load` to tensors, plain values and these classes, whatever its arguments."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        with torch.serialization.safe_globals([*classes]):
-            yield
     finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
+        os.environ.clear()
+        os.environ.update(environment)

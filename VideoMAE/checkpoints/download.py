@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from VideoMAE.checkpoints.formats import check_whole, network_of, page_title, read
 from VideoMAE.checkpoints.programs import DownloadSettings, Report
 from VideoMAE.files import read_json, sha256_of, write_json
@@ -21,42 +23,31 @@ TIMEOUT_SECONDS = 30
 
 def list_or_download(settings: DownloadSettings) -> Report:
     """Prints the catalogue or downloads an entry."""
-    entries = read_catalogue(settings.catalogue)
-    if settings.list:
-        return list_entries(entries)
-    if settings.name not in entries:
-        reason = f"no entry {settings.name!r} in {settings.catalogue}" if settings.name else "NAME is missing"
-        raise ValueError(f"{reason}; available: {', '.join(entries)} (see --list)")
-    return download(settings.name, entries, settings)
-
-
-def read_catalogue(path: Path) -> dict[str, Any]:
-    """The entries by name. Raises ValueError if the file is missing or not a catalogue."""
-    entries = read_json(path)
+    entries: dict[str, Any] = read_json(settings.catalogue)
     required = {"what", "source", "file", "licence", "network", "size_bytes", "sha256"}
     for name, entry in entries.items():
         missing = required - (entry.keys() if isinstance(entry, dict) else set())
         if missing:
-            raise ValueError(f"{path}: {name} lacks {', '.join(sorted(missing))}")
+            raise ValueError(f"{settings.catalogue}: {name} lacks {', '.join(sorted(missing))}")
         if Path(entry["file"]).name != entry["file"]:
-            raise ValueError(f"{path}: {name}: file {entry['file']!r} is not a plain file name")
-    return entries
-
-
-def list_entries(entries: Mapping[str, Any]) -> Report:
-    """The catalogue as text."""
-    blocks = []
-    for name, entry in entries.items():
-        lines = {
-            "what": entry["what"],
-            "file": entry["file"],
-            "from": entry.get("repo_id") or entry.get("url") or f"Google Drive, id {entry['id']}",
-            "size": "not recorded yet" if entry["size_bytes"] is None else f"{entry['size_bytes']:,} bytes",
-            "sha256": entry["sha256"] or "not recorded yet",
-            "licence": entry["licence"],
-        }
-        blocks.append("\n".join([name, *(f"  {key:<9}{value}" for key, value in lines.items())]))
-    return Report("\n\n".join(blocks), {"entries": dict(entries)})
+            raise ValueError(f"{settings.catalogue}: {name}: file {entry['file']!r} is not a plain file name")
+    if settings.list:
+        blocks = []
+        for name, entry in entries.items():
+            lines = {
+                "what": entry["what"],
+                "file": entry["file"],
+                "from": entry.get("repo_id") or entry.get("url") or f"Google Drive, id {entry['id']}",
+                "size": "not recorded yet" if entry["size_bytes"] is None else f"{entry['size_bytes']:,} bytes",
+                "sha256": entry["sha256"] or "not recorded yet",
+                "licence": entry["licence"],
+            }
+            blocks.append("\n".join([name, *(f"  {key:<9}{value}" for key, value in lines.items())]))
+        return Report("\n\n".join(blocks), {"entries": entries})
+    if settings.name not in entries:
+        reason = f"no entry {settings.name!r} in {settings.catalogue}" if settings.name else "NAME is missing"
+        raise ValueError(f"{reason}; available: {', '.join(entries)} (see --list)")
+    return download(settings.name, entries, settings)
 
 
 def download(name: str, entries: dict[str, Any], settings: DownloadSettings) -> Report:
@@ -67,11 +58,20 @@ def download(name: str, entries: dict[str, Any], settings: DownloadSettings) -> 
     try:
         file = target if existed else fetch(entry, partial)
     except ValueError as error:
-        raise ValueError(f"{str(error).rstrip('. ')}. {manual_steps(entry, target, name)}") from error
-    is_converted = existed and from_hub
-    measured = {} if is_converted else {"size_bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        if from_hub:
+            address = f"{HUB}/{entry['repo_id']}/resolve/{entry['revision']}/{entry['filename']}"
+            steps = f"get {address} on another machine, copy it here"
+            steps += f" and run python models/convert.py {entry['filename']} {target}"
+        else:
+            page = entry.get("url") or f"https://drive.google.com/file/d/{entry['id']}/view"
+            steps = f"open {page} in a browser, save the file as {target}"
+            steps += f" and run python models/download.py {name}, which verifies it"
+        raise ValueError(f"{str(error).rstrip('. ')}. Manual download: {steps}") from error
+    measured: dict[str, Any] = {}  # not of the file that was converted from the hub's
+    if not (existed and from_hub):
+        measured = {"size_bytes": file.stat().st_size, "sha256": sha256_of(file)}
     try:
-        counts = verify(file, entry, measured)
+        weights = verified_weights(file, entry, measured)
     except ValueError as error:
         if existed:
             raise ValueError(f"{error}. The file existed already: move it away to download it again") from error
@@ -79,31 +79,32 @@ def download(name: str, entries: dict[str, Any], settings: DownloadSettings) -> 
         raise ValueError(f"{error}. The download was deleted, and {target} was not written") from error
     if not existed:
         if from_hub:
-            save(target, {"model": read(file).our_weights()})
+            save(target, {"model": weights})
         else:
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
             os.replace(file, target)
         shutil.rmtree(partial, ignore_errors=True)
     status = "exists already, verified" if existed else "downloaded, verified"
-    missing = {key: value for key, value in measured.items() if entry[key] is None} if settings.record else {}
-    if missing:
-        entry.update(missing)
+    recorded = {key: value for key, value in measured.items() if entry[key] is None} if settings.record else {}
+    if recorded:
+        entry.update(recorded)
         write_json(settings.catalogue, entries)
-    values = {"name": name, "file": str(target), "status": status, **counts, **measured, "recorded": bool(missing)}
+    counts = {"num_tensors": len(weights), "num_parameters": sum(value.numel() for value in weights.values())}
+    values = {"name": name, "file": str(target), "status": status, **counts, **measured, "recorded": bool(recorded)}
     lines = {
         "weights": f"{counts['num_tensors']} tensors, {counts['num_parameters']:,} finite values, names as expected",
         **measured,
         "licence": entry["licence"],
-        **({"recorded in": settings.catalogue} if missing else {}),
+        **({"recorded in": settings.catalogue} if recorded else {}),
     }
     return Report("\n".join([f"{target}: {status}", *(f"  {key:<11} {value}" for key, value in lines.items())]), values)
 
 
-def verify(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, int]:
-    """Compares a file with its catalogue entry -> the number of its tensors and values.
+def verified_weights(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in a file, with the published names.
 
-    Raises ValueError if it is not a checkpoint, another one, or damaged.
+    Raises ValueError if it is not a checkpoint, another one than that of the catalogue entry, or damaged.
     """
     weights = read(file).our_weights()
     for key, value in measured.items():
@@ -114,7 +115,7 @@ def verify(file: Path, entry: Mapping[str, Any], measured: Mapping[str, Any]) ->
     for key, expected in entry["network"].items():
         if network[key] != expected:
             raise ValueError(f"{file}: {key} is {network[key]}, expected {expected}: another network")
-    return {"num_tensors": len(weights), "num_parameters": sum(value.numel() for value in weights.values())}
+    return weights
 
 
 def fetch(entry: Mapping[str, Any], folder: Path) -> Path:
@@ -151,17 +152,15 @@ def _transfer(target: Path, *, url: str | None, drive_id: str | None = None) -> 
     from gdown.exceptions import DownloadError, FileURLRetrievalError
     from requests.exceptions import RequestException
 
+    source = {"url": url} if url else {"id": drive_id}
+    options: dict[str, Any] = {"resume": True, "use_cookies": False, "retries": RETRIES, "timeout": TIMEOUT_SECONDS}
     try:
-        source = {"url": url} if url else {"id": drive_id}
-        gdown.download(
-            **source, output=str(target), resume=True, use_cookies=False, retries=RETRIES, timeout=TIMEOUT_SECONDS
-        )
+        gdown.download(**source, output=str(target), **options)
     except FileURLRetrievalError as error:
         text = _reason(error).split("You may still be able")[0].removeprefix("Failed to retrieve file url: ")
         raise ValueError(f"Google Drive returned a web page instead of the file (quota, login): {text}") from error
     except (DownloadError, RequestException) as error:
-        page = _web_page_at(url) if url else None
-        raise ValueError(f"{url or 'Google Drive'}: {page or _reason(error)}") from error
+        raise ValueError(f"{url or 'Google Drive'}: {(url and _web_page_at(url)) or _reason(error)}") from error
     return target
 
 
@@ -187,14 +186,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(first, OSError) and first.errno is not None:
         return f"cannot be reached: {first.strerror or first}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def manual_steps(entry: Mapping[str, Any], target: Path, name: str) -> str:
-    """Instructions for a manual download."""
-    if entry["source"] == "huggingface":
-        address = f"{HUB}/{entry['repo_id']}/resolve/{entry['revision']}/{entry['filename']}"
-        steps = f"get {address} on another machine, copy it here"
-        return f"Manual download: {steps} and run python models/convert.py {entry['filename']} {target}"
-    page = entry.get("url") or f"https://drive.google.com/file/d/{entry['id']}/view"
-    steps = f"open {page} in a browser, save the file as {target}"
-    return f"Manual download: {steps} and run python models/download.py {name}, which verifies it"

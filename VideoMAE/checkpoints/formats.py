@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from VideoMAE.checkpoints import deepspeed_format as deepspeed_files
+from VideoMAE.checkpoints import deepspeed_format
 from VideoMAE.checkpoints.huggingface_names import to_ours
 from VideoMAE.cli import counted
 from VideoMAE.files import read_json
@@ -59,58 +59,53 @@ def read(path: Path, *, model_key: str = "model|module") -> Checkpoint:
     Raises ValueError if it is not a checkpoint, damaged, a web page, or a pickle that could execute code.
     """
     settings: dict[str, Any] = {}
-    if path.is_dir():
-        if (path / BEST).is_file():
-            path = path / BEST
-        elif deepspeed_files.is_checkpoint(path):
-            return Checkpoint("deepspeed", path, *deepspeed_files.read(path))
-        else:
-            settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
-            if "model_type" not in settings:
-                raise ValueError(
-                    f"{path}: not a checkpoint: expected a run's output folder with {BEST}, a Hugging Face folder with "
-                    "config.json, or a DeepSpeed folder"
-                )
-            if settings["model_type"] != "videomae":
-                raise ValueError(f"{path / 'config.json'}: model_type is {settings['model_type']!r}, not 'videomae'")
-    if settings:
-        names = [name for name in HUGGINGFACE_WEIGHTS if (path / name).is_file()] or HUGGINGFACE_WEIGHTS
-        weights, _ = _read_weights(path / names[0], model_key="")
-        beside = read_json(path / BESIDE_FILE) if (path / BESIDE_FILE).is_file() else {}
-        return Checkpoint("huggingface", path / names[0], weights, {**beside, "huggingface_config": settings})
-    weights, content = _read_weights(path, model_key=model_key)
-    beside = {key: value for key, value in content.items() if key not in WEIGHT_KEYS and key not in weights}
-    return Checkpoint(_kind(weights, content), path, weights, beside)
-
-
-def _read_weights(path: Path, *, model_key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights in a file, and the whole content of a .pth file."""
+    if (path / BEST).is_file():
+        path = path / BEST
+    elif path.is_dir():
+        if (path / "latest").is_file() or any(path.glob(deepspeed_format.STATES)):
+            return Checkpoint("deepspeed", path, *deepspeed_format.read(path))
+        settings = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+        if "model_type" not in settings:
+            raise ValueError(
+                f"{path}: not a checkpoint: expected a run's output folder with {BEST}, a Hugging Face folder with "
+                "config.json, or a DeepSpeed folder"
+            )
+        if settings["model_type"] != "videomae":
+            raise ValueError(f"{path / 'config.json'}: model_type is {settings['model_type']!r}, not 'videomae'")
+        folder, model_key = path, ""
+        path = next(
+            (path / name for name in HUGGINGFACE_WEIGHTS if (path / name).is_file()), path / HUGGINGFACE_WEIGHTS[0]
+        )
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     with path.open("rb") as file:
         start = file.read(2**16)
     if HTML.match(start):
         raise ValueError(f"{path}: a web page{page_title(start)}, not weights: usually a quota, login or proxy page")
-    if path.suffix != ".safetensors":
+    content: dict[str, Any] = {}
+    if path.suffix == ".safetensors":
+        try:
+            weights = load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{path}: truncated or damaged: {error}") from error
+        if not weights:
+            raise ValueError(f"{path}: holds no weights")
+    else:
         content = read_checkpoint(path)
-        return select_weights(content, model_key=model_key, model_prefix="", path=path), content
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: truncated or damaged: {error}") from error
-    if not weights:
-        raise ValueError(f"{path}: holds no weights")
-    return weights, {}
-
-
-def _kind(weights: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
+        weights = select_weights(content, model_key=model_key, model_prefix="", path=path)
+    if settings:
+        beside = read_json(folder / BESIDE_FILE) if (folder / BESIDE_FILE).is_file() else {}
+        return Checkpoint("huggingface", path, weights, {**beside, "huggingface_config": settings})
     if any(name.startswith("videomae.") for name in weights):
-        return "huggingface"
-    if any(name.startswith("encoder.blocks.") for name in weights):
-        return "published pre-training"
-    if "config" in content and "metrics" in content:
-        return "ours"
-    return "published" if any(key in content for key in WEIGHT_KEYS) else "bare"
+        kind = "huggingface"
+    elif any(name.startswith("encoder.blocks.") for name in weights):
+        kind = "published pre-training"
+    elif "config" in content and "metrics" in content:
+        kind = "ours"
+    else:
+        kind = "published" if any(key in content for key in WEIGHT_KEYS) else "bare"
+    beside = {key: value for key, value in content.items() if key not in WEIGHT_KEYS and key not in weights}
+    return Checkpoint(kind, path, weights, beside)
 
 
 def page_title(html: bytes) -> str:
@@ -151,12 +146,6 @@ def model_name(network: Mapping[str, Any]) -> str | None:
     return sizes.get((network["embed_dim"], network["depth"]))
 
 
-def num_heads(name: str) -> int:
-    """Attention heads of a model of MODELS."""
-    with torch.device("meta"):
-        return MODELS[name](img_size=16, all_frames=2).blocks[0].attn.num_heads  # type: ignore[union-attr,return-value]
-
-
 def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool = False) -> None:
     """Compares weights with our names with the network that they imply.
 
@@ -182,13 +171,15 @@ def check_whole(weights: Mapping[str, Tensor], path: Path, *, encoder_only: bool
     for name, value in expected.items():
         if found[name].shape != value.shape:
             raise ValueError(f"{path}: {name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}")
-    broken = non_finite(weights)
-    if broken:
-        raise ValueError(non_finite_problem(path, broken))
+    problem = describe_non_finite(non_finite(weights), path)
+    if problem:
+        raise ValueError(problem)
 
 
-def non_finite_problem(path: Path, counts: Mapping[str, int]) -> str:
-    return f"{path}: {counted(sum(counts.values()), 'non-finite value')} in {', '.join(list(counts)[:5])}"
+def describe_non_finite(counts: Mapping[str, int], path: Path) -> str:
+    """The error message on the non-finite values of a file; empty if there are none."""
+    values = counted(sum(counts.values()), "non-finite value")
+    return f"{path}: {values} in {', '.join(list(counts)[:5])}" if counts else ""
 
 
 def non_finite(weights: Mapping[str, Tensor]) -> dict[str, int]:
@@ -199,10 +190,10 @@ def non_finite(weights: Mapping[str, Tensor]) -> dict[str, int]:
 
 def inner(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """The nested dict under these keys; empty if there is none."""
-    found: Any = values
     for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else {}
+        found = values.get(key)
+        values = found if isinstance(found, Mapping) else {}
+    return dict(values)
 
 
 def to_jsonable(value: Any) -> Any:

@@ -45,10 +45,6 @@ def _rename(part: str, prefixes: Mapping[str, str], name: str) -> str:
     raise ValueError(f"{name} has no counterpart in VideoMAE's other format")
 
 
-def _swapped(prefixes: Mapping[str, str]) -> dict[str, str]:
-    return {theirs: ours for ours, theirs in prefixes.items()}
-
-
 def to_huggingface(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A fine-tuned network's weights with the names of `VideoMAEForVideoClassification`; a missing head bias is zeros.
 
@@ -81,9 +77,11 @@ def to_ours(weights: Mapping[str, Tensor], *, head_bias: bool | None = None) -> 
     Raises ValueError if a weight does not belong to VideoMAE, or a key bias is not zero.
     """
     pretraining = "mask_token" in weights
-    prefixes = _swapped(PREFIXES)
+    encoder = "encoder." if pretraining else ""
+    prefixes = {theirs: encoder + ours for ours, theirs in PREFIXES.items()}
     if pretraining:
-        prefixes = {theirs: f"encoder.{ours}" for theirs, ours in prefixes.items()} | _swapped(PRETRAINING_PREFIXES)
+        prefixes |= {theirs: ours for ours, theirs in PRETRAINING_PREFIXES.items()}
+    in_block = {theirs: ours for ours, theirs in IN_BLOCK.items()}
     renamed: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in weights.items():
@@ -94,7 +92,7 @@ def to_ours(weights: Mapping[str, Tensor], *, head_bias: bool | None = None) -> 
         layer = _rename(block[1], prefixes, name)
         part = re.fullmatch(r"attention\.attention\.(query|key|value)\.(weight|bias)", block[2])
         if part is None:
-            renamed[layer + _rename(block[2], _swapped(IN_BLOCK), name)] = value
+            renamed[layer + _rename(block[2], in_block, name)] = value
         elif part[2] == "weight":
             parts.setdefault(layer, {})[part[1]] = value
         elif part[1] != "key":

@@ -1,5 +1,6 @@
 """Descriptions of checkpoints, without executing code in them."""
 
+import contextlib
 import itertools
 import json
 import re
@@ -16,24 +17,24 @@ from VideoMAE.files import sha256_of
 
 
 def inspect(settings: InspectSettings) -> Report:
-    """Reads and describes a checkpoint."""
+    """Reads and describes a checkpoint: the values are complete, the text has each tensor's name only if requested."""
     checkpoint = formats.read(settings.file, model_key=settings.model_key)
-    values = facts(checkpoint)
-    problem = formats.non_finite_problem(checkpoint.file, values["not_finite"]) if values["not_finite"] else ""
-    return Report(as_text(checkpoint, values, every_name=settings.names), values, problem)
-
-
-def facts(checkpoint: formats.Checkpoint) -> dict[str, Any]:
-    """The complete description as JSON values."""
-    weights = checkpoint.weights
-    files = [checkpoint.file] if checkpoint.file.is_file() else checkpoint.file.rglob("*")
-    return {
-        "file": str(checkpoint.file),
-        "kind": checkpoint.kind,
-        "description": formats.DESCRIPTIONS[checkpoint.kind],
+    kind, path, weights, beside = checkpoint
+    network: dict[str, Any] | None = None  # remains so if the weights are not a VideoMAE ViT
+    with contextlib.suppress(ValueError):
+        ours = checkpoint.our_weights()
+        network = formats.network_of({name.removeprefix("encoder."): value for name, value in ours.items()})
+        if not any(name.startswith("head.") for name in ours):
+            network = {key: network[key] for key in ("embed_dim", "depth", "patch_size", "tubelet_size", "mlp_ratio")}
+        network = {"model": formats.model_name(network), **network}
+    files = [path] if path.is_file() else path.rglob("*")
+    values: dict[str, Any] = {
+        "file": str(path),
+        "kind": kind,
+        "description": formats.DESCRIPTIONS[kind],
         "size_bytes": sum(file.stat().st_size for file in files if file.is_file()),
-        "sha256": sha256_of(checkpoint.file) if checkpoint.file.is_file() else None,
-        "network": network_or_none(checkpoint),
+        "sha256": sha256_of(path) if path.is_file() else None,
+        "network": network,
         "num_tensors": len(weights),
         "num_parameters": sum(value.numel() for value in weights.values()),
         "dtypes": dict(Counter(formats.dtype_name(value) for value in weights.values())),
@@ -41,67 +42,43 @@ def facts(checkpoint: formats.Checkpoint) -> dict[str, Any]:
         "weights": {
             name: {"shape": list(value.shape), "dtype": formats.dtype_name(value)} for name, value in weights.items()
         },
-        "beside": formats.to_jsonable(checkpoint.beside),
+        "beside": formats.to_jsonable(beside),
     }
-
-
-def network_or_none(checkpoint: formats.Checkpoint) -> dict[str, Any] | None:
-    """The network that the shapes imply, with its name if it is registered; None if it is not a VideoMAE ViT."""
-    try:
-        weights = checkpoint.our_weights()
-        found = formats.network_of({name.removeprefix("encoder."): value for name, value in weights.items()})
-    except ValueError:
-        return None
-    if not any(name.startswith("head.") for name in weights):
-        found = {key: found[key] for key in ("embed_dim", "depth", "patch_size", "tubelet_size", "mlp_ratio")}
-    return {"model": formats.model_name(found), **found}
-
-
-def as_text(checkpoint: formats.Checkpoint, values: Mapping[str, Any], *, every_name: bool) -> str:
-    """The description as text."""
+    described = "not a VideoMAE ViT"
+    if network is not None:
+        size = f"{network['model'] or 'a ViT of another size'}: width {network['embed_dim']}, {network['depth']} blocks"
+        head = "no head"
+        if "num_classes" in network:
+            head = f"{counted(network['num_classes'], 'output')} {'with' if network['head_bias'] else 'without'} bias"
+        patches = f"patches of {network['tubelet_size']}x{network['patch_size']}x{network['patch_size']}"
+        described = f"{size}, {patches}, {head}"
     dtypes = ", ".join(f"{count} {name}" for name, count in values["dtypes"].items())
     lines = [
-        f"{values['file']}: {values['description']}",
+        f"{path}: {values['description']}",
         f"  size        {values['size_bytes']:,} bytes",
         *([f"  sha256      {values['sha256']}"] if values["sha256"] else []),
-        f"  network     {describe_network(values['network'])}",
+        f"  network     {described}",
         f"  weights     {values['num_tensors']} tensors ({dtypes}), {values['num_parameters']:,} values",
         f"  not finite  {', '.join(f'{name} ({count})' for name, count in values['not_finite'].items()) or 'none'}",
     ]
-    for key, value in values["beside"].items():
-        lines += describe_entry(key, checkpoint.beside[key], value)
-    lines += ["", *list_names(checkpoint.weights, every_name=every_name)]
-    return "\n".join(lines)
-
-
-def describe_network(found: Mapping[str, Any] | None) -> str:
-    """A network in one line."""
-    if found is None:
-        return "not a VideoMAE ViT"
-    size = f"{found['model'] or 'a ViT of another size'}: width {found['embed_dim']}, {found['depth']} blocks"
-    head = "no head"
-    if "num_classes" in found:
-        head = f"{counted(found['num_classes'], 'output')} {'with' if found['head_bias'] else 'without'} bias"
-    return f"{size}, patches of {found['tubelet_size']}x{found['patch_size']}x{found['patch_size']}, {head}"
-
-
-def describe_entry(key: str, value: Any, shown: Any) -> list[str]:
-    """The lines of an entry other than the weights; tensors are only counted."""
-    count = count_tensors(value)
-    if count:
-        return [f"  {key:<11} {count} tensors, not shown"]
-    if not isinstance(shown, dict) or not shown:
-        return [f"  {key:<11} {json.dumps(shown, ensure_ascii=False)}"]
-    return [f"  {key}", *(f"    {name:<22} {json.dumps(entry, ensure_ascii=False)}" for name, entry in shown.items())]
+    for key, shown in values["beside"].items():
+        num_tensors = count_tensors(beside[key])
+        if num_tensors:
+            lines.append(f"  {key:<11} {num_tensors} tensors, not shown")
+        elif isinstance(shown, dict) and shown:
+            lines.append(f"  {key}")
+            lines += [f"    {name:<22} {json.dumps(entry, ensure_ascii=False)}" for name, entry in shown.items()]
+        else:
+            lines.append(f"  {key:<11} {json.dumps(shown, ensure_ascii=False)}")
+    lines += ["", *list_names(weights, every_name=settings.names)]
+    return Report("\n".join(lines), values, formats.describe_non_finite(values["not_finite"], path))
 
 
 def count_tensors(value: Any) -> int:
     """The number of tensors in nested lists and dicts."""
-    if isinstance(value, Tensor):
-        return 1
     if isinstance(value, Mapping):
-        return sum(count_tensors(entry) for entry in value.values())
-    return sum(count_tensors(entry) for entry in value) if isinstance(value, (list, tuple)) else 0
+        value = list(value.values())
+    return sum(map(count_tensors, value)) if isinstance(value, (list, tuple)) else int(isinstance(value, Tensor))
 
 
 def list_names(weights: Mapping[str, Tensor], *, every_name: bool) -> list[str]:

@@ -15,12 +15,12 @@ from VideoMAE import cli
 
 JSONFlag = Annotated[bool, tyro.conf.arg(help="Report as JSON on stdout, and as text on stderr.")]
 Format = Literal["ours", "published", "huggingface"]
-WEIGHTS_FOLDER = Path(__file__).resolve().parents[1] / "models"
+WEIGHTS_FOLDER = (Path(__file__).parents[1] / "models").resolve()
 
 INSPECT_HELP = """Describe a checkpoint, without executing code in it.
 
-    python models/inspect_checkpoint.py models/kinetics400-ViTB-1600-16x5x3-pretrain.pth
-    python models/inspect_checkpoint.py output/vce --names
+    emodiversity inspect models/kinetics400-ViTB-1600-16x5x3-pretrain.pth
+    emodiversity inspect output/vce --names
 
 FILE is a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face folder or a DeepSpeed
 folder. Prints its kind, size and checksum, the network, the weights (`--names`: each one), non-finite values, and the
@@ -30,9 +30,9 @@ other entries: epoch, metrics, configuration. The exit status is 0 if all values
 CONVERT_HELP = """\
 Convert checkpoints between this project's and the published .pth format, Hugging Face and DeepSpeed folders.
 
-    python models/convert.py output/vce/checkpoint-best.pth vce_huggingface      # for transformers
-    python models/convert.py vce_huggingface vce.pth                             # and back
-    python models/convert.py output/vce weights.pth --to published               # weights only
+    emodiversity convert output/vce/checkpoint-best.pth vce_huggingface    # for transformers
+    emodiversity convert vce_huggingface vce.pth                           # and back
+    emodiversity convert output/vce weights.pth --to published             # weights only
 
 The format of SRC is detected: a .pth or .safetensors file, a run's output folder (its best checkpoint), a Hugging Face
 folder, a DeepSpeed folder. The result is read again and compared bit for bit. No code in SRC is executed; a pickle that
@@ -44,9 +44,9 @@ image processor antialiases when it downscales frames, OpenCV does not.
 
 DOWNLOAD_HELP = """Download published weights and verify them.
 
-    python models/download.py --list
-    python models/download.py kinetics400-vitb-1600                # the original file, from Google Drive
-    python models/download.py kinetics400-vitb-1600-huggingface    # the same weights from the Hugging Face hub
+    emodiversity download --list
+    emodiversity download kinetics400-vitb-1600                # the original file, from Google Drive
+    emodiversity download kinetics400-vitb-1600-huggingface    # the same weights from the Hugging Face hub
 
 catalogue.json lists the available weights. An interrupted download is resumed. A file gets its final name only when it
 is complete and has the names, shapes and finite values of the catalogue's network, and the recorded size and checksum
@@ -114,7 +114,7 @@ class DownloadSettings:
 
 
 def _run(work: str, settings_type: type, description: str, argv: Sequence[str] | None = None) -> int:
-    """Prints the report of the function `work` of the module of that name -> exit status, 0 if there is no problem.
+    """Prints the report of a function of this package, "module:name" -> exit status, 0 if there is no problem.
 
     With --json, stdout gets one JSON object and stderr the text.
     """

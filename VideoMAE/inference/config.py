@@ -9,8 +9,6 @@ import tyro
 from VideoMAE.cli import UsageError
 from VideoMAE.config import ModelName, Precision
 
-Device = Literal["auto", "cuda", "cpu"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ClipFlags:
@@ -56,7 +54,7 @@ class InferenceFlags:
     """Processes that read videos in advance. 0: none, and no time limit for decoding."""
     decode_seconds: float = 120.0
     """Time limit for decoding one video; a video that takes longer counts as unreadable."""
-    device: Device = "auto"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
     """auto: a GPU if there is one."""
     precision: Precision = "auto"
     """Precision of the network. auto: that of its run."""

@@ -26,7 +26,6 @@ from VideoMAE.training.pretrained import ENCODER_PREFIXES, load_weights
 logger = logging.getLogger(__name__)
 
 TaskName = Literal["vce", "v2v"]
-TASK_TITLES: dict[TaskName, str] = {"vce": "VCE", "v2v": "V2V"}
 
 
 @dataclass(frozen=True)
@@ -53,21 +52,19 @@ class LoadedNetwork(NamedTuple):
     emotions: tuple[str, ...]  # names of the outputs; empty for V2V
     config: dict[str, Any]  # config.json of the run; empty if there is none
 
-    def emotion_clips(self) -> TestClips:
-        """The views of VCE's test."""
+    def clips(self, *, num_crops: int | None = None) -> TestClips | EvenClips:
+        """The clips of VCE's test, with its number of crops unless another is given, or the clip of V2V's test."""
         recipe = self.recipe
+        if self.task == "v2v":
+            return preference_clips(recipe.num_frames, recipe.input_size, crop=recipe.crop)
         return TestClips(
             clip_len=recipe.num_frames,
             stride=recipe.sampling_rate,
             num_segments=recipe.test_num_segment,
-            num_crops=recipe.test_num_crop,
+            num_crops=num_crops or recipe.test_num_crop,
             short_side_size=recipe.short_side_size,
             crop_size=recipe.input_size,
         )
-
-    def preference_clips(self) -> EvenClips:
-        """The clip of V2V's test."""
-        return preference_clips(self.recipe.num_frames, self.recipe.input_size, crop=self.recipe.crop)
 
 
 def load_for_inference(
@@ -82,45 +79,36 @@ def load_for_inference(
 
     Args:
         flags: settings that override those of the run.
-        num_segments: views of VCE along time. None: those of the run's test.
-        num_crops: views of VCE along the long side. None: those of the run's test.
+        num_segments, num_crops: views of VCE along time and along the long side. None: those of the run's test.
         allow_pretrained: also accept a pre-trained encoder; it gets the initial norm of fine-tuning and a zero head.
 
-    Raises:
-        ValueError: not a checkpoint, a damaged one, one without a head for VCE or V2V, or one that contradicts a flag.
+    Raises ValueError if it is not a checkpoint, damaged, without a head for VCE or V2V, or contradicts a flag.
     """
-    flags = flags or NetworkFlags()
-    checkpoint, config, folder = _find_checkpoint(Path(path))
-    weights = checkpoint.our_weights()
-    if allow_pretrained and not any(name.startswith("head.") for name in weights):
-        weights = _with_new_head(weights)
-    task = _task_of(weights, checkpoint.file)
-    check_whole(weights, checkpoint.file)
-    network = {**network_of(weights), "use_learnable_pos_emb": "pos_embed" in weights}
-    huggingface = inner(checkpoint.beside, "huggingface_config")
-    views = {"test_num_segment": num_segments, "test_num_crop": num_crops}
-    recipe = _make_recipe(checkpoint.file, task, flags, config, huggingface, views)
-    emotions = (
-        () if task == "v2v" else _output_names(checkpoint, config, folder, flags.emotions, network["num_classes"])
-    )
-    model = _build(checkpoint.file, network, recipe, flags.model or flat(config).get("model"), huggingface)
-    load_weights(model, weights, checkpoint.file, must_be_whole=True)
-    return LoadedNetwork(task, checkpoint.file, model.eval(), recipe, emotions, config)
-
-
-def _find_checkpoint(path: Path) -> tuple[Checkpoint, dict[str, Any], Path]:
-    """The checkpoint, the configuration of its run (empty if unknown), and the folder with the results."""
+    path, flags = Path(path), flags or NetworkFlags()
     folder = path if path.is_dir() else path.parent
-    config = _read_optional_json(folder / "config.json")
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     config = config if {"data", "model", "run"} <= config.keys() else {}  # otherwise written by another program
     if path.is_dir() and not (path / BEST).is_file() and inner(config, "run").get("eval"):  # a run that only tested
-        return read(Path(str(inner(config, "model").get("finetune")))), config, folder
-    checkpoint = read(path, model_key="model_ema|model|module")  # prefer the weight average, which a run tests
-    return checkpoint, inner(checkpoint.beside, "config") or config, folder
-
-
-def _read_optional_json(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
+        checkpoint = read(Path(str(inner(config, "model").get("finetune"))))
+    else:
+        checkpoint = read(path, model_key="model_ema|model|module")  # prefer the weight average, which a run tests
+        config = inner(checkpoint.beside, "config") or config
+    weights, file = checkpoint.our_weights(), checkpoint.file
+    if allow_pretrained and not any(name.startswith("head.") for name in weights):
+        weights = _with_new_head(weights)
+    head = weights.get("head.weight", weights.get("head.0.weight"))
+    if head is None:
+        is_encoder = any(name.startswith(("encoder.", "decoder.")) for name in weights)
+        kind = "pre-trained weights" if is_encoder else "weights"
+        raise ValueError(f"{file}: {kind} without a head; fine-tune them on VCE or V2V first")
+    task: TaskName = "v2v" if head.shape[0] == 1 else "vce"
+    check_whole(weights, file)
+    views = {"test_num_segment": num_segments, "test_num_crop": num_crops}
+    recipe = _make_recipe(checkpoint, task, {**asdict(flags), **views}, config)
+    emotions = () if task == "v2v" else _output_names(checkpoint, config, folder, flags.emotions, head.shape[0])
+    model = _build(checkpoint, weights, recipe, flags.model or flat(config).get("model"))
+    load_weights(model, weights, file, must_be_whole=True)
+    return LoadedNetwork(task, file, model.eval(), recipe, emotions, config)
 
 
 def _with_new_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,42 +121,22 @@ def _with_new_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**new, **encoder, "head.weight": torch.zeros(len(EMOTIONS), width), "head.bias": torch.zeros(len(EMOTIONS))}
 
 
-def _task_of(weights: Mapping[str, Any], file: Path) -> TaskName:
-    head = weights.get("head.weight", weights.get("head.0.weight"))
-    if head is None:
-        is_encoder = any(name.startswith(("encoder.", "decoder.")) for name in weights)
-        kind = "pre-trained weights" if is_encoder else "weights"
-        raise ValueError(f"{file}: {kind} without a head; fine-tune them on VCE or V2V first")
-    return "v2v" if head.shape[0] == 1 else "vce"
-
-
-def _make_recipe(
-    file: Path,
-    task: TaskName,
-    flags: NetworkFlags,
-    config: Mapping[str, Any],
-    huggingface: Mapping[str, Any],
-    views: Mapping[str, int | None],
-) -> Recipe:
-    """The settings of `views` and `flags`, else of the run, else of the Hugging Face folder, else the defaults."""
+def _make_recipe(checkpoint: Checkpoint, task: TaskName, flags: Mapping[str, Any], config: Mapping[str, Any]) -> Recipe:
+    """The settings of the flags, else of the run, else of the Hugging Face folder, else the defaults."""
     task_config = DataConfig if task == "vce" else V2VDataConfig
     names = [field.name for field in fields(Recipe)]
-    defaults = {
-        **asdict(V2VDataConfig(data_dir=Path())),
-        **asdict(DataConfig(data_path=Path())),
-        "loss": VCEConfig.loss,
-    }
+    defaults = asdict(V2VDataConfig(data_dir=Path())) | asdict(DataConfig(data_path=Path())) | {"loss": VCEConfig.loss}
+    huggingface = inner(checkpoint.beside, "huggingface_config")
     sources = {"num_frames": huggingface.get("num_frames"), "input_size": huggingface.get("image_size"), **flat(config)}
-    sources |= {name: value for name, value in {**asdict(flags), **views}.items() if value is not None}
+    sources |= {name: value for name, value in flags.items() if value is not None}
     settings = {name: sources[name] for name in names if sources.get(name) is not None}
     settings.setdefault("short_side_size", settings.get("input_size", task_config.input_size))
     used = [name for name in names if hasattr(task_config, name) or (name == "loss" and task == "vce")]
     assumed = [f"--{name} {defaults[name]}" for name in used if name not in settings and not name.startswith("test_")]
     if assumed:
-        logger.info("%s: no training settings found; using the defaults %s", file, " ".join(assumed))
-    recipe = Recipe(**{**{name: defaults[name] for name in names}, **settings})
-    for name in names:
-        value = getattr(recipe, name)
+        logger.info("%s: no training settings found; using the defaults %s", checkpoint.file, " ".join(assumed))
+    recipe = Recipe(**{name: settings.get(name, defaults[name]) for name in names})
+    for name, value in asdict(recipe).items():
         if isinstance(value, int) and value < 1:
             flag = f"{name.removeprefix('test_')}s" if name.startswith("test_") else name
             raise ValueError(f"--{flag} {value}: must be at least 1")
@@ -191,7 +159,7 @@ def _output_names(
             )
         return tuple(names)
     labels = inner(checkpoint.beside, "huggingface_config", "id2label")
-    results = _read_optional_json(folder / "results.json")
+    results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
     data_path = inner(config, "data").get("data_path")
     for names in (
         tuple(results.get("emotions", ())),
@@ -208,28 +176,27 @@ def _output_names(
 
 
 def _build(
-    file: Path, network: dict[str, Any], recipe: Recipe, name: str | None, huggingface: Mapping[str, Any]
+    checkpoint: Checkpoint, weights: Mapping[str, Tensor], recipe: Recipe, name: str | None
 ) -> VisionTransformer:
     """The network with uninitialized weights: random initialization would take longer than reading the checkpoint."""
+    network = network_of(weights)
+    size = f"width {network['embed_dim']} and depth {network['depth']}"
+    settings: dict[str, Any] = {"use_learnable_pos_emb": "pos_embed" in weights, "all_frames": recipe.num_frames}
+    settings |= {**network, "img_size": recipe.input_size}
+    num_heads = inner(checkpoint.beside, "huggingface_config").get("num_attention_heads")
     name = name or model_name(network)
-    clip: dict[str, Any] = {"all_frames": recipe.num_frames, "img_size": recipe.input_size}
     with torch.device("meta"):
-        if "num_attention_heads" in huggingface:
-            model = VisionTransformer(**network, **clip, num_heads=huggingface["num_attention_heads"])
+        if num_heads is not None:
+            model = VisionTransformer(**settings, num_heads=num_heads)
         elif name is None:
-            raise ValueError(f"{file}: {_size(network)}, which is not the size of any model of this project")
+            raise ValueError(f"{checkpoint.file}: {size}, which is not the size of any model of this project")
         else:
-            arguments = {key: value for key, value in network.items() if key not in ("embed_dim", "depth")}
-            model = MODELS[name](**arguments, **clip)
+            model = MODELS[name](**{key: settings[key] for key in settings.keys() - {"embed_dim", "depth"}})
     if (model.embed_dim, model.get_num_layers()) != (network["embed_dim"], network["depth"]):
-        expected = {"embed_dim": model.embed_dim, "depth": model.get_num_layers()}
-        raise ValueError(f"{file}: {_size(network)}, but --model {name} has {_size(expected)}")
+        expected = f"width {model.embed_dim} and depth {model.get_num_layers()}"
+        raise ValueError(f"{checkpoint.file}: {size}, but --model {name} has {expected}")
     model.to_empty(device="cpu")
-    if not network["use_learnable_pos_emb"]:
+    if "pos_embed" not in weights:
         table = sine_cosine_position_table(model.patch_embed.num_patches, model.embed_dim)
         model.register_buffer("pos_embed", table, persistent=False)
     return model
-
-
-def _size(network: Mapping[str, Any]) -> str:
-    return f"width {network['embed_dim']} and depth {network['depth']}"

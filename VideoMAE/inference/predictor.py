@@ -3,7 +3,6 @@
 B clips, N windows, V videos, K outputs.
 """
 
-import dataclasses
 import os
 import shutil
 from collections import deque
@@ -18,13 +17,12 @@ from torch import Tensor
 from VideoMAE.checkpoints.formats import inner
 from VideoMAE.cli import counted
 from VideoMAE.data.clip_sampling import sliding_starts
-from VideoMAE.inference.clips import ClipReader, emotion_windows, preference_windows, read_videos
-from VideoMAE.inference.config import NetworkFlags
-from VideoMAE.inference.load import TASK_TITLES, LoadedNetwork, TaskName, load_for_inference
+from VideoMAE.inference.clips import open_video, read_videos, window_clips
+from VideoMAE.inference.config import InferenceFlags, NetworkFlags
+from VideoMAE.inference.load import LoadedNetwork, TaskName, load_for_inference
 from VideoMAE.training.backends import autocast, choose_precision
 from VideoMAE.training.metrics import average_views
 from VideoMAE.training.tasks import EmotionTask
-from VideoMAE.video.reader import Video
 
 PREFERENCE_WINDOW_SECONDS = 4.0
 """Default window of `over_time` without a VCE network: the length of VCE's training clips."""
@@ -53,30 +51,26 @@ class Curves(NamedTuple):
 
 
 class Network:
-    """A loaded network on its device."""
+    """A loaded network on its device. `forward` maps clips (B, 3, T, H, W) to logits (B, K); it may be replaced."""
 
     def __init__(self, loaded: LoadedNetwork, *, device: str, precision: str, compile: bool = False) -> None:
         """Raises ValueError if the device is missing or does not support the precision."""
-        self.loaded, self.device = loaded, _find_device(device)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"--device {device}: torch finds no GPU")
+        self.loaded, self.device = loaded, torch.device(device)
         if precision == "auto":
             precision = inner(loaded.config, "run").get("precision", "auto")
             if precision == "fp16" and self.device.type == "cpu":
                 precision = "auto"
         self.precision = choose_precision(precision, self.device)
         self.model = loaded.model.to(self.device)
-        self._compiled = torch.compile(self.model) if compile else self.model
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, K) logits."""
-        return self._compiled(clips)
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compile else self.model
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> np.ndarray:
-        """The result of `forward`, as float32.
-
-        Raises:
-            ValueError: it is not finite, or the GPU is out of memory.
-        """
+        """The result of `forward`, as float32. Raises ValueError if it is not finite, or the GPU is out of memory."""
         try:
             with autocast(self.device, self.precision):
                 outputs = self.forward(clips.to(self.device, non_blocking=True)).float().cpu().numpy()
@@ -92,55 +86,33 @@ class Network:
         """Intensities, or scores (K = 1), as the run's test computes them. (V, views, K) -> (V, K)"""
         if self.loaded.task == "v2v":
             return logits[:, 0]
-        task = EmotionTask(loss=self.loaded.recipe.loss)
-        return task.probabilities(average_views(logits, average="logits"))
-
-
-def _find_device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: torch finds no GPU")
-    return torch.device(device)
+        return EmotionTask(loss=self.loaded.recipe.loss).probabilities(average_views(logits, average="logits"))
 
 
 class ClipBatches:
-    """Groups clips into batches of `batch_size` and returns the outputs in the order of the clips."""
+    """Groups clips into batches of `batch_size`; `outputs` has the results that are not yet taken, in order."""
 
     def __init__(self, network: Callable[[Tensor], np.ndarray], batch_size: int) -> None:
         self.network, self.batch_size = network, batch_size
-        self._clips: deque[Tensor] = deque()
-        self._outputs: deque[np.ndarray] = deque()
+        self.outputs: deque[np.ndarray] = deque()
+        self._clips: list[Tensor] = []  # waiting, (3, T, H, W) each
 
     def add(self, clips: Tensor) -> None:
         """Adds the views of a video; computes every full batch."""
-        self._clips.append(clips)
-        while sum(map(len, self._clips)) >= self.batch_size:
-            self._compute(self.batch_size)
+        self._clips += clips
+        while len(self._clips) >= self.batch_size:
+            self.flush(self.batch_size)
 
-    def flush(self) -> None:
-        """Computes the remaining clips."""
-        if self._clips:
-            self._compute(sum(map(len, self._clips)))
-
-    @property
-    def num_ready(self) -> int:
-        """The number of outputs that are computed but not yet taken."""
-        return len(self._outputs)
+    def flush(self, num_clips: int | None = None) -> None:
+        """Computes the first of the waiting clips. None: all."""
+        batch = self._clips[:num_clips]
+        del self._clips[:num_clips]
+        if batch:
+            self.outputs.extend(self.network(torch.stack(batch)))
 
     def take(self, num_views: int) -> np.ndarray:
         """Removes and returns the next outputs, which must be ready, -> (num_views, ...)."""
-        return np.stack([self._outputs.popleft() for _ in range(num_views)])
-
-    def _compute(self, num_clips: int) -> None:
-        parts: list[Tensor] = []
-        while num_clips:
-            clips = self._clips.popleft()
-            parts.append(clips[:num_clips])
-            if len(clips) > num_clips:
-                self._clips.appendleft(clips[num_clips:])
-            num_clips -= len(parts[-1])
-        self._outputs.extend(self.network(parts[0] if len(parts) == 1 else torch.cat(parts)))
+        return np.stack([self.outputs.popleft() for _ in range(num_views)])
 
 
 class VideoOutputs(NamedTuple):
@@ -153,30 +125,24 @@ class VideoOutputs(NamedTuple):
 
 
 def stream_outputs(
-    paths: Iterable[Path],
-    reader: ClipReader,
-    networks: Mapping[TaskName, Callable[[Tensor], np.ndarray]],
-    *,
-    batch_size: int,
-    num_workers: int,
-    decode_seconds: float,
+    paths: Iterable[Path], networks: Mapping[TaskName, Network], flags: InferenceFlags
 ) -> Iterator[VideoOutputs]:
-    """Applies a network to the clips of each task, in order; views of several videos share a forward pass."""
-    batches = {task: ClipBatches(network, batch_size) for task, network in networks.items()}
+    """Applies each network to the clips of its task, in order; views of several videos share a forward pass."""
+    batches = {task: ClipBatches(network, flags.batch_size) for task, network in networks.items()}
     pending: deque[tuple[VideoOutputs, dict[TaskName, int]]] = deque()  # with the number of views
 
     def completed() -> Iterator[VideoOutputs]:
-        while pending and all(batches[task].num_ready >= number for task, number in pending[0][1].items()):
+        while pending and all(len(batches[task].outputs) >= number for task, number in pending[0][1].items()):
             video, num_views = pending.popleft()
             yield video._replace(outputs={task: batches[task].take(number) for task, number in num_views.items()})
 
-    for path, clips in read_videos(paths, reader, num_workers=num_workers, decode_seconds=decode_seconds):
+    clips_of_tasks = {task: network.loaded.clips() for task, network in networks.items()}
+    for path, clips in read_videos(paths, clips_of_tasks, flags):
         num_views: dict[TaskName, int] = {}
-        clips_of_task: dict[TaskName, Tensor | None] = {"vce": clips.emotion, "v2v": clips.preference}
-        for task, views in clips_of_task.items():
-            if views is not None:
-                batches[task].add(views)
-                num_views[task] = len(views)
+        for task in networks if clips.error is None else ():
+            views = getattr(clips, task)
+            batches[task].add(views)
+            num_views[task] = len(views)
         pending.append((VideoOutputs(path, {}, clips.duration_seconds, clips.error), num_views))
         yield from completed()
     for task_batches in batches.values():
@@ -187,24 +153,9 @@ def stream_outputs(
 class Predictor:
     """Predicts with a VCE network, a V2V network, or both; see `load_predictor`."""
 
-    def __init__(
-        self,
-        networks: Sequence[Network],
-        *,
-        batch_size: int,
-        num_workers: int,
-        decode_seconds: float,
-        window_crops: int,
-    ) -> None:
-        self.networks: dict[TaskName, Network] = {network.loaded.task: network for network in networks}
-        self.tasks: tuple[TaskName, ...] = tuple(task for task in TASK_TITLES if task in self.networks)
-        self.emotions: tuple[str, ...] = self.networks["vce"].loaded.emotions if "vce" in self.networks else ()
-        self.batch_size, self.num_workers, self.decode_seconds = batch_size, num_workers, decode_seconds
-        self.window_crops = window_crops
-        self._reader = ClipReader(
-            emotion=self.networks["vce"].loaded.emotion_clips() if "vce" in self.networks else None,
-            preference=self.networks["v2v"].loaded.preference_clips() if "v2v" in self.networks else None,
-        )
+    def __init__(self, networks: Mapping[TaskName, Network], flags: InferenceFlags) -> None:
+        self.networks, self.flags, self.tasks = networks, flags, tuple(networks)
+        self.emotions: tuple[str, ...] = networks["vce"].loaded.emotions if "vce" in networks else ()
 
     def __call__(self, videos: Source | Sequence[Source]) -> list[Prediction]:
         """The prediction for each video, in order."""
@@ -212,14 +163,7 @@ class Predictor:
 
     def stream(self, videos: Iterable[Source]) -> Iterator[Prediction]:
         """The prediction for each video, in order, as soon as it is computed."""
-        for path, outputs, duration_seconds, error in stream_outputs(
-            map(Path, videos),
-            self._reader,
-            self.networks,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            decode_seconds=self.decode_seconds,
-        ):
+        for path, outputs, duration_seconds, error in stream_outputs(map(Path, videos), self.networks, self.flags):
             values = {
                 task: self.networks[task].predictions(logits[None])[0].tolist() for task, logits in outputs.items()
             }
@@ -246,39 +190,24 @@ class Predictor:
         for name, value in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
             if value is not None and not value > 0:
                 raise ValueError(f"--{name} {value:g}: must be above 0")
-        times, values = np.empty(0), {}
+        values: dict[TaskName, np.ndarray] = {}
         for task, network in self.networks.items():
-            times, values[task] = self._slide(path, network, window_seconds=window_seconds, hop_seconds=hop_seconds)
+            clips = network.loaded.clips(num_crops=self.flags.num_crops or 1)
+            batches = ClipBatches(network, self.flags.batch_size)
+            with open_video(path, clips) as opened:
+                num_frames, fps = opened.num_frames, opened.fps
+                window_frames = (window_seconds or PREFERENCE_WINDOW_SECONDS) * fps
+                if window_seconds is None and "vce" in self.networks:
+                    recipe = self.networks["vce"].loaded.recipe
+                    window_frames = recipe.num_frames * recipe.sampling_rate
+                starts = sliding_starts(num_frames, window_frames=window_frames, hop_frames=hop_seconds * fps)
+                for views in window_clips(opened, clips, starts, window_frames=window_frames):
+                    batches.add(views)
+            batches.flush()
+            values[task] = network.predictions(np.stack([batches.take(len(views)) for _ in starts]))
+        times = (starts + min(window_frames, num_frames) / 2) / fps
         scores = values["v2v"][:, 0] if "v2v" in values else None
         return Curves(path, times, self.emotions, values.get("vce"), scores)
-
-    def _slide(
-        self, path: Path, network: Network, *, window_seconds: float | None, hop_seconds: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The middle of each window in seconds, and the predictions of one network -> (N,), (N, K)"""
-        is_vce = network.loaded.task == "vce"
-        even = network.loaded.preference_clips()
-        crops = dataclasses.replace(network.loaded.emotion_clips(), num_crops=self.window_crops)
-        batches = ClipBatches(network, self.batch_size)
-        with Video(path, size=None if is_vce else even.decode_size) as video:
-            window_frames, num_frames, fps = self._window_frames(video.fps, window_seconds), video.num_frames, video.fps
-            starts = sliding_starts(num_frames, window_frames=window_frames, hop_frames=hop_seconds * fps)
-            windows = (
-                emotion_windows(video, crops, starts, window_frames=window_frames)
-                if is_vce
-                else preference_windows(video, even, starts, window_frames=window_frames)
-            )
-            for views in windows:
-                batches.add(views)
-        batches.flush()
-        logits = np.stack([batches.take(self.window_crops if is_vce else 1) for _ in starts])
-        return (starts + min(window_frames, num_frames) / 2) / fps, network.predictions(logits)
-
-    def _window_frames(self, fps: float, window_seconds: float | None) -> float:
-        if window_seconds is None and "vce" in self.networks:
-            recipe = self.networks["vce"].loaded.recipe
-            return recipe.num_frames * recipe.sampling_rate
-        return (window_seconds or PREFERENCE_WINDOW_SECONDS) * fps
 
 
 def load_predictor(
@@ -303,8 +232,7 @@ def load_predictor(
         device: auto, cpu, cuda or cuda:N.
         num_workers: may be above 0 only in the main thread.
 
-    Raises:
-        ValueError: a checkpoint cannot be used, two are of the same task, or a setting is out of range.
+    Raises ValueError if a checkpoint cannot be used, two are of the same task, or a setting is out of range.
     """
     sources = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
     for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -320,13 +248,8 @@ def load_predictor(
         if loaded.task in networks:
             raise ValueError(
                 f"{networks[loaded.task].loaded.source} and {loaded.source} are both checkpoints of "
-                f"{TASK_TITLES[loaded.task]}; give one of VCE, one of V2V, or one of each"
+                f"{loaded.task.upper()}; give one of VCE, one of V2V, or one of each"
             )
         networks[loaded.task] = Network(loaded, device=device, precision=precision, compile=compile)
-    return Predictor(
-        list(networks.values()),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        decode_seconds=decode_seconds,
-        window_crops=num_crops or 1,
-    )
+    flags = InferenceFlags(num_segments, num_crops, batch_size, num_workers, decode_seconds)
+    return Predictor(dict(sorted(networks.items(), reverse=True)), flags)  # VCE first

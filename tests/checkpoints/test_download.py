@@ -385,5 +385,5 @@ def test_a_catalogue_that_is_none_is_one_sentence(
 
 def test_an_unknown_name_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["vit-b"]) == 1
-    assert "no entry 'vit-b'" in (said := capsys.readouterr().err)
+    assert f"no entry 'vit-b' in {REPOSITORY}/models/catalogue.json; " in (said := capsys.readouterr().err)
     assert "kinetics400-vitb-1600, kinetics400-vitb-1600-huggingface" in said

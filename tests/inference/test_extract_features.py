@@ -61,7 +61,7 @@ def features(file: Path) -> np.ndarray:
 
 
 def clips_of(checkpoint: Path, video: Path) -> torch.Tensor:
-    return load_for_inference(checkpoint).emotion_clips()(video, np.random.default_rng(0))
+    return load_for_inference(checkpoint).clips()(video, np.random.default_rng(0))
 
 
 def test_every_layer_equals_that_of_transformers(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_killed_extraction_leaves_complete_features_and_resumes(checkpoint: Pa
     out = tmp_path / "out"
     more = ["--format", form, "--views", "keep", "--pool", "none"]
     arguments = [str(data), "--checkpoint", str(checkpoint), "--output_dir", str(out), *QUICK, *more]
-    gate = Gate(tmp_path / "gate", "VideoMAE.inference.features:_cast", calls=4)
+    gate = Gate(tmp_path / "gate", "VideoMAE.inference.predictor:ClipBatches.take", calls=4)
     process = multiprocessing.get_context("fork").Process(target=extract_until_gate, args=(arguments, gate))
     process.start()
     gate.wait(process)

@@ -20,8 +20,9 @@ from tiny_runs import TinyRuns
 from tolerance import nearly
 from video_files import moving_frames, write_changing_video, write_video
 
+from VideoMAE.inference.output import by_distinct_names
 from VideoMAE.inference.predictor import Prediction, load_predictor
-from VideoMAE.predict import distinct_names, main
+from VideoMAE.predict import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -131,8 +132,8 @@ def test_curves_over_time_and_their_plots(
 
 
 def test_videos_with_equal_names_get_different_files() -> None:
-    names = distinct_names([Path("a/x.mp4"), Path("b/x.avi"), Path("x-2.mp4"), Path("c/x.mp4")])
-    assert names == ["x", "x-2", "x-2-2", "x-3"]
+    paths = [Path("a/x.mp4"), Path("b/x.avi"), Path("x-2.mp4"), Path("c/x.mp4")]
+    assert by_distinct_names(paths) == dict(zip(["x", "x-2", "x-2-2", "x-3"], paths, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def group_of(leader: int) -> list[int]:
 
 
 def test_a_closed_pipe_ends_the_program_without_a_traceback(folder: Path, tiny_runs: TinyRuns, tmp_path: Path) -> None:
-    gate = Gate(tmp_path, "VideoMAE.inference.output:PredictionFormatter.text_of", calls=2)
+    gate = Gate(tmp_path, "VideoMAE.inference.output:text_of", calls=2)
     process = start_program(folder, *["b/one.mp4"] * 3, "--checkpoint", tiny_runs.v2v, "--format", "csv", gate=gate)
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == "path,duration_seconds,score,error\n"

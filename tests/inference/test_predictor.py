@@ -120,7 +120,7 @@ def test_a_stream_reads_at_most_one_batch_ahead(both: Predictor, video: Path) ->
     stream = both.stream(videos())
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert len(requested) <= both.batch_size + 1
+    assert len(requested) <= both.flags.batch_size + 1
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
