@@ -18,8 +18,7 @@ import tyro
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, write_new_files
-from VideoMAE.dataset_tools.video_checks import cache_file, metadata_entry
+from VideoMAE.dataset_tools.programs import check_ranges, metadata_entry, num_cores, write_new_files
 from VideoMAE.files import write_json
 from VideoMAE.video.check import check_videos
 
@@ -59,7 +58,7 @@ def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tup
         {file: root / file for file in file_of.values()},
         num_processes=num_workers,
         limit_seconds=probe_seconds,
-        cache=cache_file(root, "none"),
+        cache=root / ".checked_videos.decode_none.json",  # also of check_dataset.py
     )
     entries = {key: metadata_entry(check.infos[file], file) for key, file in file_of.items() if file in check.infos}
     return entries, check.unreadable

@@ -7,39 +7,43 @@ processes that can be killed, so that a file which hangs its decoder is reported
 the dataset folder by path, size and modification time: a repeated or interrupted check reads only new files.
 
 The exit status is 0 without problems and 1 otherwise. `--write_exclude FILE` writes the ids of bad videos for the
-training programs' `--exclude FILE`. Notes do not affect the exit status: counts that differ from the published dataset,
-unusual but readable videos, contradictory or cyclic preferences, which are normal in human ratings.
+training programs' `--exclude FILE`. Notes do not affect the exit status: counts that differ from those of the published
+VCE (labels of its 27 emotions) or V2V (about as many comparisons), unusual but readable videos, contradictory or cyclic
+preferences, which are normal in human ratings.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.exclusion import format_excluded
-from VideoMAE.dataset_tools.label_checks import Report, check_v2v, check_vce, read_object
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import kind_of
-from VideoMAE.dataset_tools.video_checks import PROBES, cache_file, malformed_metadata, metadata_differences, oddities
+from VideoMAE.dataset_tools.label_checks import Report, check_labels, read_object
+from VideoMAE.dataset_tools.programs import Kind, check_ranges, kind_of, metadata_entry, num_cores
 from VideoMAE.files import write_json, write_text
 from VideoMAE.video.check import check_videos
-from VideoMAE.video.reader import VideoInfo
+from VideoMAE.video.container import find_later_size
+from VideoMAE.video.reader import Video, VideoInfo, probe
 
 logger = logging.getLogger("check_dataset")
 
 MAX_IDS_SHOWN = 200
+DECODE_SIZE = (32, 32)  # small frames, so that a whole video fits in memory
+EIGHT_BIT_FORMATS = ("yuv420p", "yuvj420p")
 
 
 @dataclass(frozen=True)
 class Settings:
     root: Annotated[Path, tyro.conf.Positional]
     """Dataset folder."""
-    kind: Literal["vce", "v2v"] | None = None
+    kind: Kind | None = None
     """Layout of the labels. None: detected from the files."""
     decode: Literal["none", "first", "ends", "all"] = "none"
     """Frames of each video that are decoded as in training. none: only its index and first frame are read."""
@@ -53,15 +57,31 @@ class Settings:
     """File for the ids of bad videos, for --exclude of the training programs."""
 
 
+def decode(path: Path, *, chosen: slice | list[int], find_size_changes: bool = True) -> VideoInfo:
+    """Decodes the chosen frames of a video, and looks for another frame size among its key frames."""
+    with Video(path, size=DECODE_SIZE) as video:
+        video.frames_at(video.frames_held[chosen])
+        info = video.info
+    return info._replace(later_size=find_later_size(path, info)) if find_size_changes else info
+
+
+PROBES: dict[str, Callable[[Path], VideoInfo]] = {
+    "none": probe,
+    "first": partial(decode, chosen=slice(1), find_size_changes=False),
+    "ends": partial(decode, chosen=[0, -1]),
+    "all": partial(decode, chosen=slice(None)),
+}
+
+
 def check_dataset(settings: Settings, *, kind: str) -> Report:
     """Checks the labels, the videos and metadata.json."""
     root, report = settings.root, Report()
-    files = (check_vce if kind == "vce" else check_v2v)(root, report)
+    files = check_labels(root, kind, report)
     check = check_videos(
         {file: root / file for file in files.values()},
         num_processes=settings.num_workers,
         limit_seconds=settings.decode_seconds,
-        cache=cache_file(root, settings.decode),
+        cache=root / f".checked_videos.decode_{settings.decode}.json",
         probe_function=PROBES[settings.decode],
     )
     for key, file in files.items():
@@ -69,7 +89,14 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
             report.add("unreadable", f"{key} ({file}): {check.unreadable[file]}", key)
         elif unusual := oddities(check.infos[file]):
             report.add("unusual_video", f"{key}: {'; '.join(unusual)}", key)
-    check_metadata(root, files, check.infos, report, required=kind == "v2v")
+    metadata = read_object(root / "metadata.json", report)
+    for key, file in files.items() if metadata is not None else ():
+        if key not in metadata:
+            report.add("no_metadata", key, key, excluded=kind == "v2v")  # a run on V2V rejects such a video
+        elif malformed := malformed_metadata(metadata[key], file):
+            report.add("bad_metadata", f"{key}: {malformed}", key)
+        elif file in check.infos and (differences := metadata_differences(metadata[key], check.infos[file])):
+            report.add("metadata_differs", f"{key}: {'; '.join(differences)}", key)
     labelled = set(files.values())
     for path in sorted((root / "videos").glob("[!.]*")):
         if f"videos/{path.name}" not in labelled:
@@ -77,20 +104,57 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
     return report
 
 
-def check_metadata(
-    root: Path, files: dict[str, str], infos: dict[str, VideoInfo], report: Report, *, required: bool
-) -> None:
-    """Compares metadata.json with labels and videos; `required`: a run rejects a video that has no entry."""
-    entries = read_object(root / "metadata.json", report)
-    if entries is None:
-        return
-    for key, file in files.items():
-        if key not in entries:
-            report.add("no_metadata", key, key, excluded=required)
-        elif malformed := malformed_metadata(entries[key], file):
-            report.add("bad_metadata", f"{key}: {malformed}", key)
-        elif file in infos and (differences := metadata_differences(entries[key], infos[file])):
-            report.add("metadata_differs", f"{key}: {'; '.join(differences)}", key)
+def oddities(info: VideoInfo) -> list[str]:
+    """The unusual properties of a readable video, one text each."""
+    odd = {
+        "one frame": info.num_frames == 1,
+        f"odd size {info.width} x {info.height}": info.width % 2 or info.height % 2,
+        f"rotated by {info.rotation} degrees": info.rotation,
+        f"declares {info.num_overstated} more frames than its {info.num_frames}": info.num_overstated,
+        f"changes its size to {info.later_size}, read as {info.width} x {info.height}": info.later_size,
+        f"pixel format {info.pixel_format}": info.pixel_format not in EIGHT_BIT_FORMATS,
+    }
+    return [text for text, is_so in odd.items() if is_so]
+
+
+def malformed_metadata(entry: Any, file: str) -> str | None:
+    """What is wrong with the format of an entry of metadata.json; None if nothing is."""
+    if not isinstance(entry, dict):
+        return "is not an object"
+    for name in ("codec_name", "duration", "file", "frame_rate", "number_of_frames", "height", "width"):
+        value, is_size = entry.get(name), name in ("height", "width")
+        if type(value) is not (int if is_size else str):
+            return f"'{name}' is {value!r}, expected a {'number' if is_size else 'string'}"
+    if entry["file"] != file:
+        return f"'file' is {entry['file']!r}, in the label it is {file!r}"
+    for name in ("duration", "frame_rate", "number_of_frames"):
+        try:
+            Fraction(entry[name])
+        except (ValueError, ZeroDivisionError):
+            return f"'{name}' is {entry[name]!r}, expected a number"
+    return None
+
+
+def metadata_differences(entry: Mapping[str, Any], info: VideoInfo) -> list[str]:
+    """The differences between a well-formed entry of metadata.json and its video, one text each.
+
+    Tolerated: a few frames hidden by an edit list, a slightly longer sound track, exchanged width and height of a
+    rotated video.
+    """
+    found = metadata_entry(info, entry["file"])
+    frames, seconds = float(Fraction(entry["number_of_frames"])), float(Fraction(entry["duration"]))
+    off_by_frames = min(abs(frames - info.num_frames), abs(frames - info.num_frames - info.num_overstated))
+    same = {
+        "codec_name": entry["codec_name"] == info.codec,
+        "duration": abs(seconds - info.duration_seconds) <= max(0.5, 0.02 * info.duration_seconds),
+        "frame_rate": abs(float(Fraction(entry["frame_rate"])) / info.fps - 1) <= 0.02,
+        "number_of_frames": off_by_frames <= max(2, 0.01 * info.num_frames),
+    }
+    differences = [f"{name} is {entry[name]}, in the video {found[name]}" for name in same if not same[name]]
+    size = (entry["width"], entry["height"])
+    if size != (info.width, info.height) and not (info.rotation % 180 and size == (info.height, info.width)):
+        differences.append(f"size is {size[0]} x {size[1]}, in the video {info.width} x {info.height}")
+    return differences
 
 
 def run(settings: Settings) -> bool:

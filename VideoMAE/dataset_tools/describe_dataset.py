@@ -22,8 +22,15 @@ import tyro
 
 from VideoMAE import cli
 from VideoMAE.dataset_tools import describe_charts, describe_numbers
-from VideoMAE.dataset_tools.programs import check_ranges, first_names, num_cores
-from VideoMAE.dataset_tools.read_labels import kind_of, read_emotions, read_preferences, read_videos
+from VideoMAE.dataset_tools.programs import (
+    check_ranges,
+    first_names,
+    kind_of,
+    num_cores,
+    read_emotions,
+    read_preferences,
+    read_videos,
+)
 from VideoMAE.files import read_json
 from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.formats import percent

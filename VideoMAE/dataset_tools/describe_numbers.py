@@ -11,7 +11,7 @@ import numpy as np
 
 from VideoMAE.data.v2v import Comparison, connected_groups, num_contradictions, pairs_in
 from VideoMAE.data.vce import Annotations
-from VideoMAE.dataset_tools.read_labels import ids_in
+from VideoMAE.dataset_tools.programs import ids_in
 from VideoMAE.files import to_jsonable
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)

@@ -29,9 +29,8 @@ from VideoMAE.data.v2v import videos_of, without_videos
 from VideoMAE.data.vce import Annotations
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.dataset_tools.benchmark_loader import BenchmarkSettings, Mode
-from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import kind_of
+from VideoMAE.dataset_tools.prepare_videos import SETTINGS_FILE
+from VideoMAE.dataset_tools.programs import check_ranges, kind_of, num_cores
 from VideoMAE.files import write_json
 from VideoMAE.runtime.distributed import World
 from VideoMAE.training import finetune_v2v, finetune_vce

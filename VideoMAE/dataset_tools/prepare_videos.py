@@ -6,7 +6,8 @@ creates the same folder for --data_path of the training programs: identical labe
 are upright, without sound and edit lists, at a constant frame rate. Videos are encoded in worker processes that can be
 killed; a file that cannot be read or hangs is listed and sets the exit status to 1. If the program is interrupted, by a
 full disk or by `kill -9`, the same command resumes it and retries the listed files. `prepared.json` has the settings
-and totals, `prepared_videos.jsonl` one line per video with its source, checksum and similarity.
+and totals, `prepared_videos.jsonl` one line per copy with its source, checksum and PSNR. A copy is renamed before its
+line is written, so that after a crash at most one copy is made again.
 
 Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate of the
 source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame is kept.
@@ -21,7 +22,7 @@ original took 0.119 s per training window of 16 frames and 0.200 s per V2V item:
     --gop               1       4       8
     window, s       0.016   0.023   0.024
     V2V item, s     0.021   0.027   0.035
-    size            3.2     2.1     1.7     x the original, at --crf 21: SSIM 0.97, PSNR 41 dB (--gop 1: 0.95, 38 dB)
+    size            3.2     2.1     1.7     x the original, at --crf 21: PSNR 41 dB (--gop 1: 38 dB)
 
 B-frames, CABAC and deblocking are off (x264's fastdecode): half the decoding time for a sixth more bytes. Encoding is
 deterministic.
@@ -29,9 +30,10 @@ deterministic.
 
 import contextlib
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -42,15 +44,11 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
-from VideoMAE import cli
+from VideoMAE import cli, files
 from VideoMAE.cli import counted
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import kind_of, read_videos
-from VideoMAE.dataset_tools.video_checks import metadata_entry
-from VideoMAE.files import read_json, write_atomically, write_json
-from VideoMAE.runtime.folder_lock import release_folders
+from VideoMAE.dataset_tools.programs import check_ranges, kind_of, metadata_entry, num_cores, read_videos
+from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder, release_folders
 from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
@@ -58,9 +56,13 @@ from VideoMAE.video.reader import VideoInfo
 
 logger = logging.getLogger("prepare_videos")
 
-Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+SETTINGS_FILE = "prepared.json"
+JOURNAL = "prepared_videos.jsonl"
+UNFINISHED = ".unfinished"  # folder of the copies that are being made
 LABEL_FILES = ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE)
 SECONDS_BETWEEN_LINES = 60.0  # of the progress in a log file
+
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 
 
 @dataclass(frozen=True)
@@ -109,54 +111,100 @@ def checked(settings: Settings) -> tuple[Path, Path]:
     return src, dst
 
 
-def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settings) -> dict[str, str]:
-    """Makes the missing copies -> the reasons of the failures, by file.
+def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
+    """Raises ValueError unless a folder is new, empty, or was made with these settings."""
+    if (root / SETTINGS_FILE).is_file():
+        with files.remedy("choose another DST, or delete it first"):
+            saved = files.read_json(root / SETTINGS_FILE)
+            before, now = ({**entry, **(entry.get("settings") or {}), "settings": 0} for entry in (saved, identity))
+            different = [name for name in now if before.get(name) != now[name]]
+            if different:
+                texts = [f"with {name} {before.get(name)}, not {now[name]}" for name in different]
+                raise ValueError(f"{root} was made {' and '.join(texts)}")
+    elif root.is_dir():
+        others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not files.is_temporary(path)]
+        if others:
+            reason = f"contains files that prepare_videos.py did not make ({others[0]})"
+            raise ValueError(f"{root} {reason}; choose another DST")
+    elif root.exists() or root.is_symlink():
+        raise ValueError(f"{root} is not a folder; choose another DST")
+
+
+@contextlib.contextmanager
+def prepared_folder(root: Path, identity: Mapping[str, Any]) -> Iterator[None]:
+    """Creates or resumes the folder of the copies, and locks it for the block.
+
+    Raises ValueError if it has other settings or foreign files, or another process uses it.
+    """
+    refuse_foreign(root, identity)
+    hold_folder(root, remedy="choose another DST")
+    unfinished = root / UNFINISHED
+    try:
+        refuse_foreign(root, identity)  # another process may have created it in the meantime
+        files.clear_leftovers(root)
+        if not (root / SETTINGS_FILE).is_file():
+            files.write_json(root / SETTINGS_FILE, {**identity, "complete": False}, indent=4)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with files.write_errors_name(unfinished):
+            unfinished.mkdir(exist_ok=True)  # an orphaned worker process may still write in it
+        yield
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        release_folders()
+
+
+def is_done(root: Path, entry: Mapping[str, Any], source: Path) -> bool:
+    """Whether the copy of a journal's entry is complete, and its source has not changed or is gone."""
+    try:
+        is_complete = (root / entry["file"]).stat().st_size == entry["bytes"]
+        if not is_complete or not source.exists():
+            return is_complete
+        status = source.stat()
+        return [status.st_size, status.st_mtime_ns] == [entry["source_bytes"], entry["source_modified_ns"]]
+    except (KeyError, OSError):
+        return False
+
+
+def add_copy(root: Path, file: str, copied: Copied) -> dict[str, Any]:
+    """Renames a finished copy to its final name and appends it to the journal -> its entry."""
+    target, journal = root / file, root / JOURNAL
+    with files.write_errors_name(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(copied.temporary, target)
+    entry = {"file": file, **copied._asdict(), "info": copied.info._asdict()}
+    del entry["temporary"]
+    with files.write_errors_name(journal), journal.open("a", encoding="utf-8") as opened:
+        opened.write(files.json_line(entry))
+    return entry
+
+
+def copy_all(
+    root: Path, entries: dict[str, dict[str, Any]], sources: Mapping[str, Path], settings: Settings
+) -> dict[str, str]:
+    """Makes the missing copies and adds them to `entries` -> the reasons of the failures, by file.
 
     Raises ValueError if the target cannot be written.
     """
     bad: dict[str, str] = {}
-    tasks = [(file, path) for file, path in files.items() if file not in folder.entries]
-    copy = partial(copy_video, recipe=settings.recipe(), folder=folder.unfinished)
+    tasks = [(file, path) for file, path in sources.items() if file not in entries]
+    copy = partial(copy_video, recipe=settings.recipe(), folder=root / UNFINISHED)
     stream = run_in_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
     seconds = 0.5 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
     progress = tqdm(
-        desc="preparing", unit="video", total=len(files), initial=len(folder.entries), mininterval=seconds,
+        desc="preparing", unit="video", total=len(sources), initial=len(entries), mininterval=seconds,
         maxinterval=2 * seconds,
     )  # fmt: skip
     with contextlib.closing(stream), progress:
-        for video in stream:
-            if isinstance(video.result, CannotWrite):
-                done = f"{len(folder.entries)} of {len(files)} videos are done; repeat the command to resume"
-                raise ValueError(f"{folder.root}: cannot be written: {video.result.reason}; {done}")
-            if isinstance(video.result, Copied):
-                folder.add(video.video_id, video.result)
+        for file, result, _ in stream:
+            if isinstance(result, CannotWrite):
+                done = f"{len(entries)} of {len(sources)} videos are done; repeat the command to resume"
+                raise ValueError(f"{root}: cannot be written: {result.reason}; {done}")
+            if isinstance(result, Copied):
+                entries[file] = add_copy(root, file, result)
             else:
-                bad[video.video_id] = video.result
+                bad[file] = result
             progress.update()
     return dict(sorted(bad.items()))
-
-
-def metadata(src: Path, files: Mapping[str, str], folder: PreparedFolder) -> dict[str, Any]:
-    """metadata.json of the copy. A video without a copy keeps its entry, since runs require one for every video."""
-    existing = read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
-    copied = {
-        key: metadata_entry(VideoInfo(**folder.entries[file]["info"]), file)
-        for key, file in files.items()
-        if file in folder.entries
-    }
-    return {key: (copied.get(key) or existing[key]) for key in files if key in copied or key in existing}
-
-
-def totals(folder: PreparedFolder) -> dict[str, Any]:
-    """Total sizes and mean and lowest similarity of all copies."""
-    entries = list(folder.entries.values())
-    sums = {name: sum(entry[name] for entry in entries) for name in ("bytes", "source_bytes")}
-    similarity = {}
-    for name in ("ssim", "psnr_db"):
-        worst = min(entries, key=itemgetter(name))
-        mean = fmean(entry[name] for entry in entries)
-        similarity[name] = {"mean": mean, "least": worst[name], "least_of": worst["file"]}
-    return {"num_videos": len(entries), **sums, **similarity}
 
 
 def run(settings: Settings) -> bool:
@@ -164,36 +212,45 @@ def run(settings: Settings) -> bool:
     src, dst = checked(settings)
     kind = kind_of(src)
     file_of = {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
-    files = {file: src / file for file in file_of.values()}
+    sources = {file: src / file for file in file_of.values()}
     identity = {
         "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe()._asdict(),
     }  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        stack.callback(release_folders)
-        folder = PreparedFolder(dst, identity)
-        stack.callback(folder.remove_unfinished)
+    with prepared_folder(dst, identity):
         for name in LABEL_FILES:
             if (src / name).is_file():
-                write_atomically(dst / name, partial(shutil.copyfile, src / name))
-        folder.load_journal(files)
-        num_before = len(folder.entries)
-        bad = copy_all(folder, files, settings)
-        if not folder.entries:
+                files.write_atomically(dst / name, partial(shutil.copyfile, src / name))
+        found = {entry.get("file"): entry for entry in files.read_complete_json_lines(dst / JOURNAL)}
+        entries = {file: found[file] for file in sources if file in found and is_done(dst, found[file], sources[file])}
+        files.write_json_lines(dst / JOURNAL, entries.values())
+        num_before = len(entries)
+        bad = copy_all(dst, entries, sources, settings)
+        if not entries:
             raise ValueError(f"{src}: none of its {len(bad)} videos can be copied: {next(iter(bad.values()))}")
-        write_json(dst / "metadata.json", metadata(src, file_of, folder), indent=4)
-        found = totals(folder)
-        folder.write_settings(complete=not bad, **found, unreadable=bad)
+        metadata = files.read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
+        for key, file in file_of.items():  # a video without a copy keeps its entry: runs require one for every video
+            if file in entries:
+                metadata[key] = metadata_entry(VideoInfo(**entries[file]["info"]), file)
+        metadata = {key: metadata[key] for key in file_of if key in metadata}
+        files.write_json(dst / "metadata.json", metadata, indent=4)
+        totals = {name: sum(entry[name] for entry in entries.values()) for name in ("bytes", "source_bytes")}
+        worst = min(entries.values(), key=itemgetter("psnr_db"))
+        similarity = {
+            "mean": fmean(entry["psnr_db"] for entry in entries.values()),
+            "least": worst["psnr_db"],
+            "least_of": worst["file"],
+        }
+        results = {"num_videos": len(entries), **totals, "psnr_db": similarity, "unreadable": bad}
+        files.write_json(dst / SETTINGS_FILE, {**identity, "complete": not bad, **results}, indent=4)
     for file, reason in bad.items():
         logger.info("bad: %s: %s", file, reason)
+    size, source_size = totals["bytes"], totals["source_bytes"]
     logger.info(
         "%s (%s): %s copied, %d of them before, %d bad; %.1f MB, %.2f x the sources' %.1f MB",
-        dst, kind, counted(found["num_videos"], "video"), num_before, len(bad), found["bytes"] / 1e6,
-        found["bytes"] / found["source_bytes"], found["source_bytes"] / 1e6,
+        dst, kind, counted(len(entries), "video"), num_before, len(bad), size / 1e6, size / source_size,
+        source_size / 1e6,
     )  # fmt: skip
-    logger.info(
-        "compared with the scaled sources: SSIM %.4f (lowest %.4f, %s), PSNR %.1f dB (lowest %.1f, %s)",
-        *found["ssim"].values(), *found["psnr_db"].values(),
-    )  # fmt: skip
+    logger.info("compared with the scaled sources: PSNR %.1f dB (lowest %.1f, %s)", *similarity.values())
     return not bad
 
 

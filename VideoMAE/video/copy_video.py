@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from VideoMAE.files import sha256_of
@@ -65,8 +62,7 @@ class Copied(NamedTuple):
     num_held: int
     bytes: int
     sha256: str
-    ssim: float
-    psnr_db: float
+    psnr_db: float  # mean over NUM_COMPARED frames, luma, against the scaled source
 
 
 class CannotWrite(NamedTuple):
@@ -81,26 +77,33 @@ def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | CannotWr
     Raises:
         UnreadableVideoError: the source cannot be decoded completely, or the copy differs from what was encoded.
     """
-    source_info = probe(path)
-    status = path.stat()
-    temporary = folder / f"{os.getpid()}.mp4"
+    source_info, status = probe(path), path.stat()
+    copy = folder / f"{os.getpid()}.mp4"
     source = CopiedVideo(source_info.num_frames, source_info.fps, recipe.every, recipe.evenly)
     try:
-        compared = _encode(path, source, recipe, temporary)
-        with temporary.open("rb+") as file:
+        compared = _encode(path, source, recipe, copy)
+        with copy.open("rb+") as file:
             os.fsync(file.fileno())
     except UnreadableVideoError:
         raise
     except OSError as error:  # also PyAV's
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return CannotWrite("the disk is full")
-        return CannotWrite(error.strerror or str(error))
-    info = _verify(temporary, source, next(iter(compared.values())))
-    ssim, psnr_db = similarity(compared, temporary)
-    size = (source_info.width, source_info.height)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return CannotWrite("the disk is full" if is_full else error.strerror or str(error))
+    info, num_decoded, squared_errors = probe(copy), 0, []
+    for position, frame in enumerate(decoded(copy)):
+        num_decoded += 1
+        if position in compared:
+            squared_errors.append(np.square(_luma(frame) - compared[position]).mean())
+    num_held, (height, width) = len(source.held()), compared[0].shape
+    found = (info.num_frames, info.fps, num_decoded, info.width, info.height)
+    expected = (source.num_frames, source.fps, num_held, width, height)
+    if found != expected:
+        reason = f"the copy has (num_frames, fps, num_held, width, height) {found}, expected {expected}"
+        raise UnreadableVideoError(copy, reason)
+    psnr_db = float(10 * np.log10(255**2 / max(np.mean(squared_errors), 1e-4)))
     return Copied(
-        str(temporary), status.st_size, status.st_mtime_ns, size, info, len(source.held()), temporary.stat().st_size,
-        sha256_of(temporary), ssim, psnr_db,
+        str(copy), status.st_size, status.st_mtime_ns, (source_info.width, source_info.height), info, num_held,
+        copy.stat().st_size, sha256_of(copy), psnr_db,
     )  # fmt: skip
 
 
@@ -114,52 +117,36 @@ def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     return even(height), even(width)
 
 
-class Shrinker:
-    """Scales frames to the size of the first one, upright, in 8-bit 4:2:0."""
-
-    def __init__(self, short_side: int) -> None:
-        self.short_side = short_side
-        self.size: tuple[int, int] | None = None
-        self.shape: tuple[int, int, str] | None = None
-        self.graph = Graph()
-
-    def __call__(self, frame: VideoFrame) -> VideoFrame:
-        if self.size is None:
-            self.size = scaled_size(frame.height, frame.width, short_side=self.short_side)
-        shape = (frame.height, frame.width, frame.format.name)
-        if shape != self.shape:
-            pixel_format = FULL_RANGE if frame.format.name == FULL_RANGE else "yuv420p"
-            then = FLIPS.get(frame.rotation % 360, ())
-            self.graph = scaling_graph(frame, self.size, pixel_format=pixel_format, flags="bicubic", then=then)
-            self.shape = shape
-        colors = [getattr(frame, name) for name in UNKNOWN_COLOUR]
-        for name, unknown in UNKNOWN_COLOUR.items():  # keeps the filters from converting colors
-            setattr(frame, name, unknown)
-        frame.pts = None
-        self.graph.vpush(frame)
-        small = self.graph.vpull()
-        for name, value in zip(UNKNOWN_COLOUR, colors, strict=True):
-            setattr(small, name, value)
-        return small
-
-
-def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> dict[int, VideoFrame]:
-    """Writes the copy -> the frames to compare it with, by their position in it."""
+def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> dict[int, np.ndarray]:
+    """Writes the copy -> the luma of the frames to compare it with, by their position in it."""
     held = source.held()
+    position_of = {number: position for position, number in enumerate(held.tolist())}
     wanted = set(np.linspace(0, len(held) - 1, NUM_COMPARED).astype(int).tolist())
-    compared: dict[int, VideoFrame] = {}
+    compared: dict[int, np.ndarray] = {}
 
-    def frames() -> Iterator[VideoFrame]:
-        position_of = {number: position for position, number in enumerate(held.tolist())}
-        shrink, num_frames = Shrinker(recipe.short_side), 0
+    def scaled_frames() -> Iterator[VideoFrame]:
+        """The frames of the copy: all of the first one's size, upright, in 8-bit 4:2:0."""
+        num_frames, size, graph_input = 0, None, None
         for number, frame in enumerate(decoded(path)):
             num_frames = number + 1
-            position = position_of.get(number)
-            if position is None:
+            if number not in position_of:
                 continue
-            small = shrink(frame)
-            if position in wanted:
-                compared[position] = small
+            size = size or scaled_size(frame.height, frame.width, short_side=recipe.short_side)
+            shape = (frame.height, frame.width, frame.format.name)
+            if shape != graph_input:
+                graph_input, then = shape, FLIPS.get(frame.rotation % 360, ())
+                pixel_format = FULL_RANGE if frame.format.name == FULL_RANGE else "yuv420p"
+                graph = scaling_graph(frame, size, pixel_format=pixel_format, flags="bicubic", then=then)
+            colors = [getattr(frame, name) for name in UNKNOWN_COLOUR]
+            for name, unknown in UNKNOWN_COLOUR.items():  # keeps the filters from converting colors
+                setattr(frame, name, unknown)
+            frame.pts = None
+            graph.vpush(frame)
+            small = graph.vpull()
+            for name, value in zip(UNKNOWN_COLOUR, colors, strict=True):
+                setattr(small, name, value)
+            if position_of[number] in wanted:
+                compared[position_of[number]] = _luma(small)
             yield small
         if num_frames != source.num_frames:
             raise UnreadableVideoError(path, f"it has {num_frames} frames, its index lists {source.num_frames}")
@@ -167,7 +154,7 @@ def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> di
     group = {"g": str(recipe.gop), "keyint_min": str(recipe.gop)}
     encode_h264(
         target,
-        frames(),
+        scaled_frames(),
         fps=Fraction(source.fps * len(held) / source.num_frames).limit_denominator(1001),
         options={**ENCODER_OPTIONS, **group, "crf": f"{recipe.crf:g}", "preset": recipe.preset},
         comment=source.to_comment(),
@@ -175,57 +162,6 @@ def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> di
     return compared
 
 
-def _verify(copy: Path, source: CopiedVideo, like: VideoFrame) -> VideoInfo:
-    """Probes the copy and decodes it completely -> its VideoInfo."""
-    info = probe(copy)
-    num_decoded = sum(1 for _ in decoded(copy))
-    found = (info.num_frames, info.fps, num_decoded, info.width, info.height)
-    expected = (source.num_frames, source.fps, len(source.held()), like.width, like.height)
-    if found != expected:
-        raise UnreadableVideoError(
-            copy, f"the copy has (num_frames, fps, num_held, width, height) {found}, expected {expected}"
-        )
-    return info
-
-
-def similarity(compared: dict[int, VideoFrame], copy: Path) -> tuple[float, float]:
-    """Mean SSIM (luma and chroma) and PSNR (luma, dB) of a copy against the scaled frames of its source.
-
-    Source: ffmpeg's filters ssim and psnr.
-    """
-    copies = {position: frame for position, frame in enumerate(decoded(copy)) if position in compared}
-    ssim = _mean_measure("ssim", "lavfi.ssim.All", compared, copies)
-    mean_squared_error = _mean_measure("psnr", "lavfi.psnr.mse.y", compared, copies)
-    return ssim, float(10 * np.log10(255**2 / max(mean_squared_error, 1e-4)))
-
-
-def _mean_measure(name: str, key: str, references: dict[int, VideoFrame], copies: dict[int, VideoFrame]) -> float:
-    """The mean over all frame pairs of what a filter with two inputs stores under `key`.
-
-    The filter `metadata` writes the values to a file: PyAV exposes them only from version 18, which needs Python 3.11.
-    """
-    first = next(iter(references.values()))
-    with tempfile.NamedTemporaryFile("r", suffix=".txt") as values_file:
-        graph = Graph()
-        graph.threads = 1
-        inputs = [
-            graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1))
-            for _ in range(2)
-        ]
-        escaped = re.sub(r"([\\':])", r"\\\1", values_file.name)  # separators of filter options
-        compare, write = graph.add(name, ""), graph.add("metadata", f"print:key={key}:file={escaped}")
-        sink = graph.add("buffersink")
-        for number, node in enumerate(inputs):
-            node.link_to(compare, 0, number)
-        compare.link_to(write)
-        write.link_to(sink)
-        graph.configure()
-        for pts, position in enumerate(references):
-            for node, frame in zip(inputs, (references[position], copies[position]), strict=True):
-                frame.pts, frame.time_base = pts, Fraction(1)
-                node.push(frame)
-            graph.vpull()
-        del graph, inputs, compare, write, sink  # the filter closes its file with the graph
-        values = [float(line.split("=")[1]) for line in values_file if line.startswith(f"{key}=")]
-    assert len(values) == len(references)
-    return float(np.mean(values))
+def _luma(frame: VideoFrame) -> np.ndarray:
+    """The luma of a frame in 8-bit 4:2:0 -> (H, W) float64."""
+    return frame.to_ndarray()[: frame.height].astype(np.float64)

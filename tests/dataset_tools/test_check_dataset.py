@@ -19,8 +19,8 @@ from VideoMAE.data.exclusion import read_excluded
 from VideoMAE.data.v2v import Pair
 from VideoMAE.dataset_tools import build_metadata as build_metadata_module
 from VideoMAE.dataset_tools.check_dataset import Settings, check_dataset
-from VideoMAE.dataset_tools.label_checks import KINDS, cycles, top_k_fault
-from VideoMAE.dataset_tools.read_labels import kind_of
+from VideoMAE.dataset_tools.label_checks import KINDS, JSONObject, cycles, label_defect
+from VideoMAE.dataset_tools.programs import kind_of
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
 Found = Counter[tuple[str, tuple[str, ...]]]
@@ -356,8 +356,9 @@ def test_a_cycle_is_named_once_per_group_and_none_where_preferences_agree() -> N
 
 
 def test_top_k_may_name_equal_intensities_in_any_order() -> None:
-    intensities = {"a": 0.5, "b": 0.5, "c": 0.1, "d": 0.1}
+    intensities = JSONObject([("a", 0.5), ("b", 0.5), ("c", 0.1), ("d", 0.1)])
     for right in (["a", "b", "c"], ["b", "a", "d"]):
-        assert top_k_fault(right, intensities) is None
+        assert label_defect({"emotions": intensities, "topK": right}, "abcd") is None
     for wrong in (["a", "c", "b"], ["a", "b"], ["a", "a", "b"], ["a", "b", "x"], "abc", None, [1, 2, 3]):
-        assert top_k_fault(wrong, intensities)
+        kind, _ = label_defect({"emotions": intensities, "topK": wrong}, "abcd") or ("none", "")
+        assert kind == "bad_top_k"
