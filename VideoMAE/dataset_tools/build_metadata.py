@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -39,12 +39,10 @@ class Settings:
     """JSON file for the number of videos and the unreadable files."""
 
 
-def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """Reads the videos of a dataset -> entries by id, and reasons of the unreadable files by path.
-
-    Raises ValueError if there are no videos, or two have the same id.
-    """
-    folder = root / "videos"
+def run(settings: Settings) -> bool:
+    """Writes metadata.json and lists the unreadable files -> whether there are none."""
+    check_ranges(settings, above_0=("num_workers", "probe_seconds"))
+    root, folder = settings.root, settings.root / "videos"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     file_of: dict[str, str] = {}
@@ -56,31 +54,22 @@ def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tup
         raise ValueError(f"{folder}: holds no videos")
     check = check_videos(
         {file: root / file for file in file_of.values()},
-        num_processes=num_workers,
-        limit_seconds=probe_seconds,
-        cache=root / ".checked_videos.decode_none.json",  # also of check_dataset.py
+        num_processes=settings.num_workers,
+        limit_seconds=settings.probe_seconds,
+        cache=root / ".checked_videos.decode_none.json",  # as check_dataset.py
     )
-    entries = {key: metadata_entry(check.infos[file], file) for key, file in file_of.items() if file in check.infos}
-    return entries, check.unreadable
-
-
-def run(settings: Settings) -> bool:
-    """Writes metadata.json and lists the unreadable files -> whether there are none."""
-    check_ranges(settings, above_0=("num_workers", "probe_seconds"))
-    file = settings.root / "metadata.json"
-    entries, unreadable = build_metadata(
-        settings.root, num_workers=settings.num_workers, probe_seconds=settings.probe_seconds
-    )
-    for name, reason in unreadable.items():
+    for name, reason in check.unreadable.items():
         logger.info("unreadable: %s: %s", name, reason)
+    entries = {key: metadata_entry(check.infos[file], file) for key, file in file_of.items() if file in check.infos}
     if not entries:
-        raise ValueError(f"{settings.root}: none of its {counted(len(unreadable), 'video')} can be read")
+        raise ValueError(f"{root}: none of its {counted(len(file_of), 'video')} can be read")
+    file, num_bad = root / "metadata.json", len(check.unreadable)
     write_new_files({file: json.dumps(entries, indent=4) + "\n"}, overwrite=settings.overwrite)
     if settings.report:
-        counts = {"root": str(settings.root), "num_videos": len(entries), "unreadable": unreadable}
-        write_json(settings.report, {"fine": not unreadable, **counts}, indent=4)
-    logger.info("%s: %s, %d unreadable and left out", file, counted(len(entries), "video"), len(unreadable))
-    return not unreadable
+        counts = {"root": str(root), "num_videos": len(entries), "unreadable": check.unreadable}
+        write_json(settings.report, {"fine": not num_bad, **counts}, indent=4)
+    logger.info("%s: %s, %d unreadable and left out", file, counted(len(entries), "video"), num_bad)
+    return not num_bad
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ preferences, which are normal in human ratings.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -34,10 +34,6 @@ from VideoMAE.video.reader import Video, VideoInfo, probe
 
 logger = logging.getLogger("check_dataset")
 
-MAX_IDS_SHOWN = 200
-DECODE_SIZE = (32, 32)  # small frames, so that a whole video fits in memory
-EIGHT_BIT_FORMATS = ("yuv420p", "yuvj420p")
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -57,20 +53,12 @@ class Settings:
     """File for the ids of bad videos, for --exclude of the training programs."""
 
 
-def decode(path: Path, *, chosen: slice | list[int], find_size_changes: bool = True) -> VideoInfo:
-    """Decodes the chosen frames of a video, and looks for another frame size among its key frames."""
-    with Video(path, size=DECODE_SIZE) as video:
-        video.frames_at(video.frames_held[chosen])
-        info = video.info
-    return info._replace(later_size=find_later_size(path, info)) if find_size_changes else info
-
-
-PROBES: dict[str, Callable[[Path], VideoInfo]] = {
-    "none": probe,
-    "first": partial(decode, chosen=slice(1), find_size_changes=False),
-    "ends": partial(decode, chosen=[0, -1]),
-    "all": partial(decode, chosen=slice(None)),
-}
+def decode(path: Path, *, chosen: str) -> VideoInfo:
+    """Decodes the frames chosen by --decode, and looks for another frame size among the key frames."""
+    with Video(path, size=(32, 32)) as video:  # small frames, so that a whole video fits in memory
+        held, info = video.frames_held, video.info
+        video.frames_at({"first": held[:1], "ends": held[[0, -1]], "all": held}[chosen])
+    return info if chosen == "first" else info._replace(later_size=find_later_size(path, info))
 
 
 def check_dataset(settings: Settings, *, kind: str) -> Report:
@@ -82,21 +70,29 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
         num_processes=settings.num_workers,
         limit_seconds=settings.decode_seconds,
         cache=root / f".checked_videos.decode_{settings.decode}.json",
-        probe_function=PROBES[settings.decode],
+        probe_function=probe if settings.decode == "none" else partial(decode, chosen=settings.decode),
     )
     for key, file in files.items():
         if file in check.unreadable:
             report.add("unreadable", f"{key} ({file}): {check.unreadable[file]}", key)
-        elif unusual := oddities(check.infos[file]):
-            report.add("unusual_video", f"{key}: {'; '.join(unusual)}", key)
+            continue
+        info = check.infos[file]
+        odd = {
+            "one frame": info.num_frames == 1,
+            f"odd size {info.width} x {info.height}": info.width % 2 or info.height % 2,
+            f"rotated by {info.rotation} degrees": info.rotation,
+            f"declares {info.num_overstated} more frames than its {info.num_frames}": info.num_overstated,
+            f"changes its size to {info.later_size}, read as {info.width} x {info.height}": info.later_size,
+            f"pixel format {info.pixel_format}": info.pixel_format not in ("yuv420p", "yuvj420p"),
+        }
+        if any(odd.values()):
+            report.add("unusual_video", f"{key}: {'; '.join(text for text, is_so in odd.items() if is_so)}", key)
     metadata = read_object(root / "metadata.json", report)
     for key, file in files.items() if metadata is not None else ():
         if key not in metadata:
             report.add("no_metadata", key, key, excluded=kind == "v2v")  # a run on V2V rejects such a video
-        elif malformed := malformed_metadata(metadata[key], file):
-            report.add("bad_metadata", f"{key}: {malformed}", key)
-        elif file in check.infos and (differences := metadata_differences(metadata[key], check.infos[file])):
-            report.add("metadata_differs", f"{key}: {'; '.join(differences)}", key)
+        elif defect := metadata_defect(metadata[key], file, check.infos.get(file)):
+            report.add(defect[0], f"{key}: {defect[1]}", key)
     labelled = set(files.values())
     for path in sorted((root / "videos").glob("[!.]*")):
         if f"videos/{path.name}" not in labelled:
@@ -104,57 +100,41 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
     return report
 
 
-def oddities(info: VideoInfo) -> list[str]:
-    """The unusual properties of a readable video, one text each."""
-    odd = {
-        "one frame": info.num_frames == 1,
-        f"odd size {info.width} x {info.height}": info.width % 2 or info.height % 2,
-        f"rotated by {info.rotation} degrees": info.rotation,
-        f"declares {info.num_overstated} more frames than its {info.num_frames}": info.num_overstated,
-        f"changes its size to {info.later_size}, read as {info.width} x {info.height}": info.later_size,
-        f"pixel format {info.pixel_format}": info.pixel_format not in EIGHT_BIT_FORMATS,
-    }
-    return [text for text, is_so in odd.items() if is_so]
+def metadata_defect(entry: Any, file: str, info: VideoInfo | None) -> tuple[str, str] | None:
+    """The kind and the description of what is wrong with an entry of metadata.json; None if nothing is.
 
-
-def malformed_metadata(entry: Any, file: str) -> str | None:
-    """What is wrong with the format of an entry of metadata.json; None if nothing is."""
+    `info`: of the readable video. Tolerated: a few frames hidden by an edit list, a slightly longer sound track,
+    exchanged width and height of a rotated video.
+    """
     if not isinstance(entry, dict):
-        return "is not an object"
+        return "bad_metadata", "is not an object"
     for name in ("codec_name", "duration", "file", "frame_rate", "number_of_frames", "height", "width"):
         value, is_size = entry.get(name), name in ("height", "width")
         if type(value) is not (int if is_size else str):
-            return f"'{name}' is {value!r}, expected a {'number' if is_size else 'string'}"
+            return "bad_metadata", f"'{name}' is {value!r}, expected a {'number' if is_size else 'string'}"
     if entry["file"] != file:
-        return f"'file' is {entry['file']!r}, in the label it is {file!r}"
+        return "bad_metadata", f"'file' is {entry['file']!r}, in the label it is {file!r}"
+    numbers = {}
     for name in ("duration", "frame_rate", "number_of_frames"):
         try:
-            Fraction(entry[name])
-        except (ValueError, ZeroDivisionError):
-            return f"'{name}' is {entry[name]!r}, expected a number"
-    return None
-
-
-def metadata_differences(entry: Mapping[str, Any], info: VideoInfo) -> list[str]:
-    """The differences between a well-formed entry of metadata.json and its video, one text each.
-
-    Tolerated: a few frames hidden by an edit list, a slightly longer sound track, exchanged width and height of a
-    rotated video.
-    """
-    found = metadata_entry(info, entry["file"])
-    frames, seconds = float(Fraction(entry["number_of_frames"])), float(Fraction(entry["duration"]))
-    off_by_frames = min(abs(frames - info.num_frames), abs(frames - info.num_frames - info.num_overstated))
+            numbers[name] = float(Fraction(entry[name]))
+        except (ValueError, ZeroDivisionError, OverflowError):
+            return "bad_metadata", f"'{name}' is {entry[name]!r}, expected a number"
+    if info is None:
+        return None
+    size, more_frames = (entry["width"], entry["height"]), numbers["number_of_frames"] - info.num_frames
+    off_by_frames = min(abs(more_frames), abs(more_frames - info.num_overstated))
     same = {
         "codec_name": entry["codec_name"] == info.codec,
-        "duration": abs(seconds - info.duration_seconds) <= max(0.5, 0.02 * info.duration_seconds),
-        "frame_rate": abs(float(Fraction(entry["frame_rate"])) / info.fps - 1) <= 0.02,
+        "duration": abs(numbers["duration"] - info.duration_seconds) <= max(0.5, 0.02 * info.duration_seconds),
+        "frame_rate": abs(numbers["frame_rate"] / info.fps - 1) <= 0.02,
         "number_of_frames": off_by_frames <= max(2, 0.01 * info.num_frames),
     }
+    found = metadata_entry(info, file)
     differences = [f"{name} is {entry[name]}, in the video {found[name]}" for name in same if not same[name]]
-    size = (entry["width"], entry["height"])
     if size != (info.width, info.height) and not (info.rotation % 180 and size == (info.height, info.width)):
         differences.append(f"size is {size[0]} x {size[1]}, in the video {info.width} x {info.height}")
-    return differences
+    return ("metadata_differs", "; ".join(differences)) if differences else None
 
 
 def run(settings: Settings) -> bool:
@@ -176,7 +156,7 @@ def run(settings: Settings) -> bool:
     if not num_problems:
         logger.info("%s (%s): fine", settings.root, kind)
         return True
-    if 0 < len(bad_ids) <= MAX_IDS_SHOWN:
+    if 0 < len(bad_ids) <= 200:
         logger.info("bad ids: %s", " ".join(bad_ids))
     remaining = sum(not finding.excluded for finding in report.problems)
     problems, ids = counted(num_problems, "problem"), counted(len(bad_ids), "bad id")

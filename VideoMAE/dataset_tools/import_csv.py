@@ -28,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -71,25 +71,18 @@ class Settings:
     """JSON file for the counts and the bad lines."""
 
 
-class Line(NamedTuple):
-    """A valid line: a video and its intensities, or the worse and the better video of a pair."""
-
-    number: int
-    ids: tuple[str, ...]
-    intensities: dict[str, float]
-
-
 class Table:
-    """A CSV file about the videos of a folder: its valid lines, and the reasons of the bad lines by number.
+    """A CSV file about the videos of a folder: its valid lines and the reasons of the bad ones, by number.
 
     Raises ValueError if there are no lines, columns are missing or hold text, or there is no such folder.
     """
 
     def __init__(self, file: Path, folder: Path) -> None:
         self.folder = folder
-        self.sources: dict[str, Path] = {}
+        self.lines: dict[int, tuple[str, ...]] = {}  # the video of each line, or the worse and the better one
         self.bad_lines: dict[int, str] = {}
-        self.lines: list[Line] = []
+        self.intensities: dict[str, dict[str, float]] = {}  # by video
+        self.sources: dict[str, Path] = {}
         rows = read_rows(file)
         if len(rows) < 2:
             raise ValueError(f"{file}: expected a header and at least one line")
@@ -101,41 +94,46 @@ class Table:
         is_distinct = "" not in self.emotions and len(set(columns)) == len(columns)
         if not self.is_pairs and (len(self.emotions) < 2 or not is_distinct):
             raise ValueError(f"{file}: expected two or more columns of emotions, all named and all different")
+        texts = []
         for name in self.emotions:
             cells = [row[columns.index(name)] for _, row in rows if len(row) == len(columns)]
-            texts = [cell for cell in cells if math.isnan(number_in(cell))]
-            if len(texts) > max(1, len(cells) / 2):
-                where = f"column {name!r} holds text instead of numbers in {counted(len(texts), 'line')}"
-                raise ValueError(f"{file}: {where}, as {texts[0]!r}; remove it, or write intensities in [0, 1]")
+            bad = [cell for cell in cells if math.isnan(number_in(cell))]
+            if len(bad) > max(1, len(cells) / 2):
+                texts.append(
+                    f"column {name!r} has text, not a number, in {counted(len(bad), 'line')} ({bad[0]!r}, ...)"
+                )
+        if texts:
+            raise ValueError(f"{file}: {'; '.join(texts)}; remove such columns, or write numbers in [0, 1]")
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder; pass the folder of the videos as --videos_dir")
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in filter(Path.is_file, folder.iterdir()):
             self._by_stem[path.stem].append(path)
-        first_line: dict[str, int] = {}
         for number, cells in rows:
             try:
                 if len(cells) != len(columns):
                     raise ValueError(f"{counted(len(cells), 'cell')}, the header has {len(columns)}")
-                line = self._line(number, dict(zip(columns, cells, strict=True)))
-                if not self.is_pairs and first_line.setdefault(line.ids[0], number) != number:
-                    raise ValueError(f"duplicate video {line.ids[0]}, see line {first_line[line.ids[0]]}")
-                self.lines.append(line)
+                self._add_line(number, dict(zip(columns, cells, strict=True)))
             except ValueError as error:
                 self.bad_lines[number] = str(error)
 
-    def _line(self, number: int, row: Mapping[str, str]) -> Line:
+    def _add_line(self, number: int, row: Mapping[str, str]) -> None:
         if self.is_pairs:
             worse, better = self._video(row["worse"]), self._video(row["better"])
             if worse == better:
                 raise ValueError(f"compares {worse} with itself")
-            return Line(number, (worse, better), {})
+            self.lines[number] = (worse, better)
+            return
         intensities = {name: number_in(row[name]) for name in self.emotions}
         for name, value in intensities.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} is {row[name]!r}, not a number in [0, 1]")
-        cell = next(filter(None, map(row.get, (*VIDEO_COLUMNS, "id"))), "")
-        return Line(number, (self._video(cell, key=row.get("id")),), intensities)
+        cells = [row[name] for name in (*VIDEO_COLUMNS, "id") if row.get(name)]
+        key = self._video(cells[0] if cells else "", key=row.get("id"))
+        if key in self.intensities:
+            first = next(line for line, ids in self.lines.items() if ids == (key,))
+            raise ValueError(f"duplicate video {key}, see line {first}")
+        self.lines[number], self.intensities[key] = (key,), intensities
 
     def _video(self, cell: str, *, key: str | None = None) -> str:
         """The id of the video that a cell names by its path or its file name without suffix."""
@@ -183,7 +181,7 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
     """The label files of the dataset, content by name. Raises ValueError if a split is empty."""
     empty = f"--test_fraction {settings.test_fraction:g} of {{}} leaves a split empty"
     if table.is_pairs:
-        pairs = [Pair(*line.ids) for line in table.lines]
+        pairs = [Pair(*ids) for ids in table.lines.values()]
         try:
             split = hold_out_connected(pairs, fraction=settings.test_fraction, seed=settings.seed)
         except ValueError as error:
@@ -200,9 +198,8 @@ def label_files(table: Table, settings: Settings) -> dict[str, Any]:
         raise ValueError(empty.format(counted(num_videos, "video")))
     is_test = np.random.default_rng(settings.seed).permutation(num_videos) < num_test
     labels: dict[str, Any] = {"train_labels.json": {}, "test_labels.json": {}, EMOTIONS_FILE: table.emotions}
-    for line, in_test in zip(table.lines, is_test, strict=True):
-        key = line.ids[0]
-        labels["test_labels.json" if in_test else "train_labels.json"][key] = label_entry(line.intensities, key)
+    for (key,), in_test in zip(table.lines.values(), is_test, strict=True):
+        labels["test_labels.json" if in_test else "train_labels.json"][key] = label_entry(table.intensities[key], key)
     return labels
 
 
@@ -211,34 +208,34 @@ def run(settings: Settings) -> bool:
     output_dir = settings.output_dir.expanduser().resolve()
     refuse_non_empty(output_dir)
     table = Table(settings.csv, settings.videos_dir or settings.csv.parent)
-    sources = {key: table.sources[key] for key in ids_in(line.ids for line in table.lines)}
+    sources = {key: table.sources[key] for key in ids_in(table.lines.values())}
     check = check_videos(sources, num_processes=settings.num_workers, limit_seconds=settings.probe_seconds)
-    for line in table.lines:
-        for key in line.ids:
+    for number, ids in list(table.lines.items()):
+        for key in ids:
             if key in check.unreadable:
-                table.bad_lines[line.number] = f"{sources[key]}: {check.unreadable[key]}"
-    table.lines = [line for line in table.lines if line.number not in table.bad_lines]
+                table.bad_lines[number] = f"{sources[key]}: {check.unreadable[key]}"
+                table.lines.pop(number, None)
     for number, reason in sorted(table.bad_lines.items()):
         logger.info("%s, line %d: %s", settings.csv, number, reason)
-    ids, bad = ids_in(line.ids for line in table.lines), counted(len(table.bad_lines), "bad line")
-    is_made = not table.bad_lines or (settings.skip_bad_lines and bool(ids))
+    keys, bad = ids_in(table.lines.values()), counted(len(table.bad_lines), "bad line")
+    is_made = not table.bad_lines or (settings.skip_bad_lines and bool(keys))
     if is_made:
         files = label_files(table, settings)
-        files["metadata.json"] = {key: metadata_entry(check.infos[key], video_file_of(key)) for key in ids}
+        files["metadata.json"] = {key: metadata_entry(check.infos[key], video_file_of(key)) for key in keys}
         ways: tuple[Link, ...] = ("copy",) if settings.copy else ("hard", "symbolic")
         with new_folder(output_dir) as folder:
-            for key in ids:
+            for key in keys:
                 place_video(sources[key], folder / video_file_of(key), *ways)
             for name, content in files.items():
                 write_json(folder / name, content, indent=4)
     if settings.report:
-        counts = {"num_lines": len(table.lines), "num_videos": len(ids) if is_made else 0, "emotions": table.emotions}
+        counts = {"num_lines": len(table.lines), "num_videos": len(keys) if is_made else 0, "emotions": table.emotions}
         write_json(settings.report, {"fine": not table.bad_lines, **counts, "bad_lines": table.bad_lines}, indent=4)
     if not is_made:
-        remedy = "; pass --skip_bad_lines to use the other lines" if ids else ""
+        remedy = "; pass --skip_bad_lines to use the other lines" if keys else ""
         raise ValueError(f"{settings.csv}: {bad}; {output_dir} was not made{remedy}")
     kind = "V2V" if table.is_pairs else f"VCE, {len(table.emotions)} emotions"
-    lines, videos = counted(len(table.lines), "line"), counted(len(ids), "video")
+    lines, videos = counted(len(table.lines), "line"), counted(len(keys), "video")
     logger.info("%s (%s): %s, %s, %s", output_dir, kind, lines, videos, bad)
     return not table.bad_lines
 

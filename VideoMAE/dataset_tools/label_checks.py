@@ -6,60 +6,47 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from VideoMAE.data.v2v import (
-    Comparison,
-    Pair,
-    comparison_name,
-    connected_groups,
-    pairs_in,
-    parse_comparison,
-    video_file_of,
-)
+from VideoMAE.data import v2v
+from VideoMAE.data.v2v import Comparison, Pair, video_file_of
 from VideoMAE.data.vce import EMOTIONS, read_emotions, video_path
 from VideoMAE.dataset_tools.programs import ids_in, label_file
 from VideoMAE.files import read_text
 
 PUBLISHED_VIDEOS = {"train": 50_000, "test": 11_046}
 PUBLISHED_COMPARISONS = {"train": (11_038, 16_125), "test": (3_189, 6_223), "listwise": (1_758, 4_322)}  # and videos
-LONGEST_ID = 200  # characters, so that ID.mp4 is a valid file name everywhere
 MAX_SHOWN = 20  # findings per kind; the JSON report contains all
 
 
-class Kind(NamedTuple):
-    """A kind of finding.
-
-    `is_problem`: otherwise a note, which does not affect the exit status. `excluded`: excluding the ids from a run
-    solves the problem.
-    """
-
-    heading: str
-    is_problem: bool = True
-    excluded: bool = True
-
-
 KINDS = {
-    "missing_file": Kind("missing dataset files", excluded=False),
-    "malformed_file": Kind("malformed dataset files", excluded=False),
-    "duplicate_key": Kind("duplicate keys in objects", excluded=False),
-    "bad_id": Kind("invalid ids", excluded=False),
-    "several_splits": Kind("videos in several splits"),
-    "same_video": Kind("videos under several ids"),
-    "bad_file_name": Kind("labels with an invalid file name"),
-    "bad_emotions": Kind("labels with missing or unknown emotions"),
-    "bad_intensity": Kind("labels with an intensity outside [0, 1]"),
-    "bad_top_k": Kind("'topK' that contradict the intensities"),
-    "bad_comparison": Kind("invalid comparisons"),
-    "no_metadata": Kind("videos missing from metadata.json", excluded=False),
-    "bad_metadata": Kind("malformed entries in metadata.json", excluded=False),
-    "metadata_differs": Kind("metadata.json entries that differ from their videos", excluded=False),
-    "unreadable": Kind("unreadable videos"),
-    "counts": Kind("counts that differ from the published dataset", is_problem=False),
-    "contradiction": Kind("pairs of videos in both orders", is_problem=False),
-    "cycle": Kind("cycles of preferences", is_problem=False),
-    "repeated_comparison": Kind("duplicate comparisons", is_problem=False),
-    "unusual_video": Kind("unusual videos, which are read correctly", is_problem=False),
-    "unlabelled": Kind("videos without a label", is_problem=False),
+    "missing_file": "missing dataset files",
+    "malformed_file": "malformed dataset files",
+    "duplicate_key": "duplicate keys in objects",
+    "bad_id": "invalid ids",
+    "several_splits": "videos in several splits",
+    "same_video": "videos under several ids",
+    "bad_file_name": "labels with an invalid file name",
+    "bad_emotions": "labels with missing or unknown emotions",
+    "bad_intensity": "labels with an intensity outside [0, 1]",
+    "bad_top_k": "'topK' that contradict the intensities",
+    "bad_comparison": "invalid comparisons",
+    "no_metadata": "videos missing from metadata.json",
+    "bad_metadata": "malformed entries in metadata.json",
+    "metadata_differs": "metadata.json entries that differ from their videos",
+    "unreadable": "unreadable videos",
+    "counts": "counts that differ from the published dataset",
+    "contradiction": "pairs of videos in both orders",
+    "cycle": "cycles of preferences",
+    "repeated_comparison": "duplicate comparisons",
+    "unusual_video": "unusual videos, which are read correctly",
+    "unlabelled": "videos without a label",
 }
+"""The kinds of findings and their headings."""
+NOTES = ("counts", "contradiction", "cycle", "repeated_comparison", "unusual_video", "unlabelled")
+"""The kinds that are no problems: they do not affect the exit status."""
+NOT_EXCLUDED = (
+    "missing_file", "malformed_file", "duplicate_key", "bad_id", "no_metadata", "bad_metadata", "metadata_differs",
+)  # fmt: skip
+"""The kinds of problems that excluding the videos from a run does not solve."""
 
 
 class Finding(NamedTuple):
@@ -79,9 +66,9 @@ class Report:
         self.notes: list[Finding] = []
 
     def add(self, kind: str, text: str, *ids: str, excluded: bool | None = None) -> None:
-        """`excluded` overrides the kind's value."""
-        findings = self.problems if KINDS[kind].is_problem else self.notes
-        findings.append(Finding(kind, text, ids, KINDS[kind].excluded if excluded is None else excluded))
+        """`excluded`: whether excluding the videos solves the problem; None: as for most of this kind."""
+        findings = self.notes if kind in NOTES else self.problems
+        findings.append(Finding(kind, text, ids, kind not in NOT_EXCLUDED if excluded is None else excluded))
 
     def bad_ids(self) -> dict[str, str]:
         """The ids to exclude from a run, sorted, with reasons."""
@@ -98,10 +85,10 @@ class Report:
     def to_text(self) -> str:
         """The findings grouped by kind, the first MAX_SHOWN of each."""
         lines = []
-        for name, kind in KINDS.items():
-            texts = [finding.text for finding in (*self.problems, *self.notes) if finding.kind == name]
+        for kind, heading in KINDS.items():
+            texts = [finding.text for finding in (*self.problems, *self.notes) if finding.kind == kind]
             if texts:
-                lines.append(f"{'' if kind.is_problem else 'note: '}{kind.heading}: {len(texts)}")
+                lines.append(f"{'note: ' if kind in NOTES else ''}{heading}: {len(texts)}")
                 lines += [f"  {text}" for text in texts[:MAX_SHOWN]]
                 lines += [f"  ... and {len(texts) - MAX_SHOWN} more"] if len(texts) > MAX_SHOWN else []
         return "\n".join(lines)
@@ -139,7 +126,7 @@ def read_object(file: Path, report: Report) -> JSONObject | None:
 def is_id(key: str) -> bool:
     """Whether a text can be an id: part of a file name, and a line of an --exclude file."""
     is_plain = key.isprintable() and not set(key) & set("/\\#") and key == key.strip() and not key.startswith(".")
-    return is_plain and 0 < len(key) <= LONGEST_ID
+    return is_plain and 0 < len(key) <= 200  # so that ID.mp4 is a valid file name everywhere
 
 
 def report_bad_ids(keys: Iterable[str], where: str, report: Report) -> list[str]:
@@ -254,7 +241,7 @@ def check_comparisons(content: JSONObject, split: str, report: Report) -> list[C
     for number, entry in enumerate(entries, start=1):
         where = f"{name}: comparison {number}"
         try:
-            comparison = parse_comparison(entry, where=where, only_pairs=split != "listwise")
+            comparison = v2v.parse_comparison(entry, where=where, only_pairs=split != "listwise")
         except ValueError as error:
             keys = [key for key in entry if isinstance(key, str)] if isinstance(entry, list) else []
             report.add("bad_comparison", str(error), *dict.fromkeys(keys))
@@ -267,7 +254,7 @@ def check_comparisons(content: JSONObject, split: str, report: Report) -> list[C
         report.add("counts", f"{name}: {here}, the published file has {'{:,} over {:,}'.format(*published)}")
     for entry, times in Counter(found).items():
         if times > 1:
-            report.add("repeated_comparison", f"{name}: {comparison_name(entry)}, {times} times", *entry)
+            report.add("repeated_comparison", f"{name}: {v2v.comparison_name(entry)}, {times} times", *entry)
     return found
 
 
@@ -276,8 +263,8 @@ def report_contradictions(comparisons: Mapping[str, Sequence[Comparison]], repor
     places: dict[Pair, str] = {}
     for split, entries in comparisons.items():
         for entry in entries:
-            for pair in pairs_in([entry]):
-                places.setdefault(pair, f"{comparison_name(entry)} in {split}")
+            for pair in v2v.pairs_in([entry]):
+                places.setdefault(pair, f"{v2v.comparison_name(entry)} in {split}")
     contradictory: set[Pair] = set()
     for pair, place in places.items():
         reverse = Pair(pair.better, pair.worse)
@@ -285,7 +272,7 @@ def report_contradictions(comparisons: Mapping[str, Sequence[Comparison]], repor
             report.add("contradiction", f"{place}, but {places[reverse]}", *pair)
             contradictory |= {pair, reverse}
     for cycle in cycles([pair for pair in places if pair not in contradictory]):
-        report.add("cycle", f"{comparison_name((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
+        report.add("cycle", f"{v2v.comparison_name((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
 
 
 def cycles(pairs: Sequence[Pair]) -> list[list[str]]:
@@ -294,7 +281,7 @@ def cycles(pairs: Sequence[Pair]) -> list[list[str]]:
     for pair in pairs:
         better_than[pair.worse].add(pair.better)
     found = []
-    for group in connected_groups(pairs, strong=True):
+    for group in v2v.connected_groups(pairs, strong=True):
         if len(group) > 1:
             position = {key: index for index, key in enumerate(group)}
             paths, seen = deque([group[:1]]), set(group[:1])

@@ -16,16 +16,10 @@ source: --sampling_rate, --train_fps and --num_frames select the same moments as
 reading others is an error. Videos with a variable rate keep their frames, at equal intervals.
 
 Original videos have a key frame about every 8 s (250 frames), so most frames that are decoded for a clip are discarded.
-Measured on a video of 12 s, 426 x 320 (CPU time of one core; tests/benchmarks/benchmark_prepared.py), where the
-original took 0.119 s per training window of 16 frames and 0.200 s per V2V item:
-
-    --gop               1       4       8
-    window, s       0.016   0.023   0.024
-    V2V item, s     0.021   0.027   0.035
-    size            3.2     2.1     1.7     x the original, at --crf 21: PSNR 41 dB (--gop 1: 38 dB)
-
-B-frames, CABAC and deblocking are off (x264's fastdecode): half the decoding time for a sixth more bytes. Encoding is
-deterministic.
+Measured on a video of 12 s, 426 x 320 (tests/benchmarks/benchmark_prepared.py): 0.119 s of a core for a training window
+of 16 frames from the original; 0.016, 0.023 and 0.024 s with --gop 1, 4 and 8, at 3.2, 2.1 and 1.7 times the size
+(--crf 21: PSNR 41 dB, with --gop 1 38 dB). B-frames, CABAC and deblocking are off (fastdecode of x264): half the
+decoding time for a sixth more bytes. Encoding is deterministic.
 """
 
 import contextlib
@@ -60,7 +54,6 @@ SETTINGS_FILE = "prepared.json"
 JOURNAL = "prepared_videos.jsonl"
 UNFINISHED = ".unfinished"  # folder of the copies that are being made
 LABEL_FILES = ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE)
-SECONDS_BETWEEN_LINES = 60.0  # of the progress in a log file
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 
@@ -189,7 +182,7 @@ def copy_all(
     tasks = [(file, path) for file, path in sources.items() if file not in entries]
     copy = partial(copy_video, recipe=settings.recipe(), folder=root / UNFINISHED)
     stream = run_in_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
-    seconds = 0.5 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
+    seconds = 0.5 if sys.stderr.isatty() else 60.0  # between the lines of a log file
     progress = tqdm(
         desc="preparing", unit="video", total=len(sources), initial=len(entries), mininterval=seconds,
         maxinterval=2 * seconds,
@@ -235,11 +228,8 @@ def run(settings: Settings) -> bool:
         files.write_json(dst / "metadata.json", metadata, indent=4)
         totals = {name: sum(entry[name] for entry in entries.values()) for name in ("bytes", "source_bytes")}
         worst = min(entries.values(), key=itemgetter("psnr_db"))
-        similarity = {
-            "mean": fmean(entry["psnr_db"] for entry in entries.values()),
-            "least": worst["psnr_db"],
-            "least_of": worst["file"],
-        }
+        mean_psnr_db = fmean(entry["psnr_db"] for entry in entries.values())
+        similarity = {"mean": mean_psnr_db, "least": worst["psnr_db"], "least_of": worst["file"]}
         results = {"num_videos": len(entries), **totals, "psnr_db": similarity, "unreadable": bad}
         files.write_json(dst / SETTINGS_FILE, {**identity, "complete": not bad, **results}, indent=4)
     for file, reason in bad.items():

@@ -1,6 +1,6 @@
 """Re-encodes a video for random access, verifies the copy, and measures its similarity to the source.
 
-Does not import torch, so that worker processes start quickly.
+Imports no torch, so that worker processes start quickly.
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ class CannotWrite(NamedTuple):
 def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | CannotWrite:
     """Copies a video to a temporary file in `folder` and verifies it.
 
-    Raises:
-        UnreadableVideoError: the source cannot be decoded completely, or the copy differs from what was encoded.
+    Raises UnreadableVideoError if the source cannot be decoded completely, or the copy differs from what was encoded.
     """
     source_info, status = probe(path), path.stat()
     copy = folder / f"{os.getpid()}.mp4"
@@ -84,17 +83,17 @@ def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | CannotWr
         compared = _encode(path, source, recipe, copy)
         with copy.open("rb+") as file:
             os.fsync(file.fileno())
-    except UnreadableVideoError:
-        raise
     except OSError as error:  # also PyAV's
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return CannotWrite("the disk is full" if is_full else error.strerror or str(error))
     info, num_decoded, squared_errors = probe(copy), 0, []
+    num_held, (num_rows, width) = len(source.held()), compared[0].shape
+    height = num_rows * 2 // 3  # the luma; below it are the two planes of chroma
     for position, frame in enumerate(decoded(copy)):
         num_decoded += 1
         if position in compared:
-            squared_errors.append(np.square(_luma(frame) - compared[position]).mean())
-    num_held, (height, width) = len(source.held()), compared[0].shape
+            luma = frame.to_ndarray()[:height].astype(float)
+            squared_errors.append(np.square(luma - compared[position][:height]).mean())
     found = (info.num_frames, info.fps, num_decoded, info.width, info.height)
     expected = (source.num_frames, source.fps, num_held, width, height)
     if found != expected:
@@ -110,15 +109,12 @@ def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | CannotWr
 def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:
     """The even (height, width) whose shorter side is `short_side`; not larger than the source, and at least 2."""
     scale = min(1.0, short_side / min(height, width))
-
-    def even(side: int) -> int:
-        return max(2, min(round(side * scale / 2), side // 2) * 2)
-
-    return even(height), even(width)
+    height, width = (max(2, min(round(side * scale / 2), side // 2) * 2) for side in (height, width))
+    return height, width
 
 
 def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> dict[int, np.ndarray]:
-    """Writes the copy -> the luma of the frames to compare it with, by their position in it."""
+    """Writes the copy -> planes (3/2 H, W) of the frames to compare it with, by their position in it."""
     held = source.held()
     position_of = {number: position for position, number in enumerate(held.tolist())}
     wanted = set(np.linspace(0, len(held) - 1, NUM_COMPARED).astype(int).tolist())
@@ -146,7 +142,7 @@ def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> di
             for name, value in zip(UNKNOWN_COLOUR, colors, strict=True):
                 setattr(small, name, value)
             if position_of[number] in wanted:
-                compared[position_of[number]] = _luma(small)
+                compared[position_of[number]] = small.to_ndarray()
             yield small
         if num_frames != source.num_frames:
             raise UnreadableVideoError(path, f"it has {num_frames} frames, its index lists {source.num_frames}")
@@ -160,8 +156,3 @@ def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> di
         comment=source.to_comment(),
     )
     return compared
-
-
-def _luma(frame: VideoFrame) -> np.ndarray:
-    """The luma of a frame in 8-bit 4:2:0 -> (H, W) float64."""
-    return frame.to_ndarray()[: frame.height].astype(np.float64)

@@ -1,8 +1,7 @@
 """Copies made by data_prep/prepare_videos.py, which are read with the frame numbers of their sources.
 
 A copy may contain fewer frames than its source. The container's comment lists them as JSON, so that a copy can be
-moved, linked and added to a subset. Code that selects frames needs no special case: a copy has the number of frames
-and the rate of its source.
+moved, linked and added to a subset. A copy has the number of frames and the rate of its source.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import numpy as np
 from VideoMAE.data.clip_sampling import evenly_spaced
 
 FORMAT_VERSION = 1
-_MARK = '{"prepared_copy": '
 
 
 class CopiedVideo(NamedTuple):
@@ -45,9 +43,7 @@ class CopiedVideo(NamedTuple):
 
         With `every` n, the nearest frame held replaces each frame, at most n / 2 frames away; the earlier of two
         equally near ones. `num_frames=10, every=4`, frames [0, 1, 2, 3, 9] -> positions [0, 0, 0, 1, 3].
-
-        Raises:
-            ValueError: a copy of evenly spaced frames does not hold one of them.
+        Raises ValueError if a copy of evenly spaced frames does not hold one of them.
         """
         if self.every == 1 and self.evenly is None:
             return indices
@@ -71,11 +67,10 @@ class CopiedVideo(NamedTuple):
 def copied_video(metadata: Mapping[str, str]) -> CopiedVideo | None:
     """The source of a copy, from its container's metadata; None for other videos.
 
-    Raises:
-        ValueError: the comment is that of a copy, but damaged or of another version.
+    Raises ValueError if the comment is that of a copy, but damaged or of another version.
     """
     comment = metadata.get("comment", "")
-    if not comment.startswith(_MARK):
+    if not comment.startswith('{"prepared_copy": '):
         return None
     try:
         content = json.loads(comment)

@@ -51,7 +51,7 @@ def make_copy(film: Path, flags: dict[str, Any]) -> Path:
     name = " ".join(f"--{name} {value}" for name, value in flags.items()) or "as by default"
     say(
         f"  {name}: {copied.bytes / os.path.getsize(film):.2f} of the film's size, {copied.info.width} x "
-        f"{copied.info.height}, SSIM {copied.ssim:.4f}, PSNR {copied.psnr_db:.1f} dB, {seconds:.2f} s to make"
+        f"{copied.info.height}, PSNR {copied.psnr_db:.1f} dB, {seconds:.2f} s to make"
     )
     return Path(copied.temporary).rename(film.with_name(f"{name.replace(' ', '_')}.mp4"))
 

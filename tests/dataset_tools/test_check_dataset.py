@@ -17,9 +17,9 @@ from vce_files import make_vce_folder
 
 from VideoMAE.data.exclusion import read_excluded
 from VideoMAE.data.v2v import Pair
-from VideoMAE.dataset_tools import build_metadata as build_metadata_module
+from VideoMAE.dataset_tools import build_metadata
 from VideoMAE.dataset_tools.check_dataset import Settings, check_dataset
-from VideoMAE.dataset_tools.label_checks import KINDS, JSONObject, cycles, label_defect
+from VideoMAE.dataset_tools.label_checks import NOT_EXCLUDED, NOTES, JSONObject, cycles, label_defect
 from VideoMAE.dataset_tools.programs import kind_of
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
@@ -62,10 +62,9 @@ def linked(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target, copy_function=os.link))
 
 
-def build_metadata(root: Path) -> None:
-    entries, unreadable = build_metadata_module.build_metadata(root, num_workers=2, probe_seconds=60)
-    assert not unreadable
-    (root / "metadata.json").write_text(json.dumps(entries))
+def write_metadata(root: Path) -> None:
+    settings = build_metadata.Settings(root, num_workers=2, probe_seconds=60, overwrite=True)
+    assert build_metadata.run(settings)
 
 
 # VCE
@@ -124,7 +123,7 @@ def sound_vce(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_vce_folder(tmp_path_factory.mktemp("sound") / "vce", NUM_TRAIN, 3, num_frames=6)
     for key, name in zip(ODD_IDS, READABLE_BUT_ODD, strict=True):
         video_files.ODD_VIDEOS[name](root / f"videos/{key}.mp4")
-    build_metadata(root)
+    write_metadata(root)
     return root
 
 
@@ -178,7 +177,7 @@ def plant_in_vce(root: Path) -> tuple[Found, list[str]]:
 def test_a_video_without_any_key_frame_is_checked_like_others(tmp_path: Path, decode: str) -> None:
     root = make_vce_folder(tmp_path / "vce", 8, 1, num_frames=6)
     video_files.no_key_frame(root / "videos/00001.mp4")
-    build_metadata(root)
+    write_metadata(root)
     found, _ = check_by_command(root, "--decode", decode, fine=True)
     assert not found
 
@@ -208,7 +207,7 @@ def test_all_30_defects_of_a_vce_dataset_are_reported_and_nothing_else(sound_vce
     found, said = check_by_command(root, *flags, fine=False)
     assert found == expected
     assert "50002 (videos/50002.mp4): did not answer within 8 s" in said
-    bad = {key for (kind, ids), _ in expected.items() if KINDS[kind].is_problem and KINDS[kind].excluded for key in ids}
+    bad = {key for (kind, ids), _ in expected.items() if kind not in NOTES + NOT_EXCLUDED for key in ids}
     assert read_excluded(exclude).keys() == bad
     assert read_excluded(exclude)["00004"] == "train_labels.json: 00004: Horror is 1.3"
     assert read_excluded(exclude)["50002"].endswith("did not answer within 8 s")
@@ -321,7 +320,7 @@ def sound_v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.link(video, root / f"videos/{i:05d}.mp4")
     for split, comparisons in COMPARISONS.items():
         (root / f"{split}_labels.json").write_text(json.dumps({"comparisons": comparisons}))
-    build_metadata(root)
+    write_metadata(root)
     return root
 
 
