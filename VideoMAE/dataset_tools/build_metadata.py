@@ -9,8 +9,8 @@ dataset folder, so that an interrupted build continues.
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -72,5 +72,4 @@ def run(settings: Settings) -> bool:
     return not num_bad
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="the results so far are cached")

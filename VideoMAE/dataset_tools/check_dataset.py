@@ -13,7 +13,6 @@ preferences, which are normal in human ratings.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -88,7 +87,9 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
         if any(odd.values()):
             report.add("unusual_video", f"{key}: {'; '.join(text for text, is_so in odd.items() if is_so)}", key)
     metadata = read_object(root / "metadata.json", report)
-    for key, file in files.items() if metadata is not None else ():
+    for key, file in files.items():
+        if metadata is None:
+            break
         if key not in metadata:
             report.add("no_metadata", key, key, excluded=kind == "v2v")  # a run on V2V rejects such a video
         elif defect := metadata_defect(metadata[key], file, check.infos.get(file)):
@@ -164,5 +165,4 @@ def run(settings: Settings) -> bool:
     return False
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="the results so far are cached")

@@ -25,8 +25,9 @@ import csv
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,9 +100,7 @@ class Table:
             cells = [row[columns.index(name)] for _, row in rows if len(row) == len(columns)]
             bad = [cell for cell in cells if math.isnan(number_in(cell))]
             if len(bad) > max(1, len(cells) / 2):
-                texts.append(
-                    f"column {name!r} has text, not a number, in {counted(len(bad), 'line')} ({bad[0]!r}, ...)"
-                )
+                texts.append(f"column {name!r} has text, not a number, in {counted(len(bad), 'line')} ({bad[0]!r})")
         if texts:
             raise ValueError(f"{file}: {'; '.join(texts)}; remove such columns, or write numbers in [0, 1]")
         if not folder.is_dir():
@@ -240,5 +239,4 @@ def run(settings: Settings) -> bool:
     return not table.bad_lines
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was made")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="nothing was made")

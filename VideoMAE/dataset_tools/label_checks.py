@@ -16,7 +16,6 @@ PUBLISHED_VIDEOS = {"train": 50_000, "test": 11_046}
 PUBLISHED_COMPARISONS = {"train": (11_038, 16_125), "test": (3_189, 6_223), "listwise": (1_758, 4_322)}  # and videos
 MAX_SHOWN = 20  # findings per kind; the JSON report contains all
 
-
 KINDS = {
     "missing_file": "missing dataset files",
     "malformed_file": "malformed dataset files",

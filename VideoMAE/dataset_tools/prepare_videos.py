@@ -15,11 +15,9 @@ source: --sampling_rate, --train_fps and --num_frames select the same moments as
 `--every n`; with 4, test views of every 4th frame are exact). `--evenly 16` keeps only V2V's 16 evenly spaced frames;
 reading others is an error. Videos with a variable rate keep their frames, at equal intervals.
 
-Original videos have a key frame about every 8 s (250 frames), so most frames that are decoded for a clip are discarded.
-Measured on a video of 12 s, 426 x 320 (tests/benchmarks/benchmark_prepared.py): 0.119 s of a core for a training window
-of 16 frames from the original; 0.016, 0.023 and 0.024 s with --gop 1, 4 and 8, at 3.2, 2.1 and 1.7 times the size
-(--crf 21: PSNR 41 dB, with --gop 1 38 dB). B-frames, CABAC and deblocking are off (fastdecode of x264): half the
-decoding time for a sixth more bytes. Encoding is deterministic.
+Original videos have a key frame about every 8 s (250 frames), so most frames that are decoded for a clip are discarded;
+docs/loading.md has measurements. B-frames, CABAC and deblocking are off (fastdecode of x264): half the decoding time
+for a sixth more bytes. Encoding is deterministic.
 """
 
 import contextlib
@@ -27,13 +25,13 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from tqdm import tqdm
@@ -44,7 +42,7 @@ from VideoMAE.data.vce import EMOTIONS_FILE
 from VideoMAE.dataset_tools.programs import check_ranges, kind_of, metadata_entry, num_cores, read_videos
 from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder, release_folders
 from VideoMAE.video.check import run_in_processes
-from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
+from VideoMAE.video.copy_video import Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
 from VideoMAE.video.reader import VideoInfo
 
@@ -55,8 +53,6 @@ JOURNAL = "prepared_videos.jsonl"
 UNFINISHED = ".unfinished"  # folder of the copies that are being made
 LABEL_FILES = ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE)
 
-Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -64,34 +60,22 @@ class Settings:
     """Dataset folder in the layout of VCE or V2V; it is only read."""
     dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """Folder to create or to resume."""
-    short_side: int = 256
-    """Shorter side in pixels; smaller videos keep their size."""
-    gop: int = 8
-    """Frames from one key frame to the next; 1 is the fastest to read and the largest."""
-    crf: float = 21.0
-    """x264's constant rate factor, 1 to 51; lower is better and larger."""
-    preset: Preset = "veryfast"
-    """x264's preset."""
-    every: int = 1
-    """Keep every n-th frame and the last. The nearest one replaces the others."""
-    evenly: int | None = None
-    """Keep this many evenly spaced frames instead: only for V2V runs with the same --num_frames."""
+    recipe: Recipe = Recipe()
     encode_seconds: float = 600.0
     """Time limit per video; a video that exceeds it counts as unreadable."""
     num_workers: int = field(default_factory=num_cores)
     """Number of worker processes; does not change the result."""
 
-    def recipe(self) -> Recipe:
-        return Recipe(self.short_side, self.gop, self.crf, self.preset, self.every, self.evenly)
-
 
 def checked(settings: Settings) -> tuple[Path, Path]:
     """The absolute source and target. Raises ValueError for invalid settings."""
-    check_ranges(settings, short_side=16, gop=1, crf=1, every=1, evenly=2, num_workers=1, above_0=["encode_seconds"])
-    if settings.crf > 51:
-        raise ValueError(f"--crf {settings.crf:g}: must be at most 51")
-    if settings.evenly is not None and settings.every > 1:
-        raise ValueError(f"--evenly {settings.evenly}: excludes --every")
+    recipe = settings.recipe
+    check_ranges(recipe, short_side=16, gop=1, crf=1, every=1, evenly=2)
+    check_ranges(settings, num_workers=1, above_0=["encode_seconds"])
+    if recipe.crf > 51:
+        raise ValueError(f"--crf {recipe.crf:g}: must be at most 51")
+    if recipe.evenly is not None and recipe.every > 1:
+        raise ValueError(f"--evenly {recipe.evenly}: excludes --every")
     src, dst = settings.src.expanduser().resolve(), settings.dst.expanduser().resolve()
     if dst.is_relative_to(src):
         raise ValueError(f"DST {dst} is {'' if dst == src else 'inside '}the source {src}, which is only read")
@@ -180,7 +164,7 @@ def copy_all(
     """
     bad: dict[str, str] = {}
     tasks = [(file, path) for file, path in sources.items() if file not in entries]
-    copy = partial(copy_video, recipe=settings.recipe(), folder=root / UNFINISHED)
+    copy = partial(copy_video, recipe=settings.recipe, folder=root / UNFINISHED)
     stream = run_in_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
     seconds = 0.5 if sys.stderr.isatty() else 60.0  # between the lines of a log file
     progress = tqdm(
@@ -189,9 +173,9 @@ def copy_all(
     )  # fmt: skip
     with contextlib.closing(stream), progress:
         for file, result, _ in stream:
-            if isinstance(result, CannotWrite):
+            if isinstance(result, OSError):
                 done = f"{len(entries)} of {len(sources)} videos are done; repeat the command to resume"
-                raise ValueError(f"{root}: cannot be written: {result.reason}; {done}")
+                raise ValueError(f"{root}: cannot be written: {result}; {done}")
             if isinstance(result, Copied):
                 entries[file] = add_copy(root, file, result)
             else:
@@ -207,7 +191,7 @@ def run(settings: Settings) -> bool:
     file_of = {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
     sources = {file: src / file for file in file_of.values()}
     identity = {
-        "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe()._asdict(),
+        "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe._asdict(),
     }  # fmt: skip
     with prepared_folder(dst, identity):
         for name in LABEL_FILES:
@@ -224,8 +208,7 @@ def run(settings: Settings) -> bool:
         for key, file in file_of.items():  # a video without a copy keeps its entry: runs require one for every video
             if file in entries:
                 metadata[key] = metadata_entry(VideoInfo(**entries[file]["info"]), file)
-        metadata = {key: metadata[key] for key in file_of if key in metadata}
-        files.write_json(dst / "metadata.json", metadata, indent=4)
+        files.write_json(dst / "metadata.json", {key: metadata[key] for key in file_of if key in metadata}, indent=4)
         totals = {name: sum(entry[name] for entry in entries.values()) for name in ("bytes", "source_bytes")}
         worst = min(entries.values(), key=itemgetter("psnr_db"))
         mean_psnr_db = fmean(entry["psnr_db"] for entry in entries.values())
@@ -244,5 +227,4 @@ def run(settings: Settings) -> bool:
     return not bad
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="repeat the command to resume")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="repeat the command to resume")

@@ -24,10 +24,7 @@ def label_file(root: Path, split: str) -> Path:
 
 
 def kind_of(root: Path) -> Kind:
-    """Whether a dataset folder holds comparisons (v2v) or emotions of videos (vce); damaged files are skipped.
-
-    Raises ValueError if the folder is missing or has no label file.
-    """
+    """Whether a dataset folder holds comparisons (v2v) or emotions (vce). Raises ValueError if it has no label file."""
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     if label_file(root, "listwise").exists():
@@ -37,7 +34,7 @@ def kind_of(root: Path) -> Kind:
         missing = "has no train_labels.json and no test_labels.json"
         raise ValueError(f"{root}: {missing}; expected a dataset in the layout of VCE or V2V")
     for file in files:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # a damaged file
             return "v2v" if "comparisons" in read_json(file) else "vce"
     return "vce"
 
@@ -48,10 +45,7 @@ def read_emotions(root: Path) -> dict[str, Annotations]:
 
 
 def read_preferences(root: Path) -> dict[str, list[Comparison]]:
-    """The comparisons of a V2V folder by split, without "listwise" if it has no lists.
-
-    Raises ValueError as `read_comparisons`.
-    """
+    """The comparisons of a V2V folder by split, without "listwise" if it is empty. Raises as `read_comparisons`."""
     lists = label_file(root, "listwise")
     has_lists = lists.is_file() and read_json(lists).get("comparisons") != []
     splits = ("train", "test", "listwise") if has_lists else ("train", "test")
@@ -76,21 +70,14 @@ def metadata_entry(info: VideoInfo, file: str) -> dict[str, str | int]:
     """A video's entry of metadata.json."""
     rate = Fraction(info.fps).limit_denominator(1001)
     return {
-        "codec_name": info.codec,
-        "duration": f"{info.duration_seconds:.6f}",
-        "file": file,
-        "frame_rate": f"{rate.numerator}/{rate.denominator}",
-        "height": info.height,
-        "number_of_frames": str(info.num_frames),
-        "width": info.width,
-    }
+        "codec_name": info.codec, "duration": f"{info.duration_seconds:.6f}", "file": file,
+        "frame_rate": f"{rate.numerator}/{rate.denominator}", "height": info.height,
+        "number_of_frames": str(info.num_frames), "width": info.width,
+    }  # fmt: skip
 
 
 def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:
-    """Writes text files; unless `overwrite`, none of them if one exists with other content.
-
-    Raises ValueError if a file exists with other content, or cannot be written.
-    """
+    """Writes text files; unless `overwrite`, raises ValueError and writes none if one exists with other content."""
     changed = {file: text for file, text in contents.items() if not file.exists() or file.read_bytes() != text.encode()}
     existing = [file for file in changed if file.exists()]
     if existing and not overwrite:
@@ -100,10 +87,7 @@ def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:
 
 
 def place_video(source: Path, target: Path, *ways: Link) -> None:
-    """Puts a video into a dataset folder in the first of these ways that works; a link in the source is resolved.
-
-    Raises ValueError if none works.
-    """
+    """Puts a video into a dataset folder in the first of these ways that works. Raises ValueError if none does."""
     place: dict[str, Callable[[Path, Path], Any]] = {"hard": os.link, "symbolic": os.symlink, "copy": shutil.copy2}
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()

@@ -8,8 +8,8 @@ the video's most intense emotion, the first among equals, in alphabetical order 
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,5 +57,4 @@ def run(settings: Settings) -> bool:
     return True
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was written")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="nothing was written")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -22,33 +22,35 @@ from VideoMAE.video.encoder import COLOUR_ATTRIBUTES, encode_h264
 from VideoMAE.video.prepared_copy import CopiedVideo
 
 NUM_COMPARED = 8  # frames of each video, evenly spaced from the first to the last
-FULL_RANGE = "yuvj420p"
 UNKNOWN_COLOUR = dict(zip(COLOUR_ATTRIBUTES, (2, 0, 2, 2), strict=True))
 FLIPS = {90: (("transpose", "cclock"),), 180: (("hflip",), ("vflip",)), 270: (("transpose", "clock"),)}
+
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 
 # x264's look-ahead is not deterministic where it uses AVX-512. Without the options that need it, the same source and
 # settings give the same bytes, so that checksums can verify a repeated copy. With groups this short, the look-ahead
 # has no benefit. fastdecode disables features that are slow to decode (CABAC, deblocking).
 ENCODER_OPTIONS = {
-    "tune": "fastdecode",
-    "bf": "0",
-    "sc_threshold": "0",
-    "mbtree": "0",
-    "weightp": "none",
-    "b_strategy": "0",
+    "tune": "fastdecode", "bf": "0", "sc_threshold": "0", "mbtree": "0", "weightp": "none", "b_strategy": "0",
     "threads": "1",
-}
+}  # fmt: skip
 
 
 class Recipe(NamedTuple):
-    """How videos are copied; see prepare_videos.Settings."""
+    """How videos are copied."""
 
-    short_side: int
-    gop: int
-    crf: float
-    preset: str
-    every: int
-    evenly: int | None
+    short_side: int = 256
+    """Shorter side in pixels; smaller videos keep their size."""
+    gop: int = 8
+    """Frames from one key frame to the next; 1 is the fastest to read and the largest."""
+    crf: float = 21.0
+    """x264's constant rate factor, 1 to 51; lower is better and larger."""
+    preset: Preset = "veryfast"
+    """x264's preset."""
+    every: int = 1
+    """Keep every n-th frame and the last. The nearest one replaces the others."""
+    evenly: int | None = None
+    """Keep this many evenly spaced frames instead: only for V2V runs with the same --num_frames."""
 
 
 class Copied(NamedTuple):
@@ -65,14 +67,8 @@ class Copied(NamedTuple):
     psnr_db: float  # mean over NUM_COMPARED frames, luma, against the scaled source
 
 
-class CannotWrite(NamedTuple):
-    """The target folder cannot be written, so no other video can be copied either."""
-
-    reason: str
-
-
-def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | CannotWrite:
-    """Copies a video to a temporary file in `folder` and verifies it.
+def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | OSError:
+    """Copies a video to a temporary file in `folder` and verifies it; returns an OSError if that cannot be written.
 
     Raises UnreadableVideoError if the source cannot be decoded completely, or the copy differs from what was encoded.
     """
@@ -85,7 +81,7 @@ def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | CannotWr
             os.fsync(file.fileno())
     except OSError as error:  # also PyAV's
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return CannotWrite("the disk is full" if is_full else error.strerror or str(error))
+        return OSError("the disk is full" if is_full else error.strerror or str(error))
     info, num_decoded, squared_errors = probe(copy), 0, []
     num_held, (num_rows, width) = len(source.held()), compared[0].shape
     height = num_rows * 2 // 3  # the luma; below it are the two planes of chroma
@@ -131,7 +127,7 @@ def _encode(path: Path, source: CopiedVideo, recipe: Recipe, target: Path) -> di
             shape = (frame.height, frame.width, frame.format.name)
             if shape != graph_input:
                 graph_input, then = shape, FLIPS.get(frame.rotation % 360, ())
-                pixel_format = FULL_RANGE if frame.format.name == FULL_RANGE else "yuv420p"
+                pixel_format = "yuvj420p" if frame.format.name == "yuvj420p" else "yuv420p"  # j: full range
                 graph = scaling_graph(frame, size, pixel_format=pixel_format, flags="bicubic", then=then)
             colors = [getattr(frame, name) for name in UNKNOWN_COLOUR]
             for name, unknown in UNKNOWN_COLOUR.items():  # keeps the filters from converting colors

@@ -48,9 +48,7 @@ class CopiedVideo(NamedTuple):
         if self.every == 1 and self.evenly is None:
             return indices
         held = self.held()
-        after = np.minimum(np.searchsorted(held, indices), len(held) - 1)
-        before = np.maximum(after - 1, 0)
-        positions = np.where(indices - held[before] <= held[after] - indices, before, after)
+        positions = np.searchsorted((held[:-1] + held[1:]) / 2, indices)
         if self.evenly is not None and (held[positions] != indices).any():
             missing = indices[held[positions] != indices][0]
             raise ValueError(

@@ -348,6 +348,16 @@ def test_all_defects_of_a_v2v_dataset_are_reported_and_nothing_else(sound_v2v: P
     assert not {"00010", "00011", "00024"} & read_excluded(exclude).keys()
 
 
+def test_counts_near_those_of_v2v_are_compared_with_them(sound_v2v: Path, tmp_path: Path) -> None:
+    root = linked(sound_v2v, tmp_path / "v2v")
+    assert "published" not in check(root, kind="v2v")[1]
+    write(root / "test_labels.json", {"comparisons": [[f"a{i}", f"b{i}"] for i in range(3188)]})
+    shutil.rmtree(root / "videos")
+    said = check(root, kind="v2v")[1]
+    assert "test_labels.json: 3,188 comparisons over 6,376 videos, the published file has 3,189 over 6,223" in said
+    assert said.count("published file") == 1
+
+
 def test_a_cycle_is_named_once_per_group_and_none_where_preferences_agree() -> None:
     pairs = [Pair(*text) for text in ("ab", "bc", "cd", "da", "ca", "xy", "yz", "zx", "dx", "mn", "an")]
     assert sorted(map("".join, cycles(pairs))) == ["abc", "xyz"]
