@@ -5,13 +5,12 @@
 For VCE's layout, the file has one line per video. The video is read from the column `path`, `file` or `video` (relative
 to --videos_dir, by default the folder of the CSV file) or, without one of them, from `id` (the file is ID.mp4, or has
 another suffix); a column `id` beside them names the video in the dataset. Every other column is an emotion, with any
-name and intensities from 0 to 1:
+name and intensities from 0 to 1; `emotions.json` is written with the names in alphabetical order:
 
     path,calm,joy,fear
     beach/01.mp4,0.9,0.4,0
 
-An `emotions.json` with the names in alphabetical order is written too; the training program reads it. For V2V's layout,
-the file has the columns `better` and `worse`, each with a path or an id, and one line per pair:
+For V2V's layout, the file has the columns `better` and `worse`, each with a path or an id, and one line per pair:
 
     better,worse
     beach/01.mp4,traffic.mp4
@@ -84,7 +83,17 @@ class Table:
         self.bad_lines: dict[int, str] = {}
         self.intensities: dict[str, dict[str, float]] = {}  # by video
         self.sources: dict[str, Path] = {}
-        rows = read_rows(file)
+        try:
+            with file.open(encoding="utf-8-sig", newline="") as opened:
+                delimiter = max(",;\t", key=opened.readline().count)
+                opened.seek(0)
+                reader = csv.reader(opened, delimiter=delimiter, strict=True)
+                rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        except FileNotFoundError as error:
+            raise ValueError(f"{file}: no such file") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{file}: not a CSV file in UTF-8: {error}") from error
+        rows = [(number, cells) for number, cells in rows if any(cells)]
         if len(rows) < 2:
             raise ValueError(f"{file}: expected a header and at least one line")
         columns = rows.pop(0)[1]
@@ -92,8 +101,7 @@ class Table:
         self.emotions = [] if self.is_pairs else sorted(name for name in columns if name not in ("id", *VIDEO_COLUMNS))
         if len(self.emotions) == len(columns):
             raise ValueError(f"{file}: has no column 'path' or 'id' (and no columns 'better' and 'worse')")
-        is_distinct = "" not in self.emotions and len(set(columns)) == len(columns)
-        if not self.is_pairs and (len(self.emotions) < 2 or not is_distinct):
+        if not self.is_pairs and (len(self.emotions) < 2 or len(set(columns) - {""}) < len(columns)):
             raise ValueError(f"{file}: expected two or more columns of emotions, all named and all different")
         texts = []
         for name in self.emotions:
@@ -159,21 +167,6 @@ def number_in(cell: str) -> float:
         return float(cell)
     except ValueError:
         return math.nan
-
-
-def read_rows(file: Path) -> list[tuple[int, list[str]]]:
-    """The cells of the non-blank lines of a CSV file, without surrounding blanks, with the numbers of the lines."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            header = opened.readline()
-            opened.seek(0)
-            reader = csv.reader(opened, delimiter=max(",;\t", key=header.count), strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except FileNotFoundError as error:
-        raise ValueError(f"{file}: no such file") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file}: not a CSV file in UTF-8: {error}") from error
-    return [(number, cells) for number, cells in rows if any(cells)]
 
 
 def label_files(table: Table, settings: Settings) -> dict[str, Any]:

@@ -4,10 +4,9 @@
 
 creates the same folder for --data_path of the training programs: identical labels, a new metadata.json, and videos that
 are upright, without sound and edit lists, at a constant frame rate. Videos are encoded in worker processes that can be
-killed; a file that cannot be read or hangs is listed and sets the exit status to 1. If the program is interrupted, by a
-full disk or by `kill -9`, the same command resumes it and retries the listed files. `prepared.json` has the settings
-and totals, `prepared_videos.jsonl` one line per copy with its source, checksum and PSNR. A copy is renamed before its
-line is written, so that after a crash at most one copy is made again.
+killed; a file that cannot be read or hangs is listed and sets the exit status to 1. After an interruption, also by a
+full disk or `kill -9`, the same command resumes the work and retries the listed files. `prepared.json` has the settings
+and totals, `prepared_videos.jsonl` one line per copy with its source, checksum and PSNR.
 
 Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate of the
 source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame is kept.
@@ -15,9 +14,8 @@ source: --sampling_rate, --train_fps and --num_frames select the same moments as
 `--every n`; with 4, test views of every 4th frame are exact). `--evenly 16` keeps only V2V's 16 evenly spaced frames;
 reading others is an error. Videos with a variable rate keep their frames, at equal intervals.
 
-Original videos have a key frame about every 8 s (250 frames), so most frames that are decoded for a clip are discarded;
-docs/loading.md has measurements. B-frames, CABAC and deblocking are off (fastdecode of x264): half the decoding time
-for a sixth more bytes. Encoding is deterministic.
+Copies are fast to decode because they have more key frames than the originals (one about every 8 s) and no B-frames,
+CABAC and deblocking (x264's fastdecode); docs/loading.md has measurements. Encoding is deterministic.
 """
 
 import contextlib
@@ -51,7 +49,6 @@ logger = logging.getLogger("prepare_videos")
 SETTINGS_FILE = "prepared.json"
 JOURNAL = "prepared_videos.jsonl"
 UNFINISHED = ".unfinished"  # folder of the copies that are being made
-LABEL_FILES = ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE)
 
 
 @dataclass(frozen=True)
@@ -93,10 +90,11 @@ def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
     if (root / SETTINGS_FILE).is_file():
         with files.remedy("choose another DST, or delete it first"):
             saved = files.read_json(root / SETTINGS_FILE)
-            before, now = ({**entry, **(entry.get("settings") or {}), "settings": 0} for entry in (saved, identity))
-            different = [name for name in now if before.get(name) != now[name]]
-            if different:
-                texts = [f"with {name} {before.get(name)}, not {now[name]}" for name in different]
+            old, new = ({**entry, **(entry.get("settings") or {}), "settings": 0} for entry in (saved, identity))
+            texts = [
+                f"with {name} {old.get(name)}, not {value}" for name, value in new.items() if old.get(name) != value
+            ]
+            if texts:
                 raise ValueError(f"{root} was made {' and '.join(texts)}")
     elif root.is_dir():
         others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not files.is_temporary(path)]
@@ -109,10 +107,7 @@ def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def prepared_folder(root: Path, identity: Mapping[str, Any]) -> Iterator[None]:
-    """Creates or resumes the folder of the copies, and locks it for the block.
-
-    Raises ValueError if it has other settings or foreign files, or another process uses it.
-    """
+    """Creates or resumes the folder of the copies, locked for the block. Raises ValueError if that is impossible."""
     refuse_foreign(root, identity)
     hold_folder(root, remedy="choose another DST")
     unfinished = root / UNFINISHED
@@ -143,7 +138,7 @@ def is_done(root: Path, entry: Mapping[str, Any], source: Path) -> bool:
 
 
 def add_copy(root: Path, file: str, copied: Copied) -> dict[str, Any]:
-    """Renames a finished copy to its final name and appends it to the journal -> its entry."""
+    """Renames a finished copy, then appends it to the journal: a crash costs at most one copy. -> its entry"""
     target, journal = root / file, root / JOURNAL
     with files.write_errors_name(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -155,24 +150,18 @@ def add_copy(root: Path, file: str, copied: Copied) -> dict[str, Any]:
     return entry
 
 
-def copy_all(
-    root: Path, entries: dict[str, dict[str, Any]], sources: Mapping[str, Path], settings: Settings
-) -> dict[str, str]:
-    """Makes the missing copies and adds them to `entries` -> the reasons of the failures, by file.
-
-    Raises ValueError if the target cannot be written.
-    """
+def copy_all(root: Path, entries: dict[str, Any], sources: Mapping[str, Path], settings: Settings) -> dict[str, str]:
+    """Adds the missing copies to `entries` -> reasons of failures by file. Raises ValueError if it cannot write."""
     bad: dict[str, str] = {}
     tasks = [(file, path) for file, path in sources.items() if file not in entries]
     copy = partial(copy_video, recipe=settings.recipe, folder=root / UNFINISHED)
     stream = run_in_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
     seconds = 0.5 if sys.stderr.isatty() else 60.0  # between the lines of a log file
-    progress = tqdm(
-        desc="preparing", unit="video", total=len(sources), initial=len(entries), mininterval=seconds,
-        maxinterval=2 * seconds,
-    )  # fmt: skip
-    with contextlib.closing(stream), progress:
-        for file, result, _ in stream:
+    with contextlib.closing(stream):
+        for file, result, _ in tqdm(
+            stream, desc="preparing", unit="video", total=len(sources), initial=len(entries), mininterval=seconds,
+            maxinterval=2 * seconds,
+        ):  # fmt: skip
             if isinstance(result, OSError):
                 done = f"{len(entries)} of {len(sources)} videos are done; repeat the command to resume"
                 raise ValueError(f"{root}: cannot be written: {result}; {done}")
@@ -180,7 +169,6 @@ def copy_all(
                 entries[file] = add_copy(root, file, result)
             else:
                 bad[file] = result
-            progress.update()
     return dict(sorted(bad.items()))
 
 
@@ -194,7 +182,7 @@ def run(settings: Settings) -> bool:
         "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe._asdict(),
     }  # fmt: skip
     with prepared_folder(dst, identity):
-        for name in LABEL_FILES:
+        for name in ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE):
             if (src / name).is_file():
                 files.write_atomically(dst / name, partial(shutil.copyfile, src / name))
         found = {entry.get("file"): entry for entry in files.read_complete_json_lines(dst / JOURNAL)}

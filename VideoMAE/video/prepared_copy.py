@@ -49,11 +49,11 @@ class CopiedVideo(NamedTuple):
             return indices
         held = self.held()
         positions = np.searchsorted((held[:-1] + held[1:]) / 2, indices)
-        if self.evenly is not None and (held[positions] != indices).any():
-            missing = indices[held[positions] != indices][0]
+        missing = indices[held[positions] != indices]
+        if self.evenly is not None and len(missing):
             raise ValueError(
                 f"this copy holds {len(held)} evenly spaced frames of {self.num_frames} (--evenly {self.evenly}) and "
-                f"not frame {missing}; use it only for runs with --num_frames {self.evenly}"
+                f"not frame {missing[0]}; use it only for runs with --num_frames {self.evenly}"
             )
         return positions
 
