@@ -52,12 +52,8 @@ def run(settings: Settings) -> bool:
             raise ValueError(f"{root}: {other} and videos/{name} would have the same id; rename one")
     if not file_of:
         raise ValueError(f"{folder}: holds no videos")
-    check = check_videos(
-        {file: root / file for file in file_of.values()},
-        num_processes=settings.num_workers,
-        limit_seconds=settings.probe_seconds,
-        cache=root / ".checked_videos.decode_none.json",  # as check_dataset.py
-    )
+    videos, cache = {file: root / file for file in file_of.values()}, root / ".checked_videos.decode_none.json"
+    check = check_videos(videos, num_processes=settings.num_workers, limit_seconds=settings.probe_seconds, cache=cache)
     for name, reason in check.unreadable.items():
         logger.info("unreadable: %s: %s", name, reason)
     entries = {key: metadata_entry(check.infos[file], file) for key, file in file_of.items() if file in check.infos}

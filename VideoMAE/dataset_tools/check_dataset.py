@@ -104,8 +104,7 @@ def check_dataset(settings: Settings, *, kind: str) -> Report:
 def metadata_defect(entry: Any, file: str, info: VideoInfo | None) -> tuple[str, str] | None:
     """The kind and the description of what is wrong with an entry of metadata.json; None if nothing is.
 
-    `info`: of the readable video. Tolerated: a few frames hidden by an edit list, a slightly longer sound track,
-    exchanged width and height of a rotated video.
+    Tolerated: a few frames hidden by an edit list, a longer sound track, exchanged sides of a rotated video.
     """
     if not isinstance(entry, dict):
         return "bad_metadata", "is not an object"
@@ -145,11 +144,16 @@ def run(settings: Settings) -> bool:
     if not settings.root.is_dir():
         raise ValueError(f"{settings.root}: no such folder")
     report = check_dataset(settings, kind=kind)
-    text, bad_ids, num_problems = report.to_text(), report.bad_ids(), len(report.problems)
+    text, num_problems = report.to_text(), len(report.problems)
+    reasons = {key: finding.text for finding in reversed(report.problems) if finding.excluded for key in finding.ids}
+    bad_ids = dict(sorted(reasons.items()))
     if text:
         logger.info("%s\n", text)
     if settings.report:
-        write_json(settings.report, {"root": str(settings.root), "kind": kind, **report.to_json()}, indent=4)
+        content: dict[str, Any] = {"root": str(settings.root), "kind": kind, "fine": not num_problems}
+        for name, findings in (("problems", report.problems), ("remarks", report.notes)):
+            content[name] = [{"kind": found.kind, "text": found.text, "ids": found.ids} for found in findings]
+        write_json(settings.report, {**content, "bad_ids": list(bad_ids)}, indent=4)
         logger.info("%s: all findings", settings.report)
     if settings.write_exclude:
         write_text(settings.write_exclude, format_excluded(bad_ids))

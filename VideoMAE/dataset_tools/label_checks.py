@@ -69,18 +69,6 @@ class Report:
         findings = self.notes if kind in NOTES else self.problems
         findings.append(Finding(kind, text, ids, kind not in NOT_EXCLUDED if excluded is None else excluded))
 
-    def bad_ids(self) -> dict[str, str]:
-        """The ids to exclude from a run, sorted, with reasons."""
-        reasons = {key: finding.text for finding in reversed(self.problems) if finding.excluded for key in finding.ids}
-        return dict(sorted(reasons.items()))
-
-    def to_json(self) -> dict[str, Any]:
-        problems, notes = (
-            [{"kind": kind, "text": text, "ids": list(ids)} for kind, text, ids, _ in findings]
-            for findings in (self.problems, self.notes)
-        )
-        return {"fine": not problems, "problems": problems, "remarks": notes, "bad_ids": list(self.bad_ids())}
-
     def to_text(self) -> str:
         """The findings grouped by kind, the first MAX_SHOWN of each."""
         lines = []
@@ -139,6 +127,7 @@ def report_bad_ids(keys: Iterable[str], where: str, report: Report) -> list[str]
 def check_labels(root: Path, kind: str, report: Report) -> dict[str, str]:
     """Checks the label files of a dataset -> the videos of its valid labels, paths relative to `root` by id."""
     files: dict[str, str] = {}
+    first_of: dict[str, str] = {}  # the first id with a file
     splits_of: dict[str, list[str]] = defaultdict(list)
     comparisons: dict[str, list[Comparison]] = {}
     try:
@@ -157,18 +146,27 @@ def check_labels(root: Path, kind: str, report: Report) -> dict[str, str]:
             found = {key: video_file_of(key) for key in ids_in(comparisons[split])}
         for key, file in found.items():
             splits_of[key].append(split)
-            if file:
-                files.setdefault(key, file)
+            if file and key not in files:
+                files[key], first = file, first_of.setdefault(file, key)
+                if first != key:
+                    text = f"{first} ({splits_of[first][-1]}) and {key} ({split}) both name {file}"
+                    report.add("same_video", text, key)
     for key, splits in splits_of.items():
         if len(splits) > 1:
             report.add("several_splits", f"{key} is in {' and '.join(splits)}", key)
-    first_of: dict[str, str] = {}
-    for key, file in files.items():
-        first = first_of.setdefault(file, key)
-        if first != key:
-            text = f"{first} ({splits_of[first][-1]}) and {key} ({splits_of[key][-1]}) both name {file}"
-            report.add("same_video", text, key)
-    report_contradictions(comparisons, report)
+    places: dict[Pair, str] = {}
+    for split, entries in comparisons.items():
+        for entry in entries:
+            for pair in v2v.pairs_in([entry]):
+                places.setdefault(pair, f"{v2v.comparison_name(entry)} in {split}")
+    contradictory: set[Pair] = set()
+    for pair, place in places.items():
+        reverse = Pair(pair.better, pair.worse)
+        if reverse in places and pair not in contradictory:
+            report.add("contradiction", f"{place}, but {places[reverse]}", *pair)
+            contradictory |= {pair, reverse}
+    for cycle in cycles([pair for pair in places if pair not in contradictory]):
+        report.add("cycle", f"{v2v.comparison_name((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
     return files
 
 
@@ -179,16 +177,17 @@ def check_emotions(entries: JSONObject, split: str, emotions: Sequence[str], rep
         report.add("malformed_file", f"{name}: holds no videos")
     if set(emotions) == set(EMOTIONS) and len(entries) != PUBLISHED_VIDEOS[split]:
         report.add("counts", f"{name}: {len(entries):,} videos, the published file has {PUBLISHED_VIDEOS[split]:,}")
-    found = dict.fromkeys(entries, "")
-    for key in report_bad_ids(entries, name, report):
-        del found[key]
-    for key in found:
+    found: dict[str, str] = {}
+    for key, entry in entries.items():
+        if report_bad_ids([key], name, report):
+            continue
         try:
-            video_path(Path(), entries[key], where=f"{name}: {key}")
-            found[key] = str(entries[key]["file"])
+            video_path(Path(), entry, where=f"{name}: {key}")
+            found[key] = str(entry["file"])
         except ValueError as error:
+            found[key] = ""
             report.add("bad_file_name", str(error), key)
-        if defect := label_defect(entries[key], emotions):
+        if defect := label_defect(entry, emotions):
             report.add(defect[0], f"{name}: {key}: {defect[1]}", key)
     return found
 
@@ -255,23 +254,6 @@ def check_comparisons(content: JSONObject, split: str, report: Report) -> list[C
         if times > 1:
             report.add("repeated_comparison", f"{name}: {v2v.comparison_name(entry)}, {times} times", *entry)
     return found
-
-
-def report_contradictions(comparisons: Mapping[str, Sequence[Comparison]], report: Report) -> None:
-    """Reports pairs of videos that the comparisons, by split, contain in both orders, and cycles of other pairs."""
-    places: dict[Pair, str] = {}
-    for split, entries in comparisons.items():
-        for entry in entries:
-            for pair in v2v.pairs_in([entry]):
-                places.setdefault(pair, f"{v2v.comparison_name(entry)} in {split}")
-    contradictory: set[Pair] = set()
-    for pair, place in places.items():
-        reverse = Pair(pair.better, pair.worse)
-        if reverse in places and pair not in contradictory:
-            report.add("contradiction", f"{place}, but {places[reverse]}", *pair)
-            contradictory |= {pair, reverse}
-    for cycle in cycles([pair for pair in places if pair not in contradictory]):
-        report.add("cycle", f"{v2v.comparison_name((*cycle, cycle[0]))}: a cycle of {len(cycle)} videos", *cycle)
 
 
 def cycles(pairs: Sequence[Pair]) -> list[list[str]]:

@@ -26,7 +26,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -127,14 +126,13 @@ def prepared_folder(root: Path, identity: Mapping[str, Any]) -> Iterator[None]:
 
 def is_done(root: Path, entry: Mapping[str, Any], source: Path) -> bool:
     """Whether the copy of a journal's entry is complete, and its source has not changed or is gone."""
-    try:
+    with contextlib.suppress(KeyError, OSError):
         is_complete = (root / entry["file"]).stat().st_size == entry["bytes"]
         if not is_complete or not source.exists():
             return is_complete
         status = source.stat()
         return [status.st_size, status.st_mtime_ns] == [entry["source_bytes"], entry["source_modified_ns"]]
-    except (KeyError, OSError):
-        return False
+    return False
 
 
 def add_copy(root: Path, file: str, copied: Copied) -> dict[str, Any]:
@@ -198,9 +196,9 @@ def run(settings: Settings) -> bool:
                 metadata[key] = metadata_entry(VideoInfo(**entries[file]["info"]), file)
         files.write_json(dst / "metadata.json", {key: metadata[key] for key in file_of if key in metadata}, indent=4)
         totals = {name: sum(entry[name] for entry in entries.values()) for name in ("bytes", "source_bytes")}
-        worst = min(entries.values(), key=itemgetter("psnr_db"))
-        mean_psnr_db = fmean(entry["psnr_db"] for entry in entries.values())
-        similarity = {"mean": mean_psnr_db, "least": worst["psnr_db"], "least_of": worst["file"]}
+        psnr_db = {file: entry["psnr_db"] for file, entry in entries.items()}
+        worst = min(psnr_db, key=psnr_db.__getitem__)
+        similarity = {"mean": fmean(psnr_db.values()), "least": psnr_db[worst], "least_of": worst}
         results = {"num_videos": len(entries), **totals, "psnr_db": similarity, "unreadable": bad}
         files.write_json(dst / SETTINGS_FILE, {**identity, "complete": not bad, **results}, indent=4)
     for file, reason in bad.items():

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from VideoMAE.data import vce
 from VideoMAE.data.v2v import Comparison, read_comparisons, videos_of
-from VideoMAE.data.vce import Annotations
 from VideoMAE.files import read_json, write_text
 from VideoMAE.video.reader import VideoInfo
 
@@ -39,7 +38,7 @@ def kind_of(root: Path) -> Kind:
     return "vce"
 
 
-def read_emotions(root: Path) -> dict[str, Annotations]:
+def read_emotions(root: Path) -> dict[str, vce.Annotations]:
     """The annotations of a VCE folder by split. Raises ValueError as `vce.read_annotations`."""
     return {split: vce.read_annotations(root, split) for split in ("train", "test")}
 

@@ -1,7 +1,4 @@
-"""Re-encodes a video for random access, verifies the copy, and measures its similarity to the source.
-
-Imports no torch, so that worker processes start quickly.
-"""
+"""Re-encodes a video for random access and verifies the copy. Imports no torch, so that workers start quickly."""
 
 from __future__ import annotations
 

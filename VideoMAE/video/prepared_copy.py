@@ -1,7 +1,6 @@
-"""Copies made by data_prep/prepare_videos.py, which are read with the frame numbers of their sources.
+"""Copies made by data_prep/prepare_videos.py, which have the frame numbers and the rate of their sources.
 
-A copy may contain fewer frames than its source. The container's comment lists them as JSON, so that a copy can be
-moved, linked and added to a subset. A copy has the number of frames and the rate of its source.
+A copy may contain fewer frames than its source; the container's comment lists them as JSON, so that it can be moved.
 """
 
 from __future__ import annotations

@@ -34,12 +34,12 @@ def start(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def check(root: Path, *, kind: str = "vce", decode: Any = "none") -> tuple[Found, str]:
     """Checks a dataset in this process -> kinds and ids of what was found, but counts; the same for people."""
     report = check_dataset(Settings(root, decode=decode), kind=kind)
-    return counted(report.to_json()), report.to_text()
+    findings = [finding._asdict() for finding in report.problems + report.notes]
+    return counted(findings), report.to_text()
 
 
-def counted(report: dict[str, Any]) -> Found:
-    entries = [entry for entry in report["problems"] + report["remarks"] if entry["kind"] != "counts"]
-    return Counter((entry["kind"], tuple(entry["ids"])) for entry in entries)
+def counted(findings: list[dict[str, Any]]) -> Found:
+    return Counter((entry["kind"], tuple(entry["ids"])) for entry in findings if entry["kind"] != "counts")
 
 
 def check_by_command(root: Path, *arguments: object, fine: bool) -> tuple[Found, str]:
@@ -50,7 +50,7 @@ def check_by_command(root: Path, *arguments: object, fine: bool) -> tuple[Found,
     assert done.stderr == ""
     content = json.loads(report.read_text())
     assert content["fine"] == fine
-    return counted(content), done.stdout
+    return counted(content["problems"] + content["remarks"]), done.stdout
 
 
 def write(file: Path, content: Any) -> None:
