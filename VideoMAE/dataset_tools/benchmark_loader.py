@@ -33,8 +33,7 @@ from VideoMAE.config import V2VConfig, VCEConfig, to_json
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import long_enough, readable, unreadable
 from VideoMAE.data.v2v import videos_of, without_videos
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import kind_of
+from VideoMAE.dataset_tools.programs import check_ranges, kind_of, num_cores
 from VideoMAE.files import write_json
 from VideoMAE.video.check import check_videos
 from VideoMAE.video.reader import Video

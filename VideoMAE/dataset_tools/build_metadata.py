@@ -9,17 +9,16 @@ dataset folder, so that an interrupted build continues.
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from VideoMAE import cli
 from VideoMAE.cli import counted
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores, write_new_files
-from VideoMAE.dataset_tools.video_checks import cache_file, metadata_entry
+from VideoMAE.dataset_tools.programs import check_ranges, metadata_entry, num_cores, write_new_files
 from VideoMAE.files import write_json
 from VideoMAE.video.check import check_videos
 
@@ -40,12 +39,10 @@ class Settings:
     """JSON file for the number of videos and the unreadable files."""
 
 
-def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """Reads the videos of a dataset -> entries by id, and reasons of the unreadable files by path.
-
-    Raises ValueError if there are no videos, or two have the same id.
-    """
-    folder = root / "videos"
+def run(settings: Settings) -> bool:
+    """Writes metadata.json and lists the unreadable files -> whether there are none."""
+    check_ranges(settings, above_0=("num_workers", "probe_seconds"))
+    root, folder = settings.root, settings.root / "videos"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     file_of: dict[str, str] = {}
@@ -55,34 +52,20 @@ def build_metadata(root: Path, *, num_workers: int, probe_seconds: float) -> tup
             raise ValueError(f"{root}: {other} and videos/{name} would have the same id; rename one")
     if not file_of:
         raise ValueError(f"{folder}: holds no videos")
-    check = check_videos(
-        {file: root / file for file in file_of.values()},
-        num_processes=num_workers,
-        limit_seconds=probe_seconds,
-        cache=cache_file(root, "none"),
-    )
-    entries = {key: metadata_entry(check.infos[file], file) for key, file in file_of.items() if file in check.infos}
-    return entries, check.unreadable
-
-
-def run(settings: Settings) -> bool:
-    """Writes metadata.json and lists the unreadable files -> whether there are none."""
-    check_ranges(settings, above_0=("num_workers", "probe_seconds"))
-    file = settings.root / "metadata.json"
-    entries, unreadable = build_metadata(
-        settings.root, num_workers=settings.num_workers, probe_seconds=settings.probe_seconds
-    )
-    for name, reason in unreadable.items():
+    videos, cache = {file: root / file for file in file_of.values()}, root / ".checked_videos.decode_none.json"
+    check = check_videos(videos, num_processes=settings.num_workers, limit_seconds=settings.probe_seconds, cache=cache)
+    for name, reason in check.unreadable.items():
         logger.info("unreadable: %s: %s", name, reason)
+    entries = {key: metadata_entry(check.infos[file], file) for key, file in file_of.items() if file in check.infos}
     if not entries:
-        raise ValueError(f"{settings.root}: none of its {counted(len(unreadable), 'video')} can be read")
+        raise ValueError(f"{root}: none of its {counted(len(file_of), 'video')} can be read")
+    file, num_bad = root / "metadata.json", len(check.unreadable)
     write_new_files({file: json.dumps(entries, indent=4) + "\n"}, overwrite=settings.overwrite)
     if settings.report:
-        counts = {"root": str(settings.root), "num_videos": len(entries), "unreadable": unreadable}
-        write_json(settings.report, {"fine": not unreadable, **counts}, indent=4)
-    logger.info("%s: %s, %d unreadable and left out", file, counted(len(entries), "video"), len(unreadable))
-    return not unreadable
+        counts = {"root": str(root), "num_videos": len(entries), "unreadable": check.unreadable}
+        write_json(settings.report, {"fine": not num_bad, **counts}, indent=4)
+    logger.info("%s: %s, %d unreadable and left out", file, counted(len(entries), "video"), num_bad)
+    return not num_bad
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="the results so far are cached")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="the results so far are cached")

@@ -28,8 +28,16 @@ from VideoMAE import cli
 from VideoMAE.data.v2v import Comparison, connected_groups, num_contradictions, pairs_in
 from VideoMAE.data.vce import Annotations
 from VideoMAE.dataset_tools import describe_charts
-from VideoMAE.dataset_tools.programs import check_ranges, first_names, num_cores
-from VideoMAE.dataset_tools.read_labels import ids_in, kind_of, read_emotions, read_preferences, read_videos
+from VideoMAE.dataset_tools.programs import (
+    check_ranges,
+    first_names,
+    ids_in,
+    kind_of,
+    num_cores,
+    read_emotions,
+    read_preferences,
+    read_videos,
+)
 from VideoMAE.files import read_json, to_jsonable
 from VideoMAE.reporting.formats import percent
 from VideoMAE.reporting.page import PAGE_FILE, as_jpegs, draw, read_thumbnails, write_page

@@ -39,8 +39,7 @@ from tqdm import tqdm
 
 from VideoMAE import cli
 from VideoMAE.dataset_tools.label_checks import label_entry
-from VideoMAE.dataset_tools.programs import check_ranges, first_names, num_cores, place_video
-from VideoMAE.dataset_tools.read_labels import ids_in
+from VideoMAE.dataset_tools.programs import check_ranges, first_names, ids_in, num_cores, place_video
 from VideoMAE.dataset_tools.sample_scenes import Scene, write_video
 from VideoMAE.files import new_folder, read_json, write_json
 

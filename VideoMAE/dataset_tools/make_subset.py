@@ -31,8 +31,19 @@ from VideoMAE import cli
 from VideoMAE.cli import counted
 from VideoMAE.data.v2v import Comparison, connected_groups, without_videos
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.programs import Link, check_ranges, first_names, place_video, refuse_non_empty
-from VideoMAE.dataset_tools.read_labels import ids_in, kind_of, label_file, read_emotions, read_preferences, read_videos
+from VideoMAE.dataset_tools.programs import (
+    Link,
+    check_ranges,
+    first_names,
+    ids_in,
+    kind_of,
+    label_file,
+    place_video,
+    read_emotions,
+    read_preferences,
+    read_videos,
+    refuse_non_empty,
+)
 from VideoMAE.files import new_folder, read_json, write_json
 
 logger = logging.getLogger("make_subset")

@@ -4,9 +4,9 @@
 
 creates the same folder for --data_path of the training programs: identical labels, a new metadata.json, and videos that
 are upright, without sound and edit lists, at a constant frame rate. Videos are encoded in worker processes that can be
-killed; a file that cannot be read or hangs is listed and sets the exit status to 1. If the program is interrupted, by a
-full disk or by `kill -9`, the same command resumes it and retries the listed files. `prepared.json` has the settings
-and totals, `prepared_videos.jsonl` one line per video with its source, checksum and similarity.
+killed; a file that cannot be read or hangs is listed and sets the exit status to 1. After an interruption, also by a
+full disk or `kill -9`, the same command resumes the work and retries the listed files. `prepared.json` has the settings
+and totals, `prepared_videos.jsonl` one line per copy with its source, checksum and PSNR.
 
 Each copy stores which frames of its source it contains, and the training programs use the frame numbers and rate of the
 source: --sampling_rate, --train_fps and --num_frames select the same moments as before. By default every frame is kept.
@@ -14,53 +14,40 @@ source: --sampling_rate, --train_fps and --num_frames select the same moments as
 `--every n`; with 4, test views of every 4th frame are exact). `--evenly 16` keeps only V2V's 16 evenly spaced frames;
 reading others is an error. Videos with a variable rate keep their frames, at equal intervals.
 
-Original videos have a key frame about every 8 s (250 frames), so most frames that are decoded for a clip are discarded.
-Measured on a video of 12 s, 426 x 320 (CPU time of one core; tests/benchmarks/benchmark_prepared.py), where the
-original took 0.119 s per training window of 16 frames and 0.200 s per V2V item:
-
-    --gop               1       4       8
-    window, s       0.016   0.023   0.024
-    V2V item, s     0.021   0.027   0.035
-    size            3.2     2.1     1.7     x the original, at --crf 21: SSIM 0.97, PSNR 41 dB (--gop 1: 0.95, 38 dB)
-
-B-frames, CABAC and deblocking are off (x264's fastdecode): half the decoding time for a sixth more bytes. Encoding is
-deterministic.
+Copies are fast to decode because they have more key frames than the originals (one about every 8 s) and no B-frames,
+CABAC and deblocking (x264's fastdecode); docs/loading.md has measurements. Encoding is deterministic.
 """
 
 import contextlib
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from tqdm import tqdm
 
-from VideoMAE import cli
+from VideoMAE import cli, files
 from VideoMAE.cli import counted
 from VideoMAE.data.vce import EMOTIONS_FILE
-from VideoMAE.dataset_tools.prepared_folder import SETTINGS_FILE, PreparedFolder
-from VideoMAE.dataset_tools.programs import check_ranges, num_cores
-from VideoMAE.dataset_tools.read_labels import kind_of, read_videos
-from VideoMAE.dataset_tools.video_checks import metadata_entry
-from VideoMAE.files import read_json, write_atomically, write_json
-from VideoMAE.runtime.folder_lock import release_folders
+from VideoMAE.dataset_tools.programs import check_ranges, kind_of, metadata_entry, num_cores, read_videos
+from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder, release_folders
 from VideoMAE.video.check import run_in_processes
-from VideoMAE.video.copy_video import CannotWrite, Copied, Recipe, copy_video
+from VideoMAE.video.copy_video import Copied, Recipe, copy_video
 from VideoMAE.video.prepared_copy import FORMAT_VERSION
 from VideoMAE.video.reader import VideoInfo
 
 logger = logging.getLogger("prepare_videos")
 
-Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
-LABEL_FILES = ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE)
-SECONDS_BETWEEN_LINES = 60.0  # of the progress in a log file
+SETTINGS_FILE = "prepared.json"
+JOURNAL = "prepared_videos.jsonl"
+UNFINISHED = ".unfinished"  # folder of the copies that are being made
 
 
 @dataclass(frozen=True)
@@ -69,34 +56,22 @@ class Settings:
     """Dataset folder in the layout of VCE or V2V; it is only read."""
     dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """Folder to create or to resume."""
-    short_side: int = 256
-    """Shorter side in pixels; smaller videos keep their size."""
-    gop: int = 8
-    """Frames from one key frame to the next; 1 is the fastest to read and the largest."""
-    crf: float = 21.0
-    """x264's constant rate factor, 1 to 51; lower is better and larger."""
-    preset: Preset = "veryfast"
-    """x264's preset."""
-    every: int = 1
-    """Keep every n-th frame and the last. The nearest one replaces the others."""
-    evenly: int | None = None
-    """Keep this many evenly spaced frames instead: only for V2V runs with the same --num_frames."""
+    recipe: Recipe = Recipe()
     encode_seconds: float = 600.0
     """Time limit per video; a video that exceeds it counts as unreadable."""
     num_workers: int = field(default_factory=num_cores)
     """Number of worker processes; does not change the result."""
 
-    def recipe(self) -> Recipe:
-        return Recipe(self.short_side, self.gop, self.crf, self.preset, self.every, self.evenly)
-
 
 def checked(settings: Settings) -> tuple[Path, Path]:
     """The absolute source and target. Raises ValueError for invalid settings."""
-    check_ranges(settings, short_side=16, gop=1, crf=1, every=1, evenly=2, num_workers=1, above_0=["encode_seconds"])
-    if settings.crf > 51:
-        raise ValueError(f"--crf {settings.crf:g}: must be at most 51")
-    if settings.evenly is not None and settings.every > 1:
-        raise ValueError(f"--evenly {settings.evenly}: excludes --every")
+    recipe = settings.recipe
+    check_ranges(recipe, short_side=16, gop=1, crf=1, every=1, evenly=2)
+    check_ranges(settings, num_workers=1, above_0=["encode_seconds"])
+    if recipe.crf > 51:
+        raise ValueError(f"--crf {recipe.crf:g}: must be at most 51")
+    if recipe.evenly is not None and recipe.every > 1:
+        raise ValueError(f"--evenly {recipe.evenly}: excludes --every")
     src, dst = settings.src.expanduser().resolve(), settings.dst.expanduser().resolve()
     if dst.is_relative_to(src):
         raise ValueError(f"DST {dst} is {'' if dst == src else 'inside '}the source {src}, which is only read")
@@ -109,54 +84,90 @@ def checked(settings: Settings) -> tuple[Path, Path]:
     return src, dst
 
 
-def copy_all(folder: PreparedFolder, files: Mapping[str, Path], settings: Settings) -> dict[str, str]:
-    """Makes the missing copies -> the reasons of the failures, by file.
+def refuse_foreign(root: Path, identity: Mapping[str, Any]) -> None:
+    """Raises ValueError unless a folder is new, empty, or was made with these settings."""
+    if (root / SETTINGS_FILE).is_file():
+        with files.remedy("choose another DST, or delete it first"):
+            saved = files.read_json(root / SETTINGS_FILE)
+            old, new = ({**entry, **(entry.get("settings") or {}), "settings": 0} for entry in (saved, identity))
+            texts = [
+                f"with {name} {old.get(name)}, not {value}" for name, value in new.items() if old.get(name) != value
+            ]
+            if texts:
+                raise ValueError(f"{root} was made {' and '.join(texts)}")
+    elif root.is_dir():
+        others = [path.name for path in root.iterdir() if path.name != LOCK_NAME and not files.is_temporary(path)]
+        if others:
+            reason = f"contains files that prepare_videos.py did not make ({others[0]})"
+            raise ValueError(f"{root} {reason}; choose another DST")
+    elif root.exists() or root.is_symlink():
+        raise ValueError(f"{root} is not a folder; choose another DST")
 
-    Raises ValueError if the target cannot be written.
-    """
+
+@contextlib.contextmanager
+def prepared_folder(root: Path, identity: Mapping[str, Any]) -> Iterator[None]:
+    """Creates or resumes the folder of the copies, locked for the block. Raises ValueError if that is impossible."""
+    refuse_foreign(root, identity)
+    hold_folder(root, remedy="choose another DST")
+    unfinished = root / UNFINISHED
+    try:
+        refuse_foreign(root, identity)  # another process may have created it in the meantime
+        files.clear_leftovers(root)
+        if not (root / SETTINGS_FILE).is_file():
+            files.write_json(root / SETTINGS_FILE, {**identity, "complete": False}, indent=4)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with files.write_errors_name(unfinished):
+            unfinished.mkdir(exist_ok=True)  # an orphaned worker process may still write in it
+        yield
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        release_folders()
+
+
+def is_done(root: Path, entry: Mapping[str, Any], source: Path) -> bool:
+    """Whether the copy of a journal's entry is complete, and its source has not changed or is gone."""
+    with contextlib.suppress(KeyError, OSError):
+        is_complete = (root / entry["file"]).stat().st_size == entry["bytes"]
+        if not is_complete or not source.exists():
+            return is_complete
+        status = source.stat()
+        return [status.st_size, status.st_mtime_ns] == [entry["source_bytes"], entry["source_modified_ns"]]
+    return False
+
+
+def add_copy(root: Path, file: str, copied: Copied) -> dict[str, Any]:
+    """Renames a finished copy, then appends it to the journal: a crash costs at most one copy. -> its entry"""
+    target, journal = root / file, root / JOURNAL
+    with files.write_errors_name(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(copied.temporary, target)
+    entry = {"file": file, **copied._asdict(), "info": copied.info._asdict()}
+    del entry["temporary"]
+    with files.write_errors_name(journal), journal.open("a", encoding="utf-8") as opened:
+        opened.write(files.json_line(entry))
+    return entry
+
+
+def copy_all(root: Path, entries: dict[str, Any], sources: Mapping[str, Path], settings: Settings) -> dict[str, str]:
+    """Adds the missing copies to `entries` -> reasons of failures by file. Raises ValueError if it cannot write."""
     bad: dict[str, str] = {}
-    tasks = [(file, path) for file, path in files.items() if file not in folder.entries]
-    copy = partial(copy_video, recipe=settings.recipe(), folder=folder.unfinished)
+    tasks = [(file, path) for file, path in sources.items() if file not in entries]
+    copy = partial(copy_video, recipe=settings.recipe, folder=root / UNFINISHED)
     stream = run_in_processes(tasks, min(settings.num_workers, len(tasks)), settings.encode_seconds, copy)
-    seconds = 0.5 if sys.stderr.isatty() else SECONDS_BETWEEN_LINES
-    progress = tqdm(
-        desc="preparing", unit="video", total=len(files), initial=len(folder.entries), mininterval=seconds,
-        maxinterval=2 * seconds,
-    )  # fmt: skip
-    with contextlib.closing(stream), progress:
-        for video in stream:
-            if isinstance(video.result, CannotWrite):
-                done = f"{len(folder.entries)} of {len(files)} videos are done; repeat the command to resume"
-                raise ValueError(f"{folder.root}: cannot be written: {video.result.reason}; {done}")
-            if isinstance(video.result, Copied):
-                folder.add(video.video_id, video.result)
+    seconds = 0.5 if sys.stderr.isatty() else 60.0  # between the lines of a log file
+    with contextlib.closing(stream):
+        for file, result, _ in tqdm(
+            stream, desc="preparing", unit="video", total=len(sources), initial=len(entries), mininterval=seconds,
+            maxinterval=2 * seconds,
+        ):  # fmt: skip
+            if isinstance(result, OSError):
+                done = f"{len(entries)} of {len(sources)} videos are done; repeat the command to resume"
+                raise ValueError(f"{root}: cannot be written: {result}; {done}")
+            if isinstance(result, Copied):
+                entries[file] = add_copy(root, file, result)
             else:
-                bad[video.video_id] = video.result
-            progress.update()
+                bad[file] = result
     return dict(sorted(bad.items()))
-
-
-def metadata(src: Path, files: Mapping[str, str], folder: PreparedFolder) -> dict[str, Any]:
-    """metadata.json of the copy. A video without a copy keeps its entry, since runs require one for every video."""
-    existing = read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
-    copied = {
-        key: metadata_entry(VideoInfo(**folder.entries[file]["info"]), file)
-        for key, file in files.items()
-        if file in folder.entries
-    }
-    return {key: (copied.get(key) or existing[key]) for key in files if key in copied or key in existing}
-
-
-def totals(folder: PreparedFolder) -> dict[str, Any]:
-    """Total sizes and mean and lowest similarity of all copies."""
-    entries = list(folder.entries.values())
-    sums = {name: sum(entry[name] for entry in entries) for name in ("bytes", "source_bytes")}
-    similarity = {}
-    for name in ("ssim", "psnr_db"):
-        worst = min(entries, key=itemgetter(name))
-        mean = fmean(entry[name] for entry in entries)
-        similarity[name] = {"mean": mean, "least": worst[name], "least_of": worst["file"]}
-    return {"num_videos": len(entries), **sums, **similarity}
 
 
 def run(settings: Settings) -> bool:
@@ -164,38 +175,42 @@ def run(settings: Settings) -> bool:
     src, dst = checked(settings)
     kind = kind_of(src)
     file_of = {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
-    files = {file: src / file for file in file_of.values()}
+    sources = {file: src / file for file in file_of.values()}
     identity = {
-        "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe()._asdict(),
+        "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe._asdict(),
     }  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        stack.callback(release_folders)
-        folder = PreparedFolder(dst, identity)
-        stack.callback(folder.remove_unfinished)
-        for name in LABEL_FILES:
+    with prepared_folder(dst, identity):
+        for name in ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE):
             if (src / name).is_file():
-                write_atomically(dst / name, partial(shutil.copyfile, src / name))
-        folder.load_journal(files)
-        num_before = len(folder.entries)
-        bad = copy_all(folder, files, settings)
-        if not folder.entries:
+                files.write_atomically(dst / name, partial(shutil.copyfile, src / name))
+        found = {entry.get("file"): entry for entry in files.read_complete_json_lines(dst / JOURNAL)}
+        entries = {file: found[file] for file in sources if file in found and is_done(dst, found[file], sources[file])}
+        files.write_json_lines(dst / JOURNAL, entries.values())
+        num_before = len(entries)
+        bad = copy_all(dst, entries, sources, settings)
+        if not entries:
             raise ValueError(f"{src}: none of its {len(bad)} videos can be copied: {next(iter(bad.values()))}")
-        write_json(dst / "metadata.json", metadata(src, file_of, folder), indent=4)
-        found = totals(folder)
-        folder.write_settings(complete=not bad, **found, unreadable=bad)
+        metadata = files.read_json(src / "metadata.json") if (src / "metadata.json").is_file() else {}
+        for key, file in file_of.items():  # a video without a copy keeps its entry: runs require one for every video
+            if file in entries:
+                metadata[key] = metadata_entry(VideoInfo(**entries[file]["info"]), file)
+        files.write_json(dst / "metadata.json", {key: metadata[key] for key in file_of if key in metadata}, indent=4)
+        totals = {name: sum(entry[name] for entry in entries.values()) for name in ("bytes", "source_bytes")}
+        psnr_db = {file: entry["psnr_db"] for file, entry in entries.items()}
+        worst = min(psnr_db, key=psnr_db.__getitem__)
+        similarity = {"mean": fmean(psnr_db.values()), "least": psnr_db[worst], "least_of": worst}
+        results = {"num_videos": len(entries), **totals, "psnr_db": similarity, "unreadable": bad}
+        files.write_json(dst / SETTINGS_FILE, {**identity, "complete": not bad, **results}, indent=4)
     for file, reason in bad.items():
         logger.info("bad: %s: %s", file, reason)
+    size, source_size = totals["bytes"], totals["source_bytes"]
     logger.info(
         "%s (%s): %s copied, %d of them before, %d bad; %.1f MB, %.2f x the sources' %.1f MB",
-        dst, kind, counted(found["num_videos"], "video"), num_before, len(bad), found["bytes"] / 1e6,
-        found["bytes"] / found["source_bytes"], found["source_bytes"] / 1e6,
+        dst, kind, counted(len(entries), "video"), num_before, len(bad), size / 1e6, size / source_size,
+        source_size / 1e6,
     )  # fmt: skip
-    logger.info(
-        "compared with the scaled sources: SSIM %.4f (lowest %.4f, %s), PSNR %.1f dB (lowest %.1f, %s)",
-        *found["ssim"].values(), *found["psnr_db"].values(),
-    )  # fmt: skip
+    logger.info("compared with the scaled sources: PSNR %.1f dB (lowest %.1f, %s)", *similarity.values())
     return not bad
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="repeat the command to resume")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="repeat the command to resume")

@@ -1,21 +1,82 @@
-"""Functions shared by the programs in data_prep/."""
+"""Functions shared by the programs in data_prep/: reading of dataset folders, placing of files, checks of settings."""
 
+import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from VideoMAE.files import write_text
+from VideoMAE.data import vce
+from VideoMAE.data.v2v import Comparison, read_comparisons, videos_of
+from VideoMAE.files import read_json, write_text
+from VideoMAE.video.reader import VideoInfo
 
+Kind = Literal["vce", "v2v"]
 Link = Literal["symbolic", "hard", "copy"]
 
 
-def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:
-    """Writes text files; unless `overwrite`, none of them if one exists with other content.
+def label_file(root: Path, split: str) -> Path:
+    return root / f"{split}_labels.json"
 
-    Raises ValueError if a file exists with other content, or cannot be written.
-    """
+
+def kind_of(root: Path) -> Kind:
+    """Whether a dataset folder holds comparisons (v2v) or emotions (vce). Raises ValueError if it has no label file."""
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder")
+    if label_file(root, "listwise").exists():
+        return "v2v"
+    files = [file for file in (label_file(root, "train"), label_file(root, "test")) if file.is_file()]
+    if not files:
+        missing = "has no train_labels.json and no test_labels.json"
+        raise ValueError(f"{root}: {missing}; expected a dataset in the layout of VCE or V2V")
+    for file in files:
+        with contextlib.suppress(ValueError):  # a damaged file
+            return "v2v" if "comparisons" in read_json(file) else "vce"
+    return "vce"
+
+
+def read_emotions(root: Path) -> dict[str, vce.Annotations]:
+    """The annotations of a VCE folder by split. Raises ValueError as `vce.read_annotations`."""
+    return {split: vce.read_annotations(root, split) for split in ("train", "test")}
+
+
+def read_preferences(root: Path) -> dict[str, list[Comparison]]:
+    """The comparisons of a V2V folder by split, without "listwise" if it is empty. Raises as `read_comparisons`."""
+    lists = label_file(root, "listwise")
+    has_lists = lists.is_file() and read_json(lists).get("comparisons") != []
+    splits = ("train", "test", "listwise") if has_lists else ("train", "test")
+    return {split: read_comparisons(label_file(root, split), only_pairs=False) for split in splits}
+
+
+def read_videos(root: Path, kind: Kind) -> dict[str, Path]:
+    """The video of each id in the labels."""
+    if kind == "vce":
+        sources = list(read_emotions(root).values())
+    else:
+        sources = [videos_of(root, itertools.chain(*read_preferences(root).values()))]
+    return {key: path for found in sources for key, path in zip(found.ids, found.paths, strict=True)}
+
+
+def ids_in(comparisons: Iterable[Sequence[str]]) -> list[str]:
+    """The distinct videos of comparisons, in order of appearance."""
+    return list(dict.fromkeys(itertools.chain.from_iterable(comparisons)))
+
+
+def metadata_entry(info: VideoInfo, file: str) -> dict[str, str | int]:
+    """A video's entry of metadata.json."""
+    rate = Fraction(info.fps).limit_denominator(1001)
+    return {
+        "codec_name": info.codec, "duration": f"{info.duration_seconds:.6f}", "file": file,
+        "frame_rate": f"{rate.numerator}/{rate.denominator}", "height": info.height,
+        "number_of_frames": str(info.num_frames), "width": info.width,
+    }  # fmt: skip
+
+
+def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:
+    """Writes text files; unless `overwrite`, raises ValueError and writes none if one exists with other content."""
     changed = {file: text for file, text in contents.items() if not file.exists() or file.read_bytes() != text.encode()}
     existing = [file for file in changed if file.exists()]
     if existing and not overwrite:
@@ -25,10 +86,7 @@ def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:
 
 
 def place_video(source: Path, target: Path, *ways: Link) -> None:
-    """Puts a video into a dataset folder in the first of these ways that works; a link in the source is resolved.
-
-    Raises ValueError if none works.
-    """
+    """Puts a video into a dataset folder in the first of these ways that works. Raises ValueError if none does."""
     place: dict[str, Callable[[Path, Path], Any]] = {"hard": os.link, "symbolic": os.symlink, "copy": shutil.copy2}
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()
@@ -43,8 +101,7 @@ def place_video(source: Path, target: Path, *ways: Link) -> None:
 
 def first_names(names: Sequence[str]) -> str:
     """The first ten names as text, and the number of the others."""
-    others = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + others
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def num_cores() -> int:

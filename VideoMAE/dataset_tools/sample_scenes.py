@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from VideoMAE.dataset_tools.video_checks import metadata_entry
+from VideoMAE.dataset_tools.programs import metadata_entry
 from VideoMAE.video.encoder import encode_h264, frame_from_yuv420p
 from VideoMAE.video.reader import probe
 

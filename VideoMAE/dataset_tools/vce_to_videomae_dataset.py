@@ -8,15 +8,15 @@ the video's most intense emotion, the first among equals, in alphabetical order 
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from VideoMAE import cli
-from VideoMAE.data.vce import Annotations, read_annotations
+from VideoMAE.data.vce import read_annotations
 from VideoMAE.dataset_tools.programs import write_new_files
 
 logger = logging.getLogger("vce_to_videomae_dataset")
@@ -34,15 +34,6 @@ class Settings:
     """Replace lists with other content."""
 
 
-def format_list(videos: Annotations) -> str:
-    """The lines `ABSOLUTE_PATH CLASS` of a csv file. Raises ValueError if a path contains white space."""
-    for path in videos.paths:
-        if any(character.isspace() for character in str(path)):
-            raise ValueError(f"{path} contains white space, which separates path and class in the lists; move it")
-    classes = videos.intensities.argmax(axis=1)  # the first among equals
-    return "".join(f"{path} {index}\n" for path, index in zip(videos.paths, classes, strict=True))
-
-
 def run(settings: Settings) -> bool:
     """Writes the three lists, or none."""
     data_dir, out_dir = settings.data_dir.expanduser().resolve(), settings.out_dir.expanduser().resolve()
@@ -53,11 +44,17 @@ def run(settings: Settings) -> bool:
         allowed = f"at least 0 and less than the {num_videos} entries of {data_dir / 'train_labels.json'}"
         raise ValueError(f"--val_samples {settings.val_samples}: must be {allowed}")
     lists = {"train": train.select(range(num_train)), "val": train.select(range(num_train, num_videos)), "test": test}
-    contents = {out_dir / f"{name}.csv": format_list(videos) for name, videos in lists.items()}
+    contents = {}
+    for name, videos in lists.items():
+        for path in videos.paths:
+            if any(character.isspace() for character in str(path)):
+                raise ValueError(f"{path} contains white space, which separates path and class in the lists; move it")
+        classes = videos.intensities.argmax(axis=1)  # the first among equals
+        lines = [f"{path} {index}\n" for path, index in zip(videos.paths, classes, strict=True)]
+        contents[out_dir / f"{name}.csv"] = "".join(lines)
     write_new_files(contents, overwrite=settings.overwrite)
     logger.info("%s: %s", out_dir, ", ".join(f"{len(videos.ids)} {name}" for name, videos in lists.items()))
     return True
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(run, Settings, argv, description=__doc__, when_stopped="nothing was written")
+main = partial(cli.run, run, Settings, description=__doc__, when_stopped="nothing was written")

@@ -1,8 +1,6 @@
-"""Copies made by data_prep/prepare_videos.py, which are read with the frame numbers of their sources.
+"""Copies made by data_prep/prepare_videos.py, which have the frame numbers and the rate of their sources.
 
-A copy may contain fewer frames than its source. The container's comment lists them as JSON, so that a copy can be
-moved, linked and added to a subset. Code that selects frames needs no special case: a copy has the number of frames
-and the rate of its source.
+A copy may contain fewer frames than its source; the container's comment lists them as JSON, so that it can be moved.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import numpy as np
 from VideoMAE.data.clip_sampling import evenly_spaced
 
 FORMAT_VERSION = 1
-_MARK = '{"prepared_copy": '
 
 
 class CopiedVideo(NamedTuple):
@@ -45,21 +42,17 @@ class CopiedVideo(NamedTuple):
 
         With `every` n, the nearest frame held replaces each frame, at most n / 2 frames away; the earlier of two
         equally near ones. `num_frames=10, every=4`, frames [0, 1, 2, 3, 9] -> positions [0, 0, 0, 1, 3].
-
-        Raises:
-            ValueError: a copy of evenly spaced frames does not hold one of them.
+        Raises ValueError if a copy of evenly spaced frames does not hold one of them.
         """
         if self.every == 1 and self.evenly is None:
             return indices
         held = self.held()
-        after = np.minimum(np.searchsorted(held, indices), len(held) - 1)
-        before = np.maximum(after - 1, 0)
-        positions = np.where(indices - held[before] <= held[after] - indices, before, after)
-        if self.evenly is not None and (held[positions] != indices).any():
-            missing = indices[held[positions] != indices][0]
+        positions = np.searchsorted((held[:-1] + held[1:]) / 2, indices)
+        missing = indices[held[positions] != indices]
+        if self.evenly is not None and len(missing):
             raise ValueError(
                 f"this copy holds {len(held)} evenly spaced frames of {self.num_frames} (--evenly {self.evenly}) and "
-                f"not frame {missing}; use it only for runs with --num_frames {self.evenly}"
+                f"not frame {missing[0]}; use it only for runs with --num_frames {self.evenly}"
             )
         return positions
 
@@ -71,11 +64,10 @@ class CopiedVideo(NamedTuple):
 def copied_video(metadata: Mapping[str, str]) -> CopiedVideo | None:
     """The source of a copy, from its container's metadata; None for other videos.
 
-    Raises:
-        ValueError: the comment is that of a copy, but damaged or of another version.
+    Raises ValueError if the comment is that of a copy, but damaged or of another version.
     """
     comment = metadata.get("comment", "")
-    if not comment.startswith(_MARK):
+    if not comment.startswith('{"prepared_copy": '):
         return None
     try:
         content = json.loads(comment)

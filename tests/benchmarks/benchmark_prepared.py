@@ -9,7 +9,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -25,9 +24,8 @@ from VideoMAE.augment.video_transforms import SquashTransform
 from VideoMAE.config import AugmentConfig
 from VideoMAE.data.clip_sampling import evenly_spaced, random_window
 from VideoMAE.data.clips import EvenClips, TestClips, TrainClips
-from VideoMAE.dataset_tools.prepare_videos import Settings
 from VideoMAE.training.setup import train_transform
-from VideoMAE.video.copy_video import Copied, copy_video
+from VideoMAE.video.copy_video import Copied, Recipe, copy_video
 
 CLIP_LEN, STRIDE, SIZE = 16, 4, 224
 ORIGINAL, DEFAULT = "original", "copy"
@@ -43,15 +41,14 @@ FOR_V2V: dict[str, dict[str, Any]] = {"copy, --evenly 16": {"evenly": CLIP_LEN}}
 
 def make_copy(film: Path, flags: dict[str, Any]) -> Path:
     """Copy the film as prepare_videos.py does, and say what that costs."""
-    settings = replace(Settings(film, film), **flags)
     start = time.process_time()
-    copied = copy_video(film, recipe=settings.recipe(), folder=film.parent)
+    copied = copy_video(film, recipe=Recipe(**flags), folder=film.parent)
     seconds = time.process_time() - start
     assert isinstance(copied, Copied)
     name = " ".join(f"--{name} {value}" for name, value in flags.items()) or "as by default"
     say(
         f"  {name}: {copied.bytes / os.path.getsize(film):.2f} of the film's size, {copied.info.width} x "
-        f"{copied.info.height}, SSIM {copied.ssim:.4f}, PSNR {copied.psnr_db:.1f} dB, {seconds:.2f} s to make"
+        f"{copied.info.height}, PSNR {copied.psnr_db:.1f} dB, {seconds:.2f} s to make"
     )
     return Path(copied.temporary).rename(film.with_name(f"{name.replace(' ', '_')}.mp4"))
 

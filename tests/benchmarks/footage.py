@@ -13,7 +13,7 @@ sys.path.insert(1, str(ROOT / "tests/helpers"))
 
 from vce_files import make_entry
 
-from VideoMAE.dataset_tools.build_metadata import build_metadata
+from VideoMAE.dataset_tools import build_metadata
 
 
 class Footage(NamedTuple):
@@ -47,8 +47,8 @@ def make_footage(
         v2v / "test_labels.json": {"comparisons": [test]},
         v2v / "listwise_labels.json": {"comparisons": [test]},
     }
-    metadata, _ = build_metadata(vce, num_workers=1, probe_seconds=60)
-    labels |= {folder / "metadata.json": metadata for folder in (vce, v2v)}
+    build_metadata.run(build_metadata.Settings(vce, num_workers=1, probe_seconds=60))
+    labels[v2v / "metadata.json"] = json.loads((vce / "metadata.json").read_text())
     for file, content in labels.items():
         file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     return Footage(vce, v2v)

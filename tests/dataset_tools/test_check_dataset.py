@@ -17,10 +17,10 @@ from vce_files import make_vce_folder
 
 from VideoMAE.data.exclusion import read_excluded
 from VideoMAE.data.v2v import Pair
-from VideoMAE.dataset_tools import build_metadata as build_metadata_module
+from VideoMAE.dataset_tools import build_metadata
 from VideoMAE.dataset_tools.check_dataset import Settings, check_dataset
-from VideoMAE.dataset_tools.label_checks import KINDS, cycles, top_k_fault
-from VideoMAE.dataset_tools.read_labels import kind_of
+from VideoMAE.dataset_tools.label_checks import NOT_EXCLUDED, NOTES, JSONObject, cycles, label_defect
+from VideoMAE.dataset_tools.programs import kind_of
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
 Found = Counter[tuple[str, tuple[str, ...]]]
@@ -34,12 +34,12 @@ def start(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def check(root: Path, *, kind: str = "vce", decode: Any = "none") -> tuple[Found, str]:
     """Checks a dataset in this process -> kinds and ids of what was found, but counts; the same for people."""
     report = check_dataset(Settings(root, decode=decode), kind=kind)
-    return counted(report.to_json()), report.to_text()
+    findings = [finding._asdict() for finding in report.problems + report.notes]
+    return counted(findings), report.to_text()
 
 
-def counted(report: dict[str, Any]) -> Found:
-    entries = [entry for entry in report["problems"] + report["remarks"] if entry["kind"] != "counts"]
-    return Counter((entry["kind"], tuple(entry["ids"])) for entry in entries)
+def counted(findings: list[dict[str, Any]]) -> Found:
+    return Counter((entry["kind"], tuple(entry["ids"])) for entry in findings if entry["kind"] != "counts")
 
 
 def check_by_command(root: Path, *arguments: object, fine: bool) -> tuple[Found, str]:
@@ -50,7 +50,7 @@ def check_by_command(root: Path, *arguments: object, fine: bool) -> tuple[Found,
     assert done.stderr == ""
     content = json.loads(report.read_text())
     assert content["fine"] == fine
-    return counted(content), done.stdout
+    return counted(content["problems"] + content["remarks"]), done.stdout
 
 
 def write(file: Path, content: Any) -> None:
@@ -62,10 +62,9 @@ def linked(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target, copy_function=os.link))
 
 
-def build_metadata(root: Path) -> None:
-    entries, unreadable = build_metadata_module.build_metadata(root, num_workers=2, probe_seconds=60)
-    assert not unreadable
-    (root / "metadata.json").write_text(json.dumps(entries))
+def write_metadata(root: Path) -> None:
+    settings = build_metadata.Settings(root, num_workers=2, probe_seconds=60, overwrite=True)
+    assert build_metadata.run(settings)
 
 
 # VCE
@@ -124,7 +123,7 @@ def sound_vce(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_vce_folder(tmp_path_factory.mktemp("sound") / "vce", NUM_TRAIN, 3, num_frames=6)
     for key, name in zip(ODD_IDS, READABLE_BUT_ODD, strict=True):
         video_files.ODD_VIDEOS[name](root / f"videos/{key}.mp4")
-    build_metadata(root)
+    write_metadata(root)
     return root
 
 
@@ -178,7 +177,7 @@ def plant_in_vce(root: Path) -> tuple[Found, list[str]]:
 def test_a_video_without_any_key_frame_is_checked_like_others(tmp_path: Path, decode: str) -> None:
     root = make_vce_folder(tmp_path / "vce", 8, 1, num_frames=6)
     video_files.no_key_frame(root / "videos/00001.mp4")
-    build_metadata(root)
+    write_metadata(root)
     found, _ = check_by_command(root, "--decode", decode, fine=True)
     assert not found
 
@@ -208,7 +207,7 @@ def test_all_30_defects_of_a_vce_dataset_are_reported_and_nothing_else(sound_vce
     found, said = check_by_command(root, *flags, fine=False)
     assert found == expected
     assert "50002 (videos/50002.mp4): did not answer within 8 s" in said
-    bad = {key for (kind, ids), _ in expected.items() if KINDS[kind].is_problem and KINDS[kind].excluded for key in ids}
+    bad = {key for (kind, ids), _ in expected.items() if kind not in NOTES + NOT_EXCLUDED for key in ids}
     assert read_excluded(exclude).keys() == bad
     assert read_excluded(exclude)["00004"] == "train_labels.json: 00004: Horror is 1.3"
     assert read_excluded(exclude)["50002"].endswith("did not answer within 8 s")
@@ -321,7 +320,7 @@ def sound_v2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.link(video, root / f"videos/{i:05d}.mp4")
     for split, comparisons in COMPARISONS.items():
         (root / f"{split}_labels.json").write_text(json.dumps({"comparisons": comparisons}))
-    build_metadata(root)
+    write_metadata(root)
     return root
 
 
@@ -349,6 +348,16 @@ def test_all_defects_of_a_v2v_dataset_are_reported_and_nothing_else(sound_v2v: P
     assert not {"00010", "00011", "00024"} & read_excluded(exclude).keys()
 
 
+def test_counts_near_those_of_v2v_are_compared_with_them(sound_v2v: Path, tmp_path: Path) -> None:
+    root = linked(sound_v2v, tmp_path / "v2v")
+    assert "published" not in check(root, kind="v2v")[1]
+    write(root / "test_labels.json", {"comparisons": [[f"a{i}", f"b{i}"] for i in range(3188)]})
+    shutil.rmtree(root / "videos")
+    said = check(root, kind="v2v")[1]
+    assert "test_labels.json: 3,188 comparisons over 6,376 videos, the published file has 3,189 over 6,223" in said
+    assert said.count("published file") == 1
+
+
 def test_a_cycle_is_named_once_per_group_and_none_where_preferences_agree() -> None:
     pairs = [Pair(*text) for text in ("ab", "bc", "cd", "da", "ca", "xy", "yz", "zx", "dx", "mn", "an")]
     assert sorted(map("".join, cycles(pairs))) == ["abc", "xyz"]
@@ -356,8 +365,9 @@ def test_a_cycle_is_named_once_per_group_and_none_where_preferences_agree() -> N
 
 
 def test_top_k_may_name_equal_intensities_in_any_order() -> None:
-    intensities = {"a": 0.5, "b": 0.5, "c": 0.1, "d": 0.1}
+    intensities = JSONObject([("a", 0.5), ("b", 0.5), ("c", 0.1), ("d", 0.1)])
     for right in (["a", "b", "c"], ["b", "a", "d"]):
-        assert top_k_fault(right, intensities) is None
+        assert label_defect({"emotions": intensities, "topK": right}, "abcd") is None
     for wrong in (["a", "c", "b"], ["a", "b"], ["a", "a", "b"], ["a", "b", "x"], "abc", None, [1, 2, 3]):
-        assert top_k_fault(wrong, intensities)
+        kind, _ = label_defect({"emotions": intensities, "topK": wrong}, "abcd") or ("none", "")
+        assert kind == "bad_top_k"

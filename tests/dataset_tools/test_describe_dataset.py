@@ -19,7 +19,7 @@ from video_files import truncated, write_grey_video
 from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.dataset_tools import describe_charts as charts
 from VideoMAE.dataset_tools import describe_dataset as program
-from VideoMAE.dataset_tools.read_labels import read_emotions
+from VideoMAE.dataset_tools.programs import read_emotions
 from VideoMAE.reporting import chart_style as style
 from VideoMAE.reporting import page as page_module
 
