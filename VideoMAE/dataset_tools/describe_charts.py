@@ -11,8 +11,7 @@ from scipy.spatial.distance import squareform
 
 from VideoMAE.dataset_tools.describe_numbers import CLIP_SECONDS
 from VideoMAE.reporting import charts
-from VideoMAE.reporting.chart_style import Chart
-from VideoMAE.reporting.charts import MAX_EMOTIONS
+from VideoMAE.reporting.charts import MAX_EMOTIONS, Chart
 from VideoMAE.reporting.formats import percent
 from VideoMAE.reporting.page import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
 

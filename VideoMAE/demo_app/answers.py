@@ -12,7 +12,7 @@ from VideoMAE.demo_app.reference import Reference
 from VideoMAE.demo_app.videos import DemoVideo, probe_videos
 from VideoMAE.inference.predictor import PREFERENCE_WINDOW_SECONDS, Curves, Prediction, Predictor
 from VideoMAE.reporting import charts
-from VideoMAE.reporting.chart_style import Chart
+from VideoMAE.reporting.charts import Chart
 from VideoMAE.reporting.page import draw, environment
 from VideoMAE.reporting.report_charts import over_time_charts
 from VideoMAE.video.reader import UnreadableVideoError

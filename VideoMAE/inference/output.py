@@ -95,7 +95,7 @@ def _rows(curves: Curves) -> Iterator[dict[str, float | None]]:
 
 def draw_curves(curves: Curves, file: Path, *, top: int) -> None:
     """Plots the score and the `top` emotions with the highest peaks over time, as a PNG file."""
-    from VideoMAE.reporting.chart_style import LIGHT, stacked_png  # deferred: importing matplotlib takes half a second
+    from VideoMAE.reporting.charts import LIGHT, stacked_png  # deferred: importing matplotlib takes half a second
     from VideoMAE.reporting.report_charts import over_time_charts
 
     path, times, emotions, intensities, scores = curves

@@ -18,7 +18,7 @@ import numpy as np
 from VideoMAE.cli import counted
 from VideoMAE.files import write_atomically, write_json, write_text
 from VideoMAE.reporting import formats
-from VideoMAE.reporting.chart_style import DARK, LIGHT, Chart, as_png
+from VideoMAE.reporting.charts import DARK, LIGHT, Chart, as_png
 from VideoMAE.video.check import check_videos
 from VideoMAE.video.reader import Video, VideoInfo
 

@@ -10,13 +10,12 @@ from VideoMAE.cli import counted
 from VideoMAE.files import to_jsonable
 from VideoMAE.reporting import report_charts
 from VideoMAE.reporting.bootstrap import Resampling
-from VideoMAE.reporting.chart_style import Chart
-from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences, videos_only_in
+from VideoMAE.reporting.charts import Chart
 from VideoMAE.reporting.config import ReportSettings, check_settings
-from VideoMAE.reporting.emotion_numbers import emotion_report
+from VideoMAE.reporting.emotion_numbers import compare_emotions, emotion_report, emotion_test
 from VideoMAE.reporting.page import as_jpegs, draw, read_thumbnails, write_page
-from VideoMAE.reporting.preference_numbers import preference_report
-from VideoMAE.reporting.run_files import Dataset, Run, curves_of, emotion_test, preference_test, read_dataset, read_run
+from VideoMAE.reporting.preference_numbers import compare_preferences, preference_report, preference_test
+from VideoMAE.reporting.run_files import Dataset, Run, curves_of, read_dataset, read_run
 
 NUMBERS_FILE = "report.json"
 EXAMPLE_KEYS = (
@@ -88,13 +87,21 @@ def report_comparison(runs: Sequence[Run], settings: ReportSettings) -> Report:
     for key in ("better_in_a", "better_in_b"):
         test[key] = test[key][: settings.num_examples]
     curves = {"a": curves_of(a), "b": curves_of(b)}
+    only: dict[str, dict[str, str]] = {}  # the videos with a prediction of one run alone, with the reason
+    for run, other, letter, other_letter in ((a, b, "a", "B"), (b, a, "b", "A")):
+        shared = {line["id"] for line in other.predicted}
+        only[letter] = {
+            key: f"{'could not be read' if key in other.unreadable else 'not'} in {other_letter}'s test"
+            for key in (line["id"] for line in run.predicted)
+            if key not in shared
+        }
     numbers: dict[str, Any] = {
         "runs": {letter: {"name": run.name, "run": str(run.folder.resolve())} for letter, run in (("a", a), ("b", b))},
         "task": a.task,
         "notes": _notes_on(datasets[1]),
         "curves": curves,
         "test": test,
-        "only": {"a": videos_only_in(a, b, name_of_other="B"), "b": videos_only_in(b, a, name_of_other="A")},
+        "only": only,
     }
     charts = [
         report_charts.differences_chart(test["metrics"]),

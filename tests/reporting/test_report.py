@@ -24,9 +24,9 @@ from video_files import write_grey_video
 from VideoMAE import report
 from VideoMAE.reporting import show_results
 from VideoMAE.reporting.bootstrap import Resampling
-from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences
-from VideoMAE.reporting.emotion_numbers import emotion_report
-from VideoMAE.reporting.run_files import emotion_test, preference_test, read_dataset, read_run
+from VideoMAE.reporting.emotion_numbers import compare_emotions, emotion_report, emotion_test
+from VideoMAE.reporting.preference_numbers import compare_preferences, preference_test
+from VideoMAE.reporting.run_files import read_dataset, read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"(?<![\w.])[−-]?\d+(?:,\d{3})*(?:\.\d+)?")
