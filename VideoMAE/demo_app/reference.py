@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,17 +39,46 @@ class Reference(NamedTuple):
         return f"More pleasant than {self.percentile(score):.0f} % of the {len(self.scores)} test videos"
 
 
+class _RunFolder(NamedTuple):
+    """The dataset folder of a run, its results, and the entries of its readable test videos, all empty if missing."""
+
+    dataset: Path | None
+    results: dict[str, Any]
+    with_score: list[dict[str, Any]]
+    with_intensities: list[dict[str, Any]]
+
+
+def _read_run_folder(checkpoint: Path) -> _RunFolder:
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    config, results = (
+        read_json(folder / name) if (folder / name).is_file() else {} for name in ("config.json", "results.json")
+    )
+    settings = flat(config)
+    root = settings.get("data_dir") or settings.get("data_path")
+    entries = []
+    for name, key in (("scores.jsonl", "score"), ("predictions.jsonl", "predicted")):
+        file = folder / name
+        entries.append([line for line in read_json_lines(file) if key in line] if file.is_file() else [])
+        if not all(isinstance(line.get("id"), str) for line in entries[-1]):
+            raise ValueError(f"{file}: an entry has no video id")
+    return _RunFolder(Path(root) if root else None, results, *entries)
+
+
 def read_reference(checkpoints: Sequence[Path]) -> Reference:
     """Reads the results beside the checkpoints (folders of runs, or files in them); missing files are skipped.
     Raises ValueError if a results file is damaged."""
-    folders = list(map(_run_folder, checkpoints))
-    scores = [line["score"] for folder in folders for line in _test_lines(folder, "score")]
-    intensities = [line["predicted"] for folder in folders for line in _test_lines(folder, "predicted")]
+    runs = list(map(_read_run_folder, checkpoints))
+    scores = [line["score"] for run in runs for line in run.with_score]
+    intensities = [line["predicted"] for run in runs for line in run.with_intensities]
     emotions = intensities[0] if intensities else {}
     means = {name: float(np.mean([entry[name] for entry in intensities])) for name in emotions}
-    facts = [fact for folder in folders for fact in _facts(folder)]
-    roots = filter(None, map(_dataset_of, folders))
-    is_synthetic = any((root.parent / "make_sample.json").is_file() for root in roots)
+    facts = []
+    for _, results, *_ in runs:
+        if "acc3" in results:
+            facts.append(f"top-3 accuracy {results['acc3']:.0f} % on {results.get('num_videos', 'its')} test videos")
+        if results.get("pair_accuracy") is not None:
+            facts.append(f"{results['pair_accuracy']:.0f} % of the test pairs in the correct order")
+    is_synthetic = any(run.dataset and (run.dataset.parent / "make_sample.json").is_file() for run in runs)
     return Reference(np.sort(np.asarray(scores, dtype=np.float64)), means, len(intensities), facts, is_synthetic)
 
 
@@ -63,47 +92,11 @@ def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path
         if not files:
             raise ValueError(f"--examples {folder}: contains no video file")
         return files[:NUM_EXAMPLES]
-    for run in map(_run_folder, reversed(checkpoints)):  # the V2V run, which has scores, is usually the last
-        root, lines = _dataset_of(run), sorted(_test_lines(run, "score"), key=lambda line: line["score"])
-        ids = [line["id"] for line in lines or _test_lines(run, "predicted")]
-        if ids and root is not None:
-            chosen = np.linspace(0, len(ids) - 1, min(NUM_EXAMPLES, len(ids))).round().astype(int)
-            files = [root / "videos" / f"{ids[place]}.mp4" for place in chosen]
+    for run in map(_read_run_folder, reversed(checkpoints)):  # the V2V run, which has scores, is usually the last
+        lines = sorted(run.with_score, key=lambda line: line["score"]) or run.with_intensities
+        if lines and run.dataset is not None:
+            chosen = np.linspace(0, len(lines) - 1, min(NUM_EXAMPLES, len(lines))).round().astype(int)
+            files = [run.dataset / "videos" / f"{lines[place]['id']}.mp4" for place in chosen]
             if found := [path for path in files if path.is_file()]:
                 return found
     return []
-
-
-def _run_folder(checkpoint: Path) -> Path:
-    return checkpoint if checkpoint.is_dir() else checkpoint.parent
-
-
-def _dataset_of(folder: Path) -> Path | None:
-    """The dataset folder in the config.json of a run."""
-    settings = flat(_read_if_present(folder / "config.json"))
-    root = settings.get("data_dir") or settings.get("data_path")
-    return Path(root) if root else None
-
-
-def _facts(folder: Path) -> list[str]:
-    """The test results of a run as text."""
-    results = _read_if_present(folder / "results.json")
-    facts = []
-    if "acc3" in results:
-        facts.append(f"top-3 accuracy {results['acc3']:.0f} % on {results.get('num_videos', 'its')} test videos")
-    if results.get("pair_accuracy") is not None:
-        facts.append(f"{results['pair_accuracy']:.0f} % of the test pairs in the correct order")
-    return facts
-
-
-def _read_if_present(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
-
-
-def _test_lines(folder: Path, key: Literal["score", "predicted"]) -> list[dict[str, Any]]:
-    """The entries of a run's readable test videos, which have `key`; [] without their file."""
-    file = folder / {"score": "scores.jsonl", "predicted": "predictions.jsonl"}[key]
-    lines = [line for line in read_json_lines(file) if key in line] if file.is_file() else []
-    if not all(isinstance(line.get("id"), str) for line in lines):
-        raise ValueError(f"{file}: an entry has no video id")
-    return lines

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from VideoMAE.video.check import check_videos
-from VideoMAE.video.reader import UnreadableVideoError, Video, VideoInfo, probe
+from VideoMAE.video.check import run_in_processes
+from VideoMAE.video.reader import UnreadableVideoError, Video, probe
 
 logger = logging.getLogger(__name__)
 
@@ -47,29 +47,16 @@ class DemoVideo(NamedTuple):
 
 def probe_videos(paths: Sequence[Path], *, max_seconds: float, num_processes: int = 1) -> list[DemoVideo | str]:
     """Opens each video; returns a sentence for a rejected one. A video that hangs or crashes its decoder affects no
-    other. The strips are written beside the files and removed."""
-    videos = {str(path): path for path in paths}
-    check = check_videos(
-        videos, num_processes=num_processes, limit_seconds=PROBE_LIMIT_SECONDS,
-        probe_function=partial(probe_and_write_strip, max_seconds=max_seconds)
-    )  # fmt: skip
-    found: list[DemoVideo | str] = []
-    for key, path in videos.items():
-        if key in check.unreadable:
-            found.append(f"{path.name}: {check.unreadable[key]}")
-            continue
-        strip = strip_file(path)
-        found.append(DemoVideo(path.name, path, check.infos[key].duration_seconds, strip.read_bytes()))
-        strip.unlink()
-    return found
+    other."""
+    open_one = partial(open_video, max_seconds=max_seconds)
+    tasks = [(str(path), path) for path in paths]
+    stream = run_in_processes(tasks, min(num_processes, len(tasks)), PROBE_LIMIT_SECONDS, open_one)
+    found = {probed.video_id: probed.result for probed in stream}
+    return [found[key] if isinstance(found[key], DemoVideo) else f"{path.name}: {found[key]}" for key, path in tasks]
 
 
-def strip_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.strip.jpg")
-
-
-def probe_and_write_strip(path: Path, *, max_seconds: float) -> VideoInfo:
-    """Probes a video, reads frames over its whole length as the model will, and writes them to `strip_file(path)`.
+def open_video(path: Path, *, max_seconds: float) -> DemoVideo:
+    """Probes a video and reads frames over its whole length, as the model will.
 
     Raises UnreadableVideoError as `probe` does, and for a video that is too long or too large.
     """
@@ -83,9 +70,8 @@ def probe_and_write_strip(path: Path, *, max_seconds: float) -> VideoInfo:
     with Video(path, size=(TILE_HEIGHT, width)) as video:
         frames = video.frames_at(np.arange(0.5, NUM_TILES) / NUM_TILES * video.num_frames // 1)
     strip = cv2.cvtColor(np.concatenate(list(frames), axis=1), cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(strip_file(path)), strip, [cv2.IMWRITE_JPEG_QUALITY, 80]):
-        raise OSError(f"{strip_file(path)} could not be written")
-    return info
+    encoded = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+    return DemoVideo(path.name, path, info.duration_seconds, encoded)
 
 
 class Uploads:

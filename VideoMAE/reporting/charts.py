@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -323,7 +323,7 @@ def heat_map(
     def draw(theme: Theme) -> Figure:
         side = max(4.2, ROW_INCHES * len(names))
         figure, axes = new_figure(theme, title, height=side + 1.75, width=max(WIDE_INCHES, side + 2))
-        colors = LinearSegmentedColormap.from_list("sequential", theme.scale)
+        colors: Colormap = LinearSegmentedColormap.from_list("sequential", theme.scale)
         if diverging:
             colors = LinearSegmentedColormap.from_list("diverging", [theme.low, theme.background, theme.high])
             colors = colors.with_extremes(bad=theme.grid)

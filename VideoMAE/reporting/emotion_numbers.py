@@ -56,8 +56,9 @@ class EmotionTest(NamedTuple):
         """The test of these videos alone."""
         places = {key: place for place, key in enumerate(self.ids)}
         rows = [places[key] for key in ids]
-        arrays = {name: value[rows] for name, value in self._asdict().items() if isinstance(value, np.ndarray)}
-        return self._replace(ids=ids, **arrays)
+        values = self._asdict()
+        arrays = {name: value[rows] for name, value in values.items() if isinstance(value, np.ndarray)}
+        return EmotionTest(**{**values, **arrays, "ids": ids})
 
 
 def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
@@ -132,8 +133,8 @@ def emotion_report(run: Run, dataset: Dataset, resampling: Resampling, *, num_ex
     targets, num_videos = test.targets, len(test.ids)
     statistics = {"model": statistics_of(test)}
     if dataset.train is not None and dataset.train.emotions == test.emotions:
-        majority = (np.broadcast_to(answer, targets.shape) for answer in majority_answers(dataset.train.intensities))
-        values = values_per_video(*majority, targets)
+        ranking, logits = majority_answers(dataset.train.intensities)
+        values = values_per_video(*np.broadcast_arrays(ranking, logits, targets))
         statistics["majority_guess"] = {
             metric: bootstrap.mean_of(values[metric]) for metric in test.defined if metric in values
         }

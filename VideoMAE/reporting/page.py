@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import jinja2
 import numpy as np
+from tqdm import tqdm
 
 from VideoMAE.cli import counted
 from VideoMAE.files import write_atomically, write_json, write_text
 from VideoMAE.reporting import formats
 from VideoMAE.reporting.charts import DARK, LIGHT, Chart, as_png
-from VideoMAE.video.check import check_videos
-from VideoMAE.video.reader import Video, VideoInfo
+from VideoMAE.video.check import MIN_FILES_FOR_PROGRESS_BAR, run_in_processes
+from VideoMAE.video.reader import Video
 
 logger = logging.getLogger(__name__)
 
@@ -97,29 +96,23 @@ class Thumbnails(NamedTuple):
 
 def read_thumbnails(videos: Mapping[str, Path], *, num_processes: int, limit_seconds: float) -> Thumbnails:
     """Reads the middle frames in processes that are killed after `limit_seconds` per video."""
-    with tempfile.TemporaryDirectory() as folder:
-        check = check_videos(
-            videos, num_processes=num_processes, limit_seconds=limit_seconds, describe="reading thumbnails",
-            probe_function=partial(_save_thumbnail, folder=Path(folder))
-        )  # fmt: skip
-        pictures = {key: np.load(_thumbnail_file(Path(folder), videos[key])) for key in check.infos}
-    return Thumbnails(pictures, check.unreadable)
+    is_hidden = True if len(videos) <= MIN_FILES_FOR_PROGRESS_BAR else None  # None: hidden unless on a terminal
+    stream = run_in_processes(list(videos.items()), min(num_processes, len(videos)), limit_seconds, read_thumbnail)
+    bar = tqdm(stream, desc="reading thumbnails", total=len(videos), unit="video", disable=is_hidden)
+    found = {probed.video_id: probed.result for probed in bar}
+    unreadable = {key: found[key] for key in videos if isinstance(found[key], str)}
+    return Thumbnails({key: found[key] for key in videos if key not in unreadable}, unreadable)
 
 
-def _thumbnail_file(folder: Path, video: Path) -> Path:
-    return folder / f"{hashlib.sha256(str(video).encode()).hexdigest()}.npy"
-
-
-def _save_thumbnail(path: Path, *, folder: Path) -> VideoInfo:
-    """Saves the middle frame of a video, scaled to fit, in `folder`; raises UnreadableVideoError."""
+def read_thumbnail(path: Path) -> np.ndarray:
+    """The middle frame of a video, scaled to fit. -> (H, W, 3) uint8 BGR. Raises UnreadableVideoError."""
     with Video(path) as video:
         held = video.frames_held
         frame = video.frames_at(held[[len(held) // 2]])[0]
-        scale = min(THUMBNAIL_WIDTH / frame.shape[1], THUMBNAIL_HEIGHT / frame.shape[0])
-        size = [max(1, round(scale * side)) for side in frame.shape[1::-1]]
-        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        np.save(_thumbnail_file(folder, path), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        return video.info
+    scale = min(THUMBNAIL_WIDTH / frame.shape[1], THUMBNAIL_HEIGHT / frame.shape[0])
+    size = [max(1, round(scale * side)) for side in frame.shape[1::-1]]
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
 
 
 def as_jpegs(pictures: Mapping[str, np.ndarray], *, budget_bytes: int = THUMBNAILS_BUDGET_BYTES) -> dict[str, bytes]:

@@ -122,7 +122,7 @@ def preference_report(run: Run, dataset: Dataset, resampling: Resampling, *, num
         kept = ("num_lists", "list_accuracy", "pair_accuracy_in_lists", "mean_kendall_tau")
         chance_of_order = {"chance_of_order": measured["chance"]["list_accuracy"]}
         by_length.append({"length": length, **{key: measured[key] for key in kept}, **chance_of_order})
-    lists = [
+    lists: list[dict[str, Any]] = [
         {
             "ids": list(entry),
             "scores": [test.scores[key] for key in entry],
@@ -206,7 +206,7 @@ def compare_preferences(runs: Sequence[Run], tests: Sequence[PreferenceTest], re
     if not num_pairs:
         num_in_a, num_in_b = (len(test.pairs) for test in tests)
         raise ValueError(f"{folders} have no common test pair: they have {num_in_a} and {num_in_b}")
-    a, b = (PreferenceTest(test.scores, **common) for test in tests)
+    a, b = (PreferenceTest(test.scores, common["pairs"], common["lists"]) for test in tests)
     margins_a, margins_b = (test.margins / max(float(np.std(list(test.scores.values()))), 1e-12) for test in (a, b))
     entries = [
         {**a.pairs[place]._asdict(), "margin_a": float(margins_a[place]), "margin_b": float(margins_b[place])}

@@ -92,8 +92,43 @@ def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
     if not runs:
         return []
     logged = [name for name in ACCURACIES if all(_values(curves, name)[0] for curves in runs.values())]
-    accuracy = [_accuracy_chart(runs, logged if len(runs) == 1 else logged[:1])] if logged else []
-    return [_loss_chart(runs), *accuracy, _learning_rate_chart(runs)]
+    losses, accuracies, rates = [], [], []
+    loss_changes, best, peaks = [], [], []
+    for place, (label, curves) in enumerate(runs.items()):
+        prefix = f"{label}, " if label else ""
+        epochs, values = _values(curves, "train_loss")
+        loss_changes.append(f"{label and f'{label}: '}{number(values[0], 3)} to {number(values[-1], 3)}")
+        losses.append(Line(epochs, values, f"{prefix}training", place))
+        losses.append(Line(*_values(curves, "loss", part="steps"), "", place, "steps"))
+        validation = _values(curves, "val_bce")
+        if validation[0]:
+            losses.append(Line(*validation, f"{prefix}validation", place if len(runs) > 1 else 1, "dashed"))
+        for index, name in enumerate(logged if len(runs) == 1 else logged[:1]):
+            epochs, values = _values(curves, name)
+            accuracies.append(Line(epochs, values, prefix + ACCURACIES[name], (place + index) % 3))
+            if name == logged[0]:
+                top = int(np.argmax(values))
+                best.append(
+                    f"{ACCURACIES[name]}{label and f' of {label}'} was highest, {with_unit(values[top], '%')}, after "
+                    f"epoch {epochs[top]} of {epochs[-1]}"
+                )
+        by_epoch, by_step = _values(curves, "lr"), _values(curves, "lr", part="steps")
+        rates.append(Line(*(by_step if by_step[0] else by_epoch), label or "learning rate", place, "plain"))
+        peaks.append(f"{max(by_epoch[1], default=0.0):.3g}")
+    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
+    if any(line.kind == "dashed" for line in losses):
+        caption += " Dashed: cross-entropy on the validation videos."
+    title = f"Training loss, first to last epoch: {'; '.join(loss_changes)}"
+    found = [charts.line_chart("curves_loss", title, caption, losses, x="epochs", y="loss")]
+    if logged:
+        videos = "validation pairs" if logged[0] == "val_pair_accuracy" else "validation videos"
+        title = f"On {videos}, {'; '.join(best)}"
+        caption = "The epoch with the highest value of the first metric was tested."
+        found.append(charts.line_chart("curves_validation", title, caption, accuracies, x="epochs", y=f"% of {videos}"))
+    title = f"Learning rate of the head, up to {' and '.join(dict.fromkeys(peaks))}"
+    caption = "Earlier layers can have lower learning rates (--layer_decay)."
+    labels = {"x": "epochs", "y": "learning rate"}
+    return [*found, charts.line_chart("curves_learning_rate", title, caption, rates, **labels, height=2.0)]
 
 
 def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tuple[list[float], list[float]]:
@@ -103,155 +138,89 @@ def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tu
     return [line[x] for line in lines], [line[name] for line in lines]
 
 
-def _loss_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
-    lines, found = [], []
-    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
-    for place, (label, curves) in enumerate(runs.items()):
-        prefix = f"{label}, " if label else ""
-        epochs, losses = _values(curves, "train_loss")
-        found.append(f"{f'{label}: ' if label else ''}{number(losses[0], 3)} to {number(losses[-1], 3)}")
-        lines.append(Line(epochs, losses, f"{prefix}training", place))
-        lines.append(Line(*_values(curves, "loss", part="steps"), "", place, "steps"))
-        validation = _values(curves, "val_bce")
-        if validation[0]:
-            lines.append(Line(*validation, f"{prefix}validation", place if len(runs) > 1 else 1, "dashed"))
-    if any(line.kind == "dashed" for line in lines):
-        caption += " Dashed: cross-entropy on the validation videos."
-    title = f"Training loss, first to last epoch: {'; '.join(found)}"
-    return charts.line_chart("curves_loss", title, caption, lines, x="epochs", y="loss")
-
-
-def _accuracy_chart(runs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Chart:
-    lines, best = [], []
-    for place, (label, curves) in enumerate(runs.items()):
-        epochs, values = _values(curves, names[0])
-        top = int(np.argmax(values))
-        best.append(
-            f"{ACCURACIES[names[0]]}{f' of {label}' if label else ''} was highest, {with_unit(values[top], '%')}, "
-            f"after epoch {epochs[top]} of {epochs[-1]}"
-        )
-        for index, name in enumerate(names):
-            prefix = f"{label}, " if label else ""
-            lines.append(Line(*_values(curves, name), prefix + ACCURACIES[name], (place + index) % 3))
-    videos = "validation pairs" if names[0] == "val_pair_accuracy" else "validation videos"
-    title = f"On {videos}, {'; '.join(best)}"
-    caption = "The epoch with the highest value of the first metric was tested."
-    return charts.line_chart("curves_validation", title, caption, lines, x="epochs", y=f"% of {videos}")
-
-
-def _learning_rate_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
-    peaks = dict.fromkeys(max(_values(curves, "lr")[1], default=0.0) for curves in runs.values())
-    title = f"Learning rate of the head, up to {' and '.join(f'{peak:.3g}' for peak in peaks)}"
-    lines = []
-    for place, (label, curves) in enumerate(runs.items()):
-        steps = _values(curves, "lr", part="steps")
-        lines.append(Line(*(steps if steps[0] else _values(curves, "lr")), label or "learning rate", place, "plain"))
-    caption = "Earlier layers can have lower learning rates (--layer_decay)."
-    return charts.line_chart("curves_learning_rate", title, caption, lines, x="epochs", y="learning rate", height=2.0)
-
-
 def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Calibration, correlation and confusion of a VCE test."""
-    first = [_calibration(numbers), *_correlation(numbers), _first_places(numbers)]
-    return [*first, _calibration_by_emotion(numbers), _confusion(numbers)]
-
-
-def _shown(numbers: Mapping[str, Any]) -> list[str]:
-    """The emotions that fit into a chart: those that are first most often."""
     found = numbers["emotions"]
-    return sorted(found, key=lambda name: -found[name]["num_first"])[:MAX_EMOTIONS]
-
-
-def _correlation(numbers: Mapping[str, Any]) -> list[Chart]:
-    found = numbers["emotions"]
-    names = [name for name in _shown(numbers) if found[name]["pearson"]["value"] is not None]
+    # the emotions that fit into a chart: those that are first most often
+    shown = sorted(found, key=lambda name: -found[name]["num_first"])[:MAX_EMOTIONS]
+    calibration, calibration_by_emotion = _calibration_charts(numbers, shown)
+    names = [name for name in shown if found[name]["pearson"]["value"] is not None]
     names.sort(key=lambda name: -found[name]["pearson"]["value"])
-    if not names:
-        return []
-    best, worst = (number(found[name]["pearson"]["value"], 2) for name in (names[0], names[-1]))
-    title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
-    if len(names) == 1:
-        title = f"Predicted and true {names[0]} correlate with r = {best}"
-    rows = {
-        name: [
-            Mark("Pearson", 0, found[name]["pearson"]),
-            Mark("Spearman (ranks)", 1, estimate(found[name]["spearman"])),
-        ]
-        for name in names
-    }
-    caption = (
-        "Correlation of predicted and true values over the test videos, with 95 % intervals of the Pearson "
-        "correlation. Emotions with constant values are left out."
-    )
-    groups = [("correlation of predicted and true values over videos", rows)]
-    return [charts.interval_chart("correlation", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
-
-
-def _first_places(numbers: Mapping[str, Any]) -> Chart:
-    found = numbers["emotions"]
-    names = _shown(numbers)
+    correlation = []
+    if names:
+        best, worst = (number(found[name]["pearson"]["value"], 2) for name in (names[0], names[-1]))
+        title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
+        if len(names) == 1:
+            title = f"Predicted and true {names[0]} correlate with r = {best}"
+        caption = (
+            "Correlation of predicted and true values over the test videos, with 95 % intervals of the Pearson "
+            "correlation. Emotions with constant values are left out."
+        )
+        rows = {}
+        for name in names:
+            spearman = estimate(found[name]["spearman"])
+            rows[name] = [Mark("Pearson", 0, found[name]["pearson"]), Mark("Spearman (ranks)", 1, spearman)]
+        groups = [("correlation of predicted and true values over videos", rows)]
+        correlation.append(
+            charts.interval_chart("correlation", title, caption, groups, zero=True, row_inches=ROW_INCHES)
+        )
     total = sum(entry["num_first"] for entry in found.values())
     true, predicted = (
-        np.array([100 * found[name][key] / total for name in names]) for key in ("num_first", "num_predicted_first")
+        np.array([100 * found[name][key] / total for name in shown]) for key in ("num_first", "num_predicted_first")
     )
     excess = predicted - true
     most, least = (
         f"{name} ({found[name]['num_predicted_first']:,}, truly {found[name]['num_first']:,})"
-        for name in (names[int(excess.argmax())], names[int(excess.argmin())])
+        for name in (shown[int(excess.argmax())], shown[int(excess.argmin())])
     )
     title = f"Predicted too often: {most}; too rarely: {least}"
     if not excess.any():
         title = "Each emotion is predicted to be first as often as it is"
     caption = "How often each emotion is the most intense one of a test video, and how often it is predicted to be."
-    return charts.bars_and_dots(
-        "first_places", title, caption, names, bars={"true": true}, dots={"predicted": predicted},
+    first_places = charts.bars_and_dots(
+        "first_places", title, caption, shown, bars={"true": true}, dots={"predicted": predicted},
         x="% of the test videos"
     )  # fmt: skip
+    return [calibration, *correlation, first_places, calibration_by_emotion, _confusion_chart(numbers["confusion"])]
 
 
-def _calibration(numbers: Mapping[str, Any]) -> Chart:
-    found, num_bins = numbers["calibration"]["overall"], numbers["calibration"]["num_bins"]
-    bias = found["bias"]
-    direction = "too high" if bias > 0 else "too low"
-    finding = "unbiased" if abs(bias) < NO_BIAS else f"{number(abs(bias), 3)} {direction}"
-    title = f"Predictions are {finding} on average; calibration error {found['error']:.3f}"
+def _calibration_charts(numbers: Mapping[str, Any], names: Sequence[str]) -> tuple[Chart, Chart]:
+    """Reliability diagrams of all predictions, and of each of these emotions."""
+    found, quantity = numbers["calibration"], numbers["prediction_meaning"]
+    overall, num_bins = found["overall"], found["num_bins"]
+    direction = "too high" if overall["bias"] > 0 else "too low"
+    bias = "unbiased" if abs(overall["bias"]) < NO_BIAS else f"{number(abs(overall['bias']), 3)} {direction}"
+    title = f"Predictions are {bias} on average; calibration error {overall['error']:.3f}"
     caption = (
         f"All emotions of all videos, in {num_bins} bins of the prediction. On the dotted line, predictions equal the "
         "truth. Below: how many predictions each bin has, on a logarithmic scale. The calibration error is the mean "
         "distance from the line."
     )
-    return charts.reliability_chart(
-        "calibration", title, caption, found, num_bins=num_bins, quantity=numbers["prediction_meaning"]
-    )
-
-
-def _calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
-    found = numbers["calibration"]["by_emotion"]
-    names = sorted(_shown(numbers), key=lambda name: -found[name]["error"])
-    errors = {name: f"{found[name]['error']:.3f}" for name in names}
-    title = f"Worst calibrated: {', '.join(f'{name} ({errors[name]})' for name in names[:3])}"
+    first = charts.reliability_chart("calibration", title, caption, overall, num_bins=num_bins, quantity=quantity)
+    by_emotion = {name: found["by_emotion"][name] for name in names}
+    by_emotion = dict(sorted(by_emotion.items(), key=lambda entry: -entry[1]["error"]))
+    errors = [(name, f"{entry['error']:.3f}") for name, entry in by_emotion.items()]
+    title = f"Worst calibrated: {', '.join(f'{name} ({error})' for name, error in errors[:3])}"
     caption = (
         "The predictions of each emotion in bins of equal count, the worst calibrated emotion first; each has its own "
         "scale. Above the dotted line, predictions are too low, below it too high; where the curve is flat, they do "
         "not depend on the truth."
     )
-    return charts.reliability_grid(
-        "calibration_by_emotion", title, caption, {name: found[name] for name in names},
-        quantity=numbers["prediction_meaning"],
-        notes={"Worst": [f"{name}: {errors[name]}" for name in names[:NUM_NAMED]]}
-    )  # fmt: skip
+    notes = {"Worst": [f"{name}: {error}" for name, error in errors[:NUM_NAMED]]}
+    return first, charts.reliability_grid(
+        "calibration_by_emotion", title, caption, by_emotion, quantity=quantity, notes=notes
+    )
 
 
-def _confusion(numbers: Mapping[str, Any]) -> Chart:
-    names = numbers["confusion"]["emotions"][:MAX_EMOTIONS]
-    counts = np.array(numbers["confusion"]["counts"], dtype=float)[: len(names), : len(names)]
+def _confusion_chart(confusion: Mapping[str, Any]) -> Chart:
+    names = confusion["emotions"][:MAX_EMOTIONS]
+    counts = np.array(confusion["counts"], dtype=float)[: len(names), : len(names)]
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
     mistaken = np.where(np.eye(len(names), dtype=bool), 0, counts)
-    order = np.argsort(-mistaken, axis=None, kind="stable")[:NUM_NAMED]
     found = [
         (names[place // len(names)], names[place % len(names)], counted(int(counts.flat[place]), "video"))
-        for place in order
+        for place in np.argsort(-mistaken, axis=None, kind="stable")[:NUM_NAMED]
         if mistaken.flat[place] > 0
     ]
     title, notes = "No emotion is mistaken for another", {}
@@ -271,44 +240,44 @@ def _confusion(numbers: Mapping[str, Any]) -> Chart:
 
 def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Scores and pair accuracy by score difference of a V2V test."""
-    found = [_score_chart(numbers["scores"])] if numbers["num_pairs"] else []
-    return found + ([_margin_chart(numbers["margins"])] if numbers["margins"] else [])
-
-
-def _score_chart(found: Mapping[str, Any]) -> Chart:
-    direction = "higher" if found["mean_margin"] >= 0 else "lower"
-    title = (
-        f"The preferred video of a pair scores {number(abs(found['mean_margin']), 2)} {direction} on average; the "
-        f"standard deviation of the scores is {number(found['standard_deviation'], 2)}"
-    )
-    caption = "Only differences of scores have a meaning; their zero is arbitrary."
-    shares = {side: 100 * np.array(found[side]) / max(sum(found[side]), 1) for side in ("all", "better", "worse")}
-    return charts.histogram(
-        "scores", title, caption, np.array(found["edges"]), x="score", y="% of each",
-        filled={"all videos": shares["all"]},
-        outlined={"preferred": shares["better"], "less preferred": shares["worse"]}
-    )  # fmt: skip
-
-
-def _margin_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
-    first, last = bins[0]["accuracy"]["value"], bins[-1]["accuracy"]["value"]
-    title = (
-        f"{number(first, 1)} % of the pairs with the closest scores are correct, {number(last, 1)} % of those with the "
-        "largest difference"
-    )
-    x = [entry["mean_distance"] for entry in bins]
-    lines = [Line(x, [entry["accuracy"]["value"] for entry in bins], "correct", 0)]
-    caption = (
-        f"The pairs in {len(bins)} bins of equal count by the difference of their scores, with 95 % intervals. "
-        "Dotted: chance."
-    )
-    if "promised" in bins[0]:
-        lines.append(Line(x, [entry["promised"] for entry in bins], "predicted by the scores", 1, "dashed"))
-        caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
-    return charts.line_chart(
-        "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
-        y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
-    )  # fmt: skip
+    found, scores, bins = [], numbers["scores"], numbers["margins"]
+    if numbers["num_pairs"]:
+        direction = "higher" if scores["mean_margin"] >= 0 else "lower"
+        title = (
+            f"The preferred video of a pair scores {number(abs(scores['mean_margin']), 2)} {direction} on average; the "
+            f"standard deviation of the scores is {number(scores['standard_deviation'], 2)}"
+        )
+        caption = "Only differences of scores have a meaning; their zero is arbitrary."
+        shares = {side: 100 * np.array(scores[side]) / max(sum(scores[side]), 1) for side in ("all", "better", "worse")}
+        outlined = {"preferred": shares["better"], "less preferred": shares["worse"]}
+        found.append(
+            charts.histogram(
+                "scores", title, caption, np.array(scores["edges"]), x="score", y="% of each",
+                filled={"all videos": shares["all"]}, outlined=outlined
+            )
+        )  # fmt: skip
+    if bins:
+        first, last = bins[0]["accuracy"]["value"], bins[-1]["accuracy"]["value"]
+        title = (
+            f"{number(first, 1)} % of the pairs with the closest scores are correct, {number(last, 1)} % of those with "
+            "the largest difference"
+        )
+        caption = (
+            f"The pairs in {len(bins)} bins of equal count by the difference of their scores, with 95 % intervals. "
+            "Dotted: chance."
+        )
+        x = [entry["mean_distance"] for entry in bins]
+        lines = [Line(x, [entry["accuracy"]["value"] for entry in bins], "correct", 0)]
+        if "promised" in bins[0]:
+            lines.append(Line(x, [entry["promised"] for entry in bins], "predicted by the scores", 1, "dashed"))
+            caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
+        found.append(
+            charts.line_chart(
+                "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
+                y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
+            )
+        )  # fmt: skip
+    return found
 
 
 def over_time_charts(

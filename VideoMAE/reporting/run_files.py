@@ -115,45 +115,40 @@ def curves_of(run: Run) -> dict[str, Any]:
 
 def read_dataset(run: Run, *, data_path: Path | None = None) -> Dataset:
     """Reads the labels of a run's test from its dataset or from `data_path`; errors are returned in `missing`."""
-    exclude = run.settings.get("exclude")
+    root, settings = data_path or run.dataset, run.settings
+    exclude = settings.get("exclude")
     exclusion = Exclusion(Path(exclude) if exclude and Path(exclude).is_file() else None)
-    read = _read_comparisons if run.task == "v2v" else _read_emotions
     try:
-        return read(run, data_path or run.dataset, exclusion)
+        if run.task == "vce":
+            if settings.get("label_path"):
+                emotions = vce.read_emotions(root)
+                test, train = (
+                    vce.read_class_list(Path(settings["label_path"]) / name, emotions=emotions, exclusion=exclusion)
+                    for name in ("test.csv", "train.csv")
+                )
+            else:
+                test, train = (vce.read_annotations(root, split, exclusion=exclusion) for split in ("test", "train"))
+                if not settings.get("train_on_all"):
+                    train, _ = hold_out(train, fraction=settings["val_fraction"])
+            return Dataset(dict(zip(test.ids, test.paths, strict=True)), test=test, train=train)
+        compared, lists = (
+            v2v.read_comparisons(
+                root / f"{split}_labels.json", only_pairs=split == "test", may_be_empty=split == "listwise",
+                exclusion=exclusion
+            )
+            for split in ("test", "listwise")
+        )  # fmt: skip
+        videos = v2v.videos_of(root, [*compared, *lists])
     except ValueError as error:
         return Dataset({}, missing=str(error))
-
-
-def _read_emotions(run: Run, root: Path, exclusion: Exclusion) -> Dataset:
-    settings = run.settings
-    if settings.get("label_path"):
-        emotions = vce.read_emotions(root)
-        test, train = (
-            vce.read_class_list(Path(settings["label_path"]) / name, emotions=emotions, exclusion=exclusion)
-            for name in ("test.csv", "train.csv")
-        )
-    else:
-        test, train = (vce.read_annotations(root, split, exclusion=exclusion) for split in ("test", "train"))
-        if not settings.get("train_on_all"):
-            train, _ = hold_out(train, fraction=settings["val_fraction"])
-    return Dataset(dict(zip(test.ids, test.paths, strict=True)), test=test, train=train)
-
-
-def _read_comparisons(run: Run, root: Path, exclusion: Exclusion) -> Dataset:
-    test, lists = (
-        v2v.read_comparisons(
-            root / f"{split}_labels.json", only_pairs=split == "test", may_be_empty=split == "listwise",
-            exclusion=exclusion
-        )
-        for split in ("test", "listwise")
-    )  # fmt: skip
-    videos = v2v.videos_of(root, [*test, *lists])
     known = {line["id"] for line in run.test_lines}
     unknown = [key for key in videos.ids if key not in known]
-    if unknown and not run.settings.get("exclude"):
-        raise ValueError(
+    if unknown and not settings.get("exclude"):
+        missing = (
             f"{root}: its labels differ from those of the test in {run.folder}, which has no entry for {len(unknown)} "
             f"of {len(videos.ids)} videos, for example {unknown[0]}"
         )
-    test, lists = ([entry for entry in entries if known.issuperset(entry)] for entries in (test, lists))
-    return Dataset(dict(zip(videos.ids, videos.paths, strict=True)), pairs=v2v.pairs_in(test), lists=lists)
+        return Dataset({}, missing=missing)
+    compared, lists = ([entry for entry in entries if known.issuperset(entry)] for entries in (compared, lists))
+    paths = dict(zip(videos.ids, videos.paths, strict=True))
+    return Dataset(paths, pairs=v2v.pairs_in(compared), lists=lists)
