@@ -18,6 +18,7 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
     import VideoMAE  # noqa: F401  # imported first: it reports missing packages
 
 from VideoMAE.cli import run
+from VideoMAE.dataset_tools.programs import check_ranges
 from VideoMAE.inference.config import NetworkFlags
 
 logger = logging.getLogger("demo")
@@ -55,17 +56,6 @@ class Settings:
     """Spatial crops to average. None: as in the run's test."""
 
 
-def check(settings: Settings) -> None:
-    """Raises ValueError for settings out of range."""
-    if not 1 <= len(settings.checkpoint) <= 2:
-        raise ValueError(f"--checkpoint takes one or two, not {len(settings.checkpoint)}")
-    for name in ("max_upload_mb", "max_seconds"):
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"--{name} {getattr(settings, name):g}: must be above 0")
-    if not 0 <= settings.port <= 65535:
-        raise ValueError(f"--port {settings.port}: must be in [0, 65535]")
-
-
 def listen(host: str, port: int) -> socket.socket:
     """Opens the server's socket. Raises ValueError if the address is not local or the port is in use."""
     try:
@@ -78,7 +68,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(settings: Settings) -> None:
     """Serves the page until Ctrl-C or SIGTERM. Raises ValueError for wrong flags or files."""
-    check(settings)
+    if not 1 <= len(settings.checkpoint) <= 2:
+        raise ValueError(f"--checkpoint takes one or two, not {len(settings.checkpoint)}")
+    check_ranges(settings, above_0=("max_upload_mb", "max_seconds"))
+    if not 0 <= settings.port <= 65535:
+        raise ValueError(f"--port {settings.port}: must be in [0, 65535]")
     if find_spec("gradio") is None:
         constraints = Path(__file__).resolve().parents[1] / "constraints.txt"  # absent in an installed package
         tested = f" -c {constraints}" if constraints.is_file() else ""
@@ -116,9 +110,8 @@ def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
 
     answers = Answers(predictor, reference, max_seconds=settings.max_seconds)
     examples = link_examples(files, temp / "examples", max_seconds=settings.max_seconds)
-    uploads = Uploads(temp / "uploads")
-    page = Page(answers, uploads, examples, max_upload_mb=settings.max_upload_mb)
-    app = make_app(page.build(), uploads, max_upload_mb=settings.max_upload_mb, endpoints=page.endpoint_descriptions())
+    page = Page(answers, Uploads(temp / "uploads"), examples, max_upload_mb=settings.max_upload_mb)
+    app = make_app(page)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)

@@ -35,8 +35,7 @@ class Answers:
     max_seconds: float
 
     def probe(self, path: Path) -> DemoVideo:
-        """Opens a file in another process, because a decoder can hang or crash.
-        Raises ValueError if the file cannot be read, or is too long or too large."""
+        """Opens a file. Raises ValueError if the file cannot be read, or is too long or too large."""
         (found,) = probe_videos([path], max_seconds=self.max_seconds)
         if isinstance(found, str):
             raise ValueError(found)
@@ -74,8 +73,15 @@ class Answers:
     def html(self, video: DemoVideo, prediction: Prediction) -> str:
         """A prediction for the page."""
         ranked = sorted((prediction.intensities or {}).items(), key=lambda entry: -entry[1])
-        found = self._pleasantness(prediction.score) + (self._emotions(dict(ranked)) if ranked else [])
-        return to_html("prediction", video, draw(found), ranked, self.reference.mean_intensities)
+        names, means = [name for name, _ in ranked], self.reference.mean_intensities
+        found = self._pleasantness(prediction.score)
+        if names:
+            label = f"mean of {self.reference.num_intensities} test videos"
+            dots = {label: [means.get(name, np.nan) for name in names]} if means else {}
+            title, caption = f"Mostly {', then '.join(names[:3])}", "0: none, 1: strongest."
+            bars = {"this video": [value for _, value in ranked]}
+            found.append(charts.bars_and_dots("emotions", title, caption, names, bars=bars, dots=dots, x="intensity"))
+        return to_html("prediction", video, draw(found), ranked, means)
 
     def _pleasantness(self, score: float | None) -> list[Chart]:
         """The score of a video in the histogram of the test scores."""
@@ -92,15 +98,6 @@ class Answers:
                 y="videos", filled={"test videos": counts}, marks={"this video": score}
             )
         ]  # fmt: skip
-
-    def _emotions(self, ranked: dict[str, float]) -> list[Chart]:
-        names, means = list(ranked), self.reference.mean_intensities
-        label = f"mean of {self.reference.num_intensities} test videos"
-        dots = {label: [means.get(name, np.nan) for name in names]} if means else {}
-        title = f"Mostly {', then '.join(names[:3])}"
-        bars = {"this video": list(ranked.values())}
-        caption = "0: none, 1: strongest."
-        return [charts.bars_and_dots("emotions", title, caption, names, bars=bars, dots=dots, x="intensity")]
 
     def curves_html(self, video: DemoVideo, found: Curves) -> str:
         """Curves for the page, with a table of the scores and of all intensities."""
@@ -135,8 +132,7 @@ class Answers:
             None: "",
         }[compared["more_pleasant"]]
         columns = [("A", video_a, draw(self._pleasantness(a.score))), ("B", video_b, draw(self._pleasantness(b.score)))]
-        rows: list[tuple[str, float, float]] = []
-        found: list[Chart] = []
+        rows, found = [], []
         if a.intensities is not None and b.intensities is not None:
             names = list(compared["intensity_differences"])[:NUM_DIFFERENCES]
             rows = [(name, a.intensities[name], b.intensities[name]) for name in names]

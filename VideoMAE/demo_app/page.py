@@ -55,6 +55,10 @@ class Page:
     examples: Sequence[DemoVideo]
     max_upload_mb: float
 
+    @property
+    def endpoints(self) -> list[Callable[..., dict[str, Any]]]:
+        return [self.predict, self.over_time, self.compare]
+
     def build(self) -> gr.Blocks:
         tasks = [RATINGS[task] for task in self.answers.predictor.tasks]
         with gr.Blocks(title="How would the viewer feel?", analytics_enabled=False) as blocks:
@@ -63,7 +67,11 @@ class Page:
                 self._build_one()
             with gr.Tab("Compare two"):
                 self._build_two()
-            self._build_endpoints()
+            videos = [upload_field(self.uploads, name, visible=False) for name in ("video", "second")]
+            values = gr.JSON(visible=False)
+            for endpoint, inputs in zip(self.endpoints, (videos[:1], videos[:1], videos), strict=True):
+                button, name = gr.Button(visible=False), endpoint.__name__
+                button.click(endpoint, inputs, values, api_name=name, concurrency_id=QUEUE)
         return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
     def _build_one(self) -> None:
@@ -93,18 +101,8 @@ class Page:
                     label = f"or an example as {letter}"
                     fields.append(gr.Dropdown(names, value=None, label=label, visible=bool(names)))
         button = gr.Button("Compare", variant="primary")
-        result = gr.HTML(elem_id="two-result")
-        outputs = [fields[0], fields[2], result]
+        outputs = [fields[0], fields[2], gr.HTML(elem_id="two-result")]
         button.click(self.show_comparison, fields, outputs, api_visibility="private", concurrency_id=QUEUE)
-
-    def _build_endpoints(self) -> None:
-        videos = [upload_field(self.uploads, name, visible=False) for name in ("video", "second")]
-        values = gr.JSON(visible=False)
-        for function, inputs in ((self.predict, videos[:1]), (self.over_time, videos[:1]), (self.compare, videos)):
-            gr.Button(visible=False).click(function, inputs, values, api_name=function.__name__, concurrency_id=QUEUE)
-
-    def endpoint_descriptions(self) -> dict[str, str]:
-        return {function.__name__: function.__doc__ or "" for function in (self.predict, self.over_time, self.compare)}
 
     def show_upload(self, upload: str | None) -> Iterator[Outputs]:
         """The prediction, then the curves too, or the reason why the video is rejected."""
@@ -130,21 +128,18 @@ class Page:
         self, first: str | None, first_example: str | None, second: str | None, second_example: str | None
     ) -> tuple[None, None, str]:
         """The comparison, or the reason why a video is missing or rejected; an upload replaces an example."""
-        with self.uploads.removed_after(*[upload for upload in (first, second) if upload]):
+        examples = {video.name: video for video in reversed(self.examples)}
+        with self.uploads.removed_after(*filter(None, (first, second))):
             try:
-                videos = [self._selected(first, first_example, "A"), self._selected(second, second_example, "B")]
-                (a, b) = [(video, self.answers.predict(video)) for video in videos]
+                videos = []
+                for letter, upload, example in (("A", first, first_example), ("B", second, second_example)):
+                    if not upload and example not in examples:
+                        raise ValueError(f"Select a video {letter}.")
+                    videos.append(self.answers.probe(Path(upload)) if upload else examples[example or ""])
+                a, b = [(video, self.answers.predict(video)) for video in videos]
                 return None, None, self.answers.comparison_html(a, b)
             except ValueError as error:
                 return None, None, to_html("problem", str(error))
-
-    def _selected(self, upload: str | None, example: str | None, letter: str) -> DemoVideo:
-        if upload:
-            return self.answers.probe(Path(upload))
-        for video in self.examples:
-            if video.name == example:
-                return video
-        raise ValueError(f"Select a video {letter}.")
 
     def predict(self, video: str) -> dict[str, Any]:
         """The intensity of each emotion and the score of a video; null without a checkpoint of that task."""

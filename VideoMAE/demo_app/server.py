@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
-from VideoMAE.demo_app.videos import Uploads, safe_name
+from VideoMAE.demo_app.page import Page
+from VideoMAE.demo_app.videos import safe_name
 from VideoMAE.reporting.page import TEMPLATES, render
 
 MEGABYTE = 2**20
@@ -35,17 +36,23 @@ POLICY = (
 )
 
 
-def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoints: Mapping[str, str]) -> FastAPI:
-    """The page, the description of its `endpoints` (by name) at /api, and an upload route that replaces Gradio's.
+def make_app(page: Page) -> FastAPI:
+    """The page, the description of its endpoints at /api, and an upload route that replaces Gradio's.
 
     Gradio names an uploaded file by its content, so equal uploads of two people are one file, and removing it after the
     first request would fail the second.
     """
-    max_bytes = int(max_upload_mb * MEGABYTE)
+    max_bytes = int(page.max_upload_mb * MEGABYTE)
+
+    async def sweep() -> None:
+        """Periodically removes uploads that no request used."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await run_in_threadpool(page.uploads.remove_older_than, time.time() - KEEP_SECONDS)
 
     @asynccontextmanager
     async def sweeping(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.create_task(sweep(uploads))
+        task = asyncio.create_task(sweep())
         yield
         task.cancel()
 
@@ -53,6 +60,7 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
 
     @app.get("/api")
     async def api(request: Request) -> Response:
+        endpoints = {endpoint.__name__: endpoint.__doc__ for endpoint in page.endpoints}
         return HTMLResponse(render("demo_api.html", url=str(request.base_url), endpoints=endpoints))
 
     @app.post("/gradio_api/upload")
@@ -60,11 +68,11 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
         length = request.headers.get("content-length", "")
         try:
             if length.isdigit() and int(length) <= max_bytes + MULTIPART_BYTES:
-                return JSONResponse(await receive_files(request, uploads))
+                return JSONResponse(await receive_files(request, page.uploads.folder))
             async for _ in request.stream():  # a client that is still sending would not read the response
                 pass
             if length.isdigit():
-                return PlainTextResponse(f"the file is larger than {max_upload_mb:g} MB", status_code=413)
+                return PlainTextResponse(f"the file is larger than {page.max_upload_mb:g} MB", status_code=413)
             return PlainTextResponse("an upload needs a Content-Length header", status_code=411)
         except ClientDisconnect:
             return Response(status_code=400)  # not read
@@ -73,37 +81,31 @@ def make_app(page: gr.Blocks, uploads: Uploads, *, max_upload_mb: float, endpoin
     async def upload_progress() -> Response:
         return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")  # progress is not reported
 
+    blocks = page.build()
     gr.mount_gradio_app(
-        app, page, path="/", max_file_size=max_bytes, footer_links=["api", "settings"], run_history=False,
+        app, blocks, path="/", max_file_size=max_bytes, footer_links=["api", "settings"], run_history=False,
         ssr_mode=False, mcp_server=False, pwa=False, css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
         theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"])
     )  # fmt: skip
     # Gradio does not count a mounted page as launched, and skips its checks of paths for a page not launched
-    page.has_launched = page.is_running = True
+    blocks.has_launched = blocks.is_running = True
     return app
 
 
-async def receive_files(request: Request, uploads: Uploads) -> list[str]:
-    """Saves the files of a form, each in its own folder; after a failure none is kept. -> their paths"""
+async def receive_files(request: Request, uploads: Path) -> list[str]:
+    """Saves the files of a form, each in its own subfolder; after a failure none is kept. -> their paths"""
     paths = []
     with ExitStack() as after_failure:
         async with request.form(max_files=MAX_FILES) as form:
             for part in form.getlist("files"):
                 if isinstance(part, UploadFile):
-                    folder = Path(tempfile.mkdtemp(dir=uploads.folder))
+                    folder = Path(tempfile.mkdtemp(dir=uploads))
                     after_failure.callback(shutil.rmtree, folder, ignore_errors=True)
                     paths.append(folder / safe_name(part.filename or ""))
                     with paths[-1].open("wb") as file:
                         await run_in_threadpool(shutil.copyfileobj, part.file, file)
         after_failure.pop_all()
     return list(map(str, paths))
-
-
-async def sweep(uploads: Uploads) -> None:
-    """Periodically removes uploads that no request used."""
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        await run_in_threadpool(uploads.remove_older_than, time.time() - KEEP_SECONDS)
 
 
 def serve_app(app: FastAPI, listener: socket.socket) -> None:
