@@ -1,7 +1,5 @@
 """A web page for trying a trained model: `python -m VideoMAE.demo --checkpoint RUN_OR_FILE [RUN_OR_FILE]`."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

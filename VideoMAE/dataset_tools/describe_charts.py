@@ -12,8 +12,7 @@ from scipy.spatial.distance import squareform
 from VideoMAE.dataset_tools.describe_numbers import CLIP_SECONDS
 from VideoMAE.reporting import charts
 from VideoMAE.reporting.charts import MAX_EMOTIONS, Chart
-from VideoMAE.reporting.formats import percent
-from VideoMAE.reporting.page import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
+from VideoMAE.reporting.page import THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH, percent
 
 MAX_ROWS, MIN_SHARE = 8, 0.005  # of sizes and frame rates; the others are summed
 NUM_NAMED = 8  # pairs of emotions named beside a heat map

@@ -26,8 +26,7 @@ from VideoMAE.dataset_tools.programs import check_ranges, first_names, num_cores
 from VideoMAE.dataset_tools.read_labels import kind_of, read_emotions, read_preferences, read_videos
 from VideoMAE.files import read_json
 from VideoMAE.reporting.charts import Chart
-from VideoMAE.reporting.formats import percent
-from VideoMAE.reporting.page import PAGE_FILE, as_jpegs, draw, read_thumbnails, write_bytes, write_page
+from VideoMAE.reporting.page import PAGE_FILE, as_jpegs, draw, percent, read_thumbnails, write_bytes, write_page
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("describe_dataset")

@@ -1,7 +1,5 @@
 """The demo's predictions for one video and for two: as values for programs, and as HTML with charts for the page."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The demo's page and its endpoints for programs, in Gradio."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The test videos of the demo's runs: their scores and mean intensities, results, and example videos."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

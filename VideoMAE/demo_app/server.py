@@ -1,7 +1,5 @@
 """The demo's server: Gradio's page, limited uploads that are removed, and a policy against loading from other sites."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import socket

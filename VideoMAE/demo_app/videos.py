@@ -3,8 +3,6 @@
 No import of torch here: a process that opens one file should start in a fraction of a second.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Iterator, Sequence

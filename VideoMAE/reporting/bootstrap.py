@@ -6,8 +6,6 @@ Statistics that are resampled together share their draws, so their differences a
 Tibshirani 1993, chapter 13 (percentile intervals).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -65,16 +63,10 @@ class Resampling(NamedTuple):
         }
 
 
-def mean_of(values: np.ndarray) -> Statistic:
-    """The mean over items. values (N,)"""
-    return ratio_of(values, np.ones(len(values)))
-
-
-def ratio_of(numerators: np.ndarray, denominators: np.ndarray) -> Statistic:
-    """The ratio of two sums over items: a mean over the elements of items that hold different numbers of them.
-    (N,), (N,)"""
-    sums = np.stack([numerators, denominators], axis=1).astype(np.float64)
-    return lambda counts: np.divide(*(counts @ sums).T)
+def mean_of(sums: np.ndarray, counts: np.ndarray | float = 1.0) -> Statistic:
+    """The mean over the elements of items, from the sum of each item's elements and their number. (N,), (N,)"""
+    terms = np.stack(np.broadcast_arrays(sums, counts), axis=1).astype(np.float64)
+    return lambda draws: np.divide(*(draws @ terms).T)
 
 
 def correlations_of(predictions: np.ndarray, targets: np.ndarray) -> Statistic:

@@ -4,8 +4,6 @@ Each kind is a function that returns a `Chart`, whose `draw(theme)` makes the ma
 arguments are the chart's name (also that of its PNG file), its title, which states the finding, and its caption.
 """
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -70,14 +68,12 @@ class Chart(NamedTuple):
     notes: dict[str, list[str]] = {}
 
 
-def new_figure(theme: Theme, title: str, *, height: float, width: float = WIDTH_INCHES) -> tuple[Figure, Axes]:
-    """An empty figure with a title, and its axes; sizes in inches, the title not included."""
-    figure = titled_figure(theme, title, height=height, width=width)
-    return figure, styled(figure.add_subplot(), theme)
-
-
-def titled_figure(theme: Theme, title: str, *, height: float, width: float = WIDTH_INCHES) -> Figure:
-    """The same without axes."""
+def new_figure(
+    theme: Theme, title: str, *, height: float, width: float = WIDTH_INCHES, rows: int = 1, columns: int = 1,
+    **options: Any
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """A figure with a title, and its axes without frame and tick marks, row by row; sizes in inches without the title.
+    `options` are those of Figure.subplots."""
     lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH))
     layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.05)
     figure = Figure(figsize=(width, height + 0.2 * len(lines)), layout=layout, facecolor=theme.background)
@@ -85,21 +81,24 @@ def titled_figure(theme: Theme, title: str, *, height: float, width: float = WID
         "\n".join(lines), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=theme.ink, linespacing=1.3,
         parse_math=False
     )  # fmt: skip
-    return figure
+    grid = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for axes in grid:
+        axes.set_facecolor(theme.background)
+        axes.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=8.5, length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    return figure, grid
 
 
-def styled(axes: Axes, theme: Theme) -> Axes:
-    """Removes the frame and the tick marks of axes and sets their colors."""
-    axes.set_facecolor(theme.background)
-    axes.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=8.5, length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return axes
-
-
-def label_axes(axes: Axes, theme: Theme, *, x: str = "", y: str = "", grid: str = "x") -> None:
+def label_axes(
+    axes: Axes, theme: Theme, *, x: str = "", y: str = "", grid: str = "x", rows: Sequence[str] = ()
+) -> None:
+    """Labels the axes and draws grid lines; `rows` are the names of horizontal rows, the first on top."""
     axes.set_xlabel(x, color=theme.muted, fontsize=8.5)
     axes.set_ylabel(y, color=theme.muted, fontsize=8.5)
+    if rows:
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
     if grid:
         axes.grid(axis=grid, color=theme.grid, lw=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
@@ -149,12 +148,6 @@ def chart_kind(
     return make
 
 
-def label_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names the rows of a horizontal chart, the first on top."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-
-
 class Mark(NamedTuple):
     """A value with its interval, as `bootstrap.estimate` returns it; `series` is a color of the theme, -1 for gray."""
 
@@ -172,10 +165,11 @@ def interval_chart(
 ) -> Figure:
     """Dots with intervals in rows, on one axis per group (axis label, rows); `zero` draws a line at 0."""
     heights = [row_inches * len(rows) + 0.1 for _, rows in groups]
-    figure = titled_figure(theme, title, height=0.5 + sum(heights) + 0.45 * len(groups))
-    grid = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for axes, (x_label, rows) in zip(grid[:, 0], groups, strict=True):
-        styled(axes, theme)
+    figure, grid = new_figure(
+        theme, title, height=0.5 + sum(heights) + 0.45 * len(groups), rows=len(groups),
+        gridspec_kw={"height_ratios": heights}
+    )  # fmt: skip
+    for axes, (x_label, rows) in zip(grid, groups, strict=True):
         labelled = set()
         for place, marks in enumerate(rows.values()):
             for index, (label, series, estimate) in enumerate(marks):
@@ -191,13 +185,12 @@ def interval_chart(
                     color=color, label=None if label in labelled else label, mec=theme.background, mew=0.6, zorder=3
                 )  # fmt: skip
                 labelled.add(label)
-        label_rows(axes, [textwrap.fill(name, 26) for name in rows])
+        label_axes(axes, theme, x=x_label, rows=[textwrap.fill(name, 26) for name in rows])
         axes.margins(x=0.06)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if zero:
             axes.axvline(0, color=theme.muted, lw=1)
-        label_axes(axes, theme, x=x_label)
-    add_legend(figure, grid[0, 0], theme)
+    add_legend(figure, grid[0], theme)
     return figure
 
 
@@ -207,13 +200,12 @@ def bars_and_dots(
     x: str
 ) -> Figure:  # fmt: skip
     """One row per emotion: one or two overlapping bars by label, the last in the foreground, and dots by label."""
-    figure, axes = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
+    figure, (axes,) = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
     for (label, values), color in zip(bars.items(), (theme.soft, theme.series[0]), strict=False):
         axes.barh(range(len(rows)), values, 0.78, color=color, label=label)
     for label, values in dots.items():
         _dots(axes, theme, values, label)
-    label_rows(axes, rows)
-    label_axes(axes, theme, x=x)
+    label_axes(axes, theme, x=x, rows=rows)
     add_legend(figure, axes, theme)
     return figure
 
@@ -232,7 +224,7 @@ def grouped_bars(
     colors: Mapping[str, int] | None = None
 ) -> Figure:  # fmt: skip
     """Horizontal bars in percent with their values, one bar per row and series; `colors` are indices by series."""
-    figure, axes = new_figure(theme, title, height=0.9 + len(rows) * (0.1 + 0.17 * len(series)))
+    figure, (axes,) = new_figure(theme, title, height=0.9 + len(rows) * (0.1 + 0.17 * len(series)))
     height = 0.8 / len(series)
     largest = max(max(values) for values in series.values())
     for number, (label, values) in enumerate(series.items()):
@@ -243,9 +235,8 @@ def grouped_bars(
             if value:
                 text = f"{value:.1f}" if value >= 0.1 else "<0.1"
                 axes.text(value + 0.012 * largest, place, text, va="center", fontsize=7.5, color=theme.muted)
-    label_rows(axes, rows)
     axes.set_xlim(0, 1.12 * largest)
-    label_axes(axes, theme, x=x, y=y)
+    label_axes(axes, theme, x=x, y=y, rows=rows)
     add_legend(figure, axes, theme)
     return figure
 
@@ -256,7 +247,7 @@ def histogram(
     outlined: Mapping[str, ArrayLike] = {}, marks: Mapping[str, float] = {}
 ) -> Figure:  # fmt: skip
     """Histograms over the same bin edges (B + 1,), filled and as outlines; `marks` are vertical lines by label."""
-    figure, axes = new_figure(theme, title, height=2.6)
+    figure, (axes,) = new_figure(theme, title, height=2.6)
     for label, values in filled.items():
         axes.stairs(np.asarray(values), edges, fill=True, color=theme.soft, label=label)
     for place, (label, values) in enumerate(outlined.items()):
@@ -297,7 +288,7 @@ def line_chart(
     intervals: Sequence[Mapping[str, Any]] = ()
 ) -> Figure:  # fmt: skip
     """Curves; `level` is a dotted horizontal line, `intervals` are drawn around the points of the first curve."""
-    figure, axes = new_figure(theme, title, height=height)
+    figure, (axes,) = new_figure(theme, title, height=height)
     for at, entry in zip(lines[0].x, intervals, strict=False):
         if entry["low"] is not None:
             bounds = [entry["low"], entry["high"]]
@@ -322,7 +313,7 @@ def heat_map(
 
     def draw(theme: Theme) -> Figure:
         side = max(4.2, ROW_INCHES * len(names))
-        figure, axes = new_figure(theme, title, height=side + 1.75, width=max(WIDE_INCHES, side + 2))
+        figure, (axes,) = new_figure(theme, title, height=side + 1.75, width=max(WIDE_INCHES, side + 2))
         colors: Colormap = LinearSegmentedColormap.from_list("sequential", theme.scale)
         if diverging:
             colors = LinearSegmentedColormap.from_list("diverging", [theme.low, theme.background, theme.high])
@@ -347,15 +338,14 @@ def distribution_rows(
     theme: Theme, title: str, shares: np.ndarray, rows: Sequence[str], means: Sequence[float], *, x: str
 ) -> Figure:
     """One histogram of [0, 1] per row as colors on a logarithmic scale, and its mean. shares (K, B) in percent"""
-    figure, axes = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
+    figure, (axes,) = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
     mesh = axes.pcolormesh(
         np.linspace(0, 1, shares.shape[1] + 1), np.arange(len(rows) + 1) - 0.5, np.ma.masked_equal(shares, 0),
         cmap=LinearSegmentedColormap.from_list("sequential", theme.scale), edgecolors=theme.background, lw=0.3,
         norm=LogNorm(min(1.0, shares[shares > 0].min()), 100)
     )  # fmt: skip
     _dots(axes, theme, means, "mean")
-    label_rows(axes, rows)
-    label_axes(axes, theme, x=x, grid="")
+    label_axes(axes, theme, x=x, grid="", rows=rows)
     _add_color_bar(figure, axes, mesh, theme, "% of the videos")
     add_legend(figure, axes, theme)
     return figure
@@ -376,13 +366,13 @@ Bins = Mapping[str, np.ndarray]
 @chart_kind
 def reliability_chart(theme: Theme, title: str, bins: Bins, *, num_bins: int, quantity: str) -> Figure:
     """A reliability diagram of bins of equal width in [0, 1], with the share of each bin below."""
-    figure = titled_figure(theme, title, height=4.3)
-    top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    _draw_reliability(styled(top, theme), theme, bins, 5.5)
+    ratios = {"height_ratios": [3, 1]}
+    figure, (top, bottom) = new_figure(theme, title, height=4.3, rows=2, sharex=True, gridspec_kw=ratios)
+    _draw_reliability(top, theme, bins, 5.5)
     label_axes(top, theme, y=f"true {quantity}", grid="both")
     left = np.minimum((bins["predicted"] * num_bins).astype(int), num_bins - 1) / num_bins
     shares = 100 * bins["counts"] / bins["counts"].sum()
-    styled(bottom, theme).bar(left, shares, 0.9 / num_bins, align="edge", color=theme.soft)
+    bottom.bar(left, shares, 0.9 / num_bins, align="edge", color=theme.soft)
     bottom.set_yscale("log")
     bottom.yaxis.set_major_formatter("{x:g}")
     bottom.minorticks_off()
@@ -398,10 +388,10 @@ def reliability_grid(
     def draw(theme: Theme) -> Figure:
         num_columns = min(6, len(bins))
         num_rows = -(-len(bins) // num_columns)
-        figure = titled_figure(theme, title, height=0.5 + 1.32 * num_rows, width=WIDE_INCHES)
-        grid = figure.subplots(num_rows, num_columns, squeeze=False).flat
+        height = 0.5 + 1.32 * num_rows
+        figure, grid = new_figure(theme, title, height=height, width=WIDE_INCHES, rows=num_rows, columns=num_columns)
         for axes, (label, entry) in zip(grid, bins.items(), strict=False):
-            _draw_reliability(styled(axes, theme), theme, entry, 3.2)
+            _draw_reliability(axes, theme, entry, 3.2)
             axes.set_title(textwrap.shorten(label, 22, placeholder="…"), fontsize=7.5, color=theme.ink, pad=3)
             axes.set_box_aspect(1)
             limit = axes.get_xlim()[1]

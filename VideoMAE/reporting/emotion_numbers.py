@@ -1,7 +1,5 @@
 """The numbers of a tested VCE run and of a comparison of two, as written to `report.json`. V videos, K emotions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -52,7 +50,7 @@ class EmotionTest(NamedTuple):
         """Mean absolute error over the emotions of each video. -> (V,)"""
         return np.abs(self.predicted - self.expected).mean(axis=1)
 
-    def select(self, ids: list[str]) -> EmotionTest:
+    def select(self, ids: list[str]) -> "EmotionTest":
         """The test of these videos alone."""
         places = {key: place for place, key in enumerate(self.ids)}
         rows = [places[key] for key in ids]

@@ -1,6 +1,4 @@
-"""Writing pages: charts in both themes, thumbnails, and the Jinja2 templates in `templates/`."""
-
-from __future__ import annotations
+"""Writing pages: number formats, charts in both themes, thumbnails, and the Jinja2 templates in `templates/`."""
 
 import base64
 import logging
@@ -16,7 +14,6 @@ from tqdm import tqdm
 
 from VideoMAE.cli import counted
 from VideoMAE.files import write_atomically, write_json, write_text
-from VideoMAE.reporting import formats
 from VideoMAE.reporting.charts import DARK, LIGHT, Chart, as_png
 from VideoMAE.video.check import MIN_FILES_FOR_PROGRESS_BAR, run_in_processes
 from VideoMAE.video.reader import Video
@@ -28,6 +25,37 @@ PAGE_FILE = "index.html"
 THUMBNAIL_WIDTH, THUMBNAIL_HEIGHT = 192, 144  # pixels that a thumbnail fits into
 THUMBNAILS_BUDGET_BYTES = 1_200_000  # of one page
 JPEG_QUALITIES = (80, 65, 50, 35, 20)
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with a typographic minus sign: -0.25 -> −0.25"""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int) -> str:
+    """The same with a plus sign: 0.25 -> +0.25"""
+    return ("+" if value is not None and value > 0 else "") + number(value, digits)
+
+
+def digits_of(unit: str) -> int:
+    """The number of decimals shown for a unit."""
+    return 1 if unit == "%" else 3
+
+
+def with_unit(value: float | None, unit: str) -> str:
+    return number(value, digits_of(unit)) + (f"\N{NO-BREAK SPACE}{unit}" if unit and value is not None else "")
+
+
+def interval(estimate: Mapping[str, Any], unit: str) -> str:
+    """40.0 to 66.7"""
+    if estimate["low"] is None:
+        return "–"
+    return f"{number(estimate['low'], digits_of(unit))} to {number(estimate['high'], digits_of(unit))}"
+
+
+def percent(share: float) -> str:
+    """0.1234 -> 12.3 %"""
+    return f"{100 * share:.1f} %"
 
 
 class DrawnChart(NamedTuple):
@@ -50,12 +78,11 @@ def environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
-    names = ("number", "signed", "with_unit", "interval", "percent", "digits_of")
-    found.filters |= {name: getattr(formats, name) for name in names}
+    formats = (number, signed, with_unit, interval, percent, digits_of, data_uri)
     found.filters |= {
+        **{function.__name__: function for function in formats},
         "thousands": "{:,}".format,
         "count": counted,
-        "data_uri": data_uri,
         "only": lambda charts, *names: [charts[name] for name in names if name in charts],
     }
     found.globals["zip"] = zip

@@ -3,8 +3,6 @@
 P pairs, L lists, C connected components.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +32,7 @@ class Components(NamedTuple):
         sums, totals = (
             np.bincount(self.component, each, minlength=self.num_components) for each in (values * weights, weights)
         )
-        return bootstrap.ratio_of(sums, totals)
+        return bootstrap.mean_of(sums, totals)
 
 
 def components_holding(comparisons: Sequence[Comparison], connected_by: Sequence[Comparison]) -> Components:

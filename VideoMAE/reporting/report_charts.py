@@ -1,7 +1,5 @@
 """The charts of reports and comparisons: each function states what its chart finds in the numbers of `report.json`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ from VideoMAE.cli import counted
 from VideoMAE.reporting import charts
 from VideoMAE.reporting.bootstrap import estimate
 from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Chart, Line, Mark, Rows
-from VideoMAE.reporting.formats import digits_of, interval, number, signed, with_unit
+from VideoMAE.reporting.page import digits_of, interval, number, signed, with_unit
 
 PREDICTORS = {"model": ("model", 0), "majority_guess": ("majority guess", 1), "chance": ("chance", -1)}
 DIFFERENCE = {"difference": (None, 0)}  # of two runs, without a legend

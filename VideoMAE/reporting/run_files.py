@@ -1,7 +1,5 @@
 """The files of a run's output folder and the labels of its test."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report of a run and the comparison of two: their numbers, charts, example videos and notes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
