@@ -21,9 +21,6 @@ from VideoMAE.inference.config import NetworkFlags
 
 logger = logging.getLogger("demo")
 
-# No version checks, no telemetry.
-OFFLINE_ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -75,7 +72,8 @@ def serve(settings: Settings) -> None:
         constraints = Path(__file__).resolve().parents[1] / "constraints.txt"  # absent in an installed package
         tested = f" -c {constraints}" if constraints.is_file() else ""
         raise ValueError(f"the demo needs Gradio: {sys.executable} -m pip install 'gradio>=6.31,<7'{tested}")
-    os.environ.update(OFFLINE_ENVIRONMENT)
+    # no version checks, no telemetry
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         with (
@@ -84,36 +82,29 @@ def serve(settings: Settings) -> None:
         ):
             os.environ["GRADIO_TEMP_DIR"] = temp
             tempfile.tempdir = temp  # also for forms that are being received
-            serve_page(settings, listener, Path(temp))
+            # files are checked before the import of Gradio, which takes seconds
+            from VideoMAE.demo_app.answers import Answers, find_examples, read_reference
+            from VideoMAE.inference.predictor import load_predictor
+
+            names = ("device", "precision", "compile", "num_segments", "num_crops")
+            flags = {name: getattr(settings, name) for name in names}
+            predictor = load_predictor(settings.checkpoint, network_flags=settings.network, **flags)
+            answers = Answers(predictor, read_reference(settings.checkpoint), max_seconds=settings.max_seconds)
+            files = find_examples(settings.checkpoint, settings.examples)
+
+            from VideoMAE.demo_app.page import Page
+            from VideoMAE.demo_app.server import make_server
+            from VideoMAE.demo_app.videos import Uploads, open_examples
+
+            examples = open_examples(files, max_seconds=settings.max_seconds)
+            page = Page(answers, Uploads(Path(temp) / "uploads"), examples, max_upload_mb=settings.max_upload_mb)
+            server = make_server(page)
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)
+            server.run(sockets=[listener])  # connections since the opening of the socket have been waiting
     except KeyboardInterrupt:
         logger.info("stopped; the uploads are removed")
-
-
-def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
-    from VideoMAE.demo_app.reference import find_examples, read_reference
-    from VideoMAE.inference.predictor import load_predictor
-
-    # files are checked before the import of Gradio, which takes seconds
-    names = ("device", "precision", "compile", "num_segments", "num_crops")
-    predictor = load_predictor(
-        settings.checkpoint, network_flags=settings.network, **{name: getattr(settings, name) for name in names}
-    )
-    reference = read_reference(settings.checkpoint)
-    files = find_examples(settings.checkpoint, settings.examples)
-
-    from VideoMAE.demo_app.answers import Answers
-    from VideoMAE.demo_app.page import Page
-    from VideoMAE.demo_app.server import make_app, serve_app
-    from VideoMAE.demo_app.videos import Uploads, link_examples
-
-    answers = Answers(predictor, reference, max_seconds=settings.max_seconds)
-    examples = link_examples(files, temp / "examples", max_seconds=settings.max_seconds)
-    page = Page(answers, Uploads(temp / "uploads"), examples, max_upload_mb=settings.max_upload_mb)
-    app = make_app(page)
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)
-    serve_app(app, listener)  # connections since the opening of the socket have been waiting
 
 
 def main(argv: Sequence[str] | None = None) -> int:

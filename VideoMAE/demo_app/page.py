@@ -61,46 +61,40 @@ class Page:
         tasks = [RATINGS[task] for task in self.answers.predictor.tasks]
         with gr.Blocks(title="How would the viewer feel?", analytics_enabled=False) as blocks:
             gr.HTML(to_html("head", tasks, self.answers.reference), elem_classes="emo-head")
-            with gr.Tab("One video"):
-                self._build_one()
+            with gr.Tab("One video"), gr.Row(equal_height=False):
+                with gr.Column(scale=1, min_width=280):
+                    limits = f"up to {self.max_upload_mb:g} MB and {self.answers.max_seconds:g} s"
+                    upload = upload_field(self.uploads, f"A video, {limits}", elem_id="one-video", height=150)
+                    gallery = gr.Gallery(
+                        [(video.thumbnail, video.name) for video in self.examples],
+                        label="Examples", columns=4, height="auto", object_fit="cover", allow_preview=False,
+                        elem_id="examples", buttons=[], interactive=False, visible=bool(self.examples)
+                    )  # fmt: skip
+                    gr.HTML('<p class="emo-foot">The server deletes the file after the prediction.</p>')
+                with gr.Column(scale=2, min_width=320):
+                    outputs = [upload, gr.HTML(HINT, elem_id="one-result"), gr.HTML(elem_id="one-time")]
+            upload.upload(self.show_upload, upload, outputs, api_visibility="private", concurrency_id=QUEUE)
+            gallery.select(self.show_example, None, outputs, api_visibility="private", concurrency_id=QUEUE)
+            names = [video.name for video in self.examples]
+            fields: list[gr.components.Component] = []
             with gr.Tab("Compare two"):
-                self._build_two()
+                with gr.Row(equal_height=False):
+                    for side in "AB":
+                        with gr.Column(min_width=280):
+                            fields.append(
+                                upload_field(self.uploads, f"Video {side}", elem_id=f"two-{side}", height=130)
+                            )
+                            label = f"or an example as {side}"
+                            fields.append(gr.Dropdown(names, value=None, label=label, visible=bool(names)))
+                button = gr.Button("Compare", variant="primary")
+                outputs = [fields[0], fields[2], gr.HTML(elem_id="two-result")]
+            button.click(self.show_comparison, fields, outputs, api_visibility="private", concurrency_id=QUEUE)
             videos = [upload_field(self.uploads, name, visible=False) for name in ("video", "second")]
             values = gr.JSON(visible=False)
             for endpoint, inputs in zip(self.endpoints, (videos[:1], videos[:1], videos), strict=True):
                 button, name = gr.Button(visible=False), endpoint.__name__
                 button.click(endpoint, inputs, values, api_name=name, concurrency_id=QUEUE)
         return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-
-    def _build_one(self) -> None:
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=1, min_width=280):
-                limits = f"up to {self.max_upload_mb:g} MB and {self.answers.max_seconds:g} s"
-                upload = upload_field(self.uploads, f"A video, {limits}", elem_id="one-video", height=150)
-                gallery = gr.Gallery(
-                    [(video.thumbnail(), video.name) for video in self.examples],
-                    label="Examples", columns=4, height="auto", object_fit="cover", allow_preview=False,
-                    elem_id="examples", buttons=[], interactive=False, visible=bool(self.examples)
-                )  # fmt: skip
-                gr.HTML('<p class="emo-foot">The server deletes the file after the prediction.</p>')
-            with gr.Column(scale=2, min_width=320):
-                result, curves = gr.HTML(HINT, elem_id="one-result"), gr.HTML(elem_id="one-time")
-        outputs = [upload, result, curves]
-        upload.upload(self.show_upload, upload, outputs, api_visibility="private", concurrency_id=QUEUE)
-        gallery.select(self.show_example, None, outputs, api_visibility="private", concurrency_id=QUEUE)
-
-    def _build_two(self) -> None:
-        names = [video.name for video in self.examples]
-        fields: list[gr.components.Component] = []
-        with gr.Row(equal_height=False):
-            for letter in "AB":
-                with gr.Column(min_width=280):
-                    fields.append(upload_field(self.uploads, f"Video {letter}", elem_id=f"two-{letter}", height=130))
-                    label = f"or an example as {letter}"
-                    fields.append(gr.Dropdown(names, value=None, label=label, visible=bool(names)))
-        button = gr.Button("Compare", variant="primary")
-        outputs = [fields[0], fields[2], gr.HTML(elem_id="two-result")]
-        button.click(self.show_comparison, fields, outputs, api_visibility="private", concurrency_id=QUEUE)
 
     def show_upload(self, upload: str | None) -> Iterator[Outputs]:
         """The prediction, then the curves too, or the reason why the video is rejected."""

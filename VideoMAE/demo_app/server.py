@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from VideoMAE.demo_app.page import Page
 from VideoMAE.demo_app.videos import safe_name
-from VideoMAE.reporting.page import TEMPLATES, render
+from VideoMAE.reporting.page import ENVIRONMENT, TEMPLATES
 
 MEGABYTE = 2**20
 MULTIPART_BYTES = 16_384  # of a form besides its file
@@ -34,8 +33,9 @@ POLICY = (
 )
 
 
-def make_app(page: Page) -> FastAPI:
-    """The page, the description of its endpoints at /api, and an upload route that replaces Gradio's.
+def make_server(page: Page) -> uvicorn.Server:
+    """The page, the description of its endpoints at /api, and an upload route that replaces Gradio's. The server runs
+    until Ctrl-C or SIGTERM, which raise KeyboardInterrupt.
 
     Gradio names an uploaded file by its content, so equal uploads of two people are one file, and removing it after the
     first request would fail the second.
@@ -59,7 +59,8 @@ def make_app(page: Page) -> FastAPI:
     @app.get("/api")
     async def api(request: Request) -> Response:
         endpoints = {endpoint.__name__: endpoint.__doc__ for endpoint in page.endpoints}
-        return HTMLResponse(render("demo_api.html", url=str(request.base_url), endpoints=endpoints))
+        template = ENVIRONMENT.get_template("demo_api.html")
+        return HTMLResponse(template.render(url=str(request.base_url), endpoints=endpoints))
 
     @app.post("/gradio_api/upload")
     async def upload(request: Request) -> Response:
@@ -87,7 +88,13 @@ def make_app(page: Page) -> FastAPI:
     )  # fmt: skip
     # Gradio does not count a mounted page as launched, and skips its checks of paths for a page not launched
     blocks.has_launched = blocks.is_running = True
-    return app
+    headers = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, ws="none",
+            headers=headers
+        )
+    )  # fmt: skip
 
 
 async def receive_files(request: Request, uploads: Path) -> list[str]:
@@ -104,12 +111,3 @@ async def receive_files(request: Request, uploads: Path) -> list[str]:
                         await run_in_threadpool(shutil.copyfileobj, part.file, file)
         after_failure.pop_all()
     return list(map(str, paths))
-
-
-def serve_app(app: FastAPI, listener: socket.socket) -> None:
-    """Serves until Ctrl-C or SIGTERM, which raise KeyboardInterrupt."""
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, ws="none",
-        headers=[("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
-    )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listener])

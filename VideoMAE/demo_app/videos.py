@@ -34,13 +34,7 @@ class DemoVideo(NamedTuple):
     path: Path
     duration_seconds: float
     strip: bytes
-
-    def thumbnail(self) -> np.ndarray:
-        """The middle frame of the strip -> (H, W, 3) uint8 RGB"""
-        strip = cv2.imdecode(np.frombuffer(self.strip, np.uint8), cv2.IMREAD_COLOR)
-        assert strip is not None
-        width = strip.shape[1] // NUM_TILES
-        return cv2.cvtColor(strip[:, width * (NUM_TILES // 2) : width * (NUM_TILES // 2 + 1)], cv2.COLOR_BGR2RGB)
+    thumbnail: np.ndarray  # the middle frame of the strip, (H, W, 3) uint8 RGB
 
 
 def probe_videos(paths: Sequence[Path], *, max_seconds: float, num_processes: int = 1) -> list[DemoVideo | str]:
@@ -69,7 +63,7 @@ def open_video(path: Path, *, max_seconds: float) -> DemoVideo:
         frames = video.frames_at(np.arange(0.5, NUM_TILES) / NUM_TILES * video.num_frames // 1)
     strip = cv2.cvtColor(np.concatenate(list(frames), axis=1), cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-    return DemoVideo(path.name, path, info.duration_seconds, encoded)
+    return DemoVideo(path.name, path, info.duration_seconds, encoded, frames[NUM_TILES // 2])
 
 
 class Uploads:
@@ -112,13 +106,9 @@ def safe_name(name: str) -> str:
     return kept.lstrip(".")[-MAX_NAME_LENGTH:].strip() or "video"
 
 
-def link_examples(paths: Sequence[Path], folder: Path, *, max_seconds: float) -> list[DemoVideo]:
-    """Example videos, through links in `folder`; rejected ones are logged and left out."""
-    folder.mkdir(parents=True)
-    links = [folder / path.name for path in paths]
-    for link, path in zip(links, paths, strict=True):
-        link.symlink_to(path.resolve())
-    found = probe_videos(links, max_seconds=max_seconds, num_processes=2)
+def open_examples(paths: Sequence[Path], *, max_seconds: float) -> list[DemoVideo]:
+    """Example videos; rejected ones are logged and left out."""
+    found = probe_videos(paths, max_seconds=max_seconds, num_processes=2)
     for entry in found:
         if isinstance(entry, str):
             logger.warning("left out of the examples: %s", entry)

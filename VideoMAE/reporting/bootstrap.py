@@ -24,13 +24,6 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """Counts of the items in each draw (R, N) -> the metric of each draw, (R,) or (R, K)."""
 
 
-class Interval(NamedTuple):
-    """The bounds that hold LEVEL_PERCENT of the draws."""
-
-    low: float
-    high: float
-
-
 class Resampling(NamedTuple):
     """The number of bootstrap draws and their seed."""
 
@@ -92,13 +85,10 @@ def mean_over_columns(statistic: Statistic) -> Statistic:
     return lambda counts: np.ma.masked_invalid(statistic(counts)).mean(axis=1).filled(np.nan)
 
 
-def interval(values: np.ndarray) -> Interval:
-    """Percentile interval of the draws of a metric (R,), NaN ignored; NaN without a finite draw."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return Interval(math.nan, math.nan)
-    tail = (100 - LEVEL_PERCENT) / 2
-    return Interval(*np.percentile(known, [tail, 100 - tail]).tolist())
+def interval(values: np.ndarray) -> list[float]:
+    """The bounds that hold LEVEL_PERCENT of the draws of a metric (R,), NaN ignored; NaN without a finite draw."""
+    known, tail = values[np.isfinite(values)], (100 - LEVEL_PERCENT) / 2
+    return np.percentile(known, [tail, 100 - tail]).tolist() if len(known) else [math.nan, math.nan]
 
 
 def probability_better(differences: np.ndarray, *, lower_is_better: bool = False) -> float:
@@ -111,12 +101,11 @@ def probability_better(differences: np.ndarray, *, lower_is_better: bool = False
 def estimate(value: float | None, values: np.ndarray | None = None) -> dict[str, Any]:
     """A value and the interval of its draws; `low` and `high` are None without draws or if all draws are equal, and
     `value` is None if it is not finite."""
-    entry = {"value": value, "low": None, "high": None}
     if value is None or not math.isfinite(value):
-        entry["value"] = None
-    elif values is not None and (found := interval(values)).high - found.low >= 1e-12:
-        entry |= found._asdict()
-    return entry
+        return {"value": None, "low": None, "high": None}
+    low, high = interval(np.empty(0) if values is None else values)
+    has_width = high - low >= 1e-12
+    return {"value": value, "low": low if has_width else None, "high": high if has_width else None}
 
 
 def metric_entries(
@@ -141,8 +130,8 @@ def metric_entries(
                 entry[who] = estimate(float(named[metric](np.ones((1, num_items)))[0]), drawn[who][metric])
         if "b" in statistics:
             values, differences = (entry["a"]["value"], entry["b"]["value"]), drawn["b"][metric] - drawn["a"][metric]
-            value_of_difference = None if None in values else values[1] - values[0]
-            entry["difference"] = {"value": value_of_difference, **interval(differences)._asdict()}
+            low, high = interval(differences)
+            entry["difference"] = {"value": None if None in values else values[1] - values[0], "low": low, "high": high}
             better = probability_better(differences, lower_is_better=entry["lower_is_better"])
             entry["percent_b_better"] = 100.0 * better
         entries[metric] = entry

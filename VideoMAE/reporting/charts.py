@@ -25,8 +25,7 @@ from PIL import Image
 matplotlib.use("Agg")
 
 WIDTH_INCHES, WIDE_INCHES = 4.8, 7.4  # a wide chart scrolls sideways on a phone
-PIXELS_PER_INCH = 200
-TITLE_LETTERS_PER_INCH = 10.5
+PIXELS_PER_INCH, TITLE_LETTERS_PER_INCH = 200, 10.5
 ROW_INCHES = 0.225  # of charts with one row per emotion
 MAX_EMOTIONS = 40  # in one chart
 
@@ -380,33 +379,28 @@ def reliability_chart(theme: Theme, title: str, bins: Bins, *, num_bins: int, qu
     return figure
 
 
-def reliability_grid(
-    name: str, title: str, caption: str, bins: Mapping[str, Bins], *, quantity: str, notes: Mapping[str, list[str]]
-) -> Chart:
+@chart_kind
+def reliability_grid(theme: Theme, title: str, bins: Mapping[str, Bins], *, quantity: str) -> Figure:
     """A small reliability diagram for each name, in rows of six."""
-
-    def draw(theme: Theme) -> Figure:
-        num_columns = min(6, len(bins))
-        num_rows = -(-len(bins) // num_columns)
-        height = 0.5 + 1.32 * num_rows
-        figure, grid = new_figure(theme, title, height=height, width=WIDE_INCHES, rows=num_rows, columns=num_columns)
-        for axes, (label, entry) in zip(grid, bins.items(), strict=False):
-            _draw_reliability(axes, theme, entry, 3.2)
-            axes.set_title(textwrap.shorten(label, 22, placeholder="…"), fontsize=7.5, color=theme.ink, pad=3)
-            axes.set_box_aspect(1)
-            limit = axes.get_xlim()[1]
-            ticks = [tick for tick in MaxNLocator(2, steps=[1, 2, 5, 10]).tick_values(0, limit) if tick <= limit]
-            axes.set_xticks(ticks)
-            axes.set_yticks(ticks[1:])
-            axes.tick_params(labelsize=6.5, pad=1)
-            axes.grid(color=theme.grid, lw=0.6)
-        for axes in grid[len(bins) :]:
-            axes.set_visible(False)
-        figure.supxlabel(f"predicted {quantity}", fontsize=8.5, color=theme.muted)
-        figure.supylabel(f"true {quantity}", fontsize=8.5, color=theme.muted)
-        return figure
-
-    return Chart(name, title, caption, draw, is_wide=True, notes=dict(notes))
+    num_columns = min(6, len(bins))
+    num_rows = -(-len(bins) // num_columns)
+    height = 0.5 + 1.32 * num_rows
+    figure, grid = new_figure(theme, title, height=height, width=WIDE_INCHES, rows=num_rows, columns=num_columns)
+    for axes, (label, entry) in zip(grid, bins.items(), strict=False):
+        _draw_reliability(axes, theme, entry, 3.2)
+        axes.set_title(textwrap.shorten(label, 22, placeholder="…"), fontsize=7.5, color=theme.ink, pad=3)
+        axes.set_box_aspect(1)
+        limit = axes.get_xlim()[1]
+        ticks = [tick for tick in MaxNLocator(2, steps=[1, 2, 5, 10]).tick_values(0, limit) if tick <= limit]
+        axes.set_xticks(ticks)
+        axes.set_yticks(ticks[1:])
+        axes.tick_params(labelsize=6.5, pad=1)
+        axes.grid(color=theme.grid, lw=0.6)
+    for axes in grid[len(bins) :]:
+        axes.set_visible(False)
+    figure.supxlabel(f"predicted {quantity}", fontsize=8.5, color=theme.muted)
+    figure.supylabel(f"true {quantity}", fontsize=8.5, color=theme.muted)
+    return figure
 
 
 def _draw_reliability(axes: Axes, theme: Theme, bins: Bins, size: float) -> None:

@@ -3,7 +3,6 @@
 import base64
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,30 +70,21 @@ def draw(charts: Sequence[Chart]) -> list[DrawnChart]:
     return [DrawnChart(chart, as_png(chart.draw(LIGHT)), as_png(chart.draw(DARK))) for chart in charts]
 
 
-@cache
-def environment() -> jinja2.Environment:
-    """The Jinja2 environment of all pages; it escapes every value."""
-    found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
-    formats = (number, signed, with_unit, interval, percent, digits_of, data_uri)
-    found.filters |= {
-        **{function.__name__: function for function in formats},
-        "thousands": "{:,}".format,
-        "count": counted,
-        "only": lambda charts, *names: [charts[name] for name in names if name in charts],
-    }
-    found.globals["zip"] = zip
-    return found
-
-
-def render(template: str, **values: Any) -> str:
-    return environment().get_template(template).render(**values)
-
-
 def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+ENVIRONMENT = jinja2.Environment(  # of all pages; it escapes every value
+    loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True
+)  # fmt: skip
+ENVIRONMENT.globals["zip"] = zip
+ENVIRONMENT.filters |= {
+    **{format.__name__: format for format in (number, signed, with_unit, interval, percent, digits_of, data_uri)},
+    "thousands": "{:,}".format,
+    "count": counted,
+    "only": lambda charts, *names: [charts[name] for name in names if name in charts],
+}
 
 
 def write_page(
@@ -102,7 +92,8 @@ def write_page(
     **values: Any
 ) -> Path:  # fmt: skip
     """Writes the charts as PNG files, the numbers as JSON, then the page. -> path of the page"""
-    html = render(template, charts={entry.chart.name: entry for entry in drawn}, numbers=numbers, **values)
+    charts = {entry.chart.name: entry for entry in drawn}
+    html = ENVIRONMENT.get_template(template).render(charts=charts, numbers=numbers, **values)
     for entry in drawn:
         write_bytes(folder / f"{entry.chart.name}.png", entry.light)
     write_json(folder / numbers_file, numbers, indent=1)

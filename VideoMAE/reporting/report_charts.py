@@ -125,8 +125,11 @@ def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
         found.append(charts.line_chart("curves_validation", title, caption, accuracies, x="epochs", y=f"% of {videos}"))
     title = f"Learning rate of the head, up to {' and '.join(dict.fromkeys(peaks))}"
     caption = "Earlier layers can have lower learning rates (--layer_decay)."
-    labels = {"x": "epochs", "y": "learning rate"}
-    return [*found, charts.line_chart("curves_learning_rate", title, caption, rates, **labels, height=2.0)]
+    if any(line.x for line in rates):
+        found.append(
+            charts.line_chart("curves_learning_rate", title, caption, rates, x="epochs", y="learning rate", height=2.0)
+        )
+    return found
 
 
 def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tuple[list[float], list[float]]:
@@ -205,9 +208,8 @@ def _calibration_charts(numbers: Mapping[str, Any], names: Sequence[str]) -> tup
         "not depend on the truth."
     )
     notes = {"Worst": [f"{name}: {error}" for name, error in errors[:NUM_NAMED]]}
-    return first, charts.reliability_grid(
-        "calibration_by_emotion", title, caption, by_emotion, quantity=quantity, notes=notes
-    )
+    second = charts.reliability_grid("calibration_by_emotion", title, caption, by_emotion, quantity=quantity)
+    return first, second._replace(is_wide=True, notes=notes)
 
 
 def _confusion_chart(confusion: Mapping[str, Any]) -> Chart:

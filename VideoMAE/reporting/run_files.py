@@ -26,24 +26,11 @@ class Run(NamedTuple):
     task: Literal["vce", "v2v"]
     settings: dict[str, Any]
     results: dict[str, Any] | None
-    test_lines: list[dict[str, Any]]  # predictions.jsonl or scores.jsonl: one entry per test video
+    dataset: Path  # the folder that the run used
+    predicted: list[dict[str, Any]]  # the entries of predictions.jsonl or scores.jsonl with a prediction
+    unreadable: dict[str, str]  # test videos without a prediction: id -> reason
     epochs: list[dict[str, Any]]
     steps: list[dict[str, Any]]
-
-    @property
-    def dataset(self) -> Path:
-        """The dataset folder that the run used."""
-        return Path(self.settings.get("data_dir") or self.settings["data_path"])
-
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """Test videos without a prediction: id -> reason."""
-        return {line["id"]: line["unreadable"] for line in self.test_lines if "unreadable" in line}
-
-    @property
-    def predicted(self) -> list[dict[str, Any]]:
-        """The entries of the test videos that have a prediction."""
-        return [line for line in self.test_lines if "unreadable" not in line]
 
 
 class Dataset(NamedTuple):
@@ -71,7 +58,7 @@ def read_run(folder: Path, *, results_prefix: str | None = None) -> Run:
     prefix = settings.get("results_prefix", "") if results_prefix is None else results_prefix
     prefix = f"{prefix}_" if prefix else ""
     results_file = folder / f"{prefix}results.json"
-    results, lines = None, []
+    results, predicted, unreadable = None, [], {}
     if results_file.is_file():
         results = read_json(results_file)
         lines_file = folder / f"{prefix}{'scores' if 'data_dir' in settings else 'predictions'}.jsonl"
@@ -81,13 +68,16 @@ def read_run(folder: Path, *, results_prefix: str | None = None) -> Run:
                 raise ValueError(f"{lines_file}, entry {number}: has no video id")
             if not {"unreadable", "score", "view_logits"} & line.keys():
                 raise ValueError(f"{lines_file}, entry {number}: has no prediction for video {line['id']}")
-        if all("unreadable" in line for line in lines):
+        predicted = [line for line in lines if "unreadable" not in line]
+        unreadable = {line["id"]: line["unreadable"] for line in lines if "unreadable" in line}
+        if not predicted:
             raise ValueError(f"{lines_file}: contains no readable video")
     epochs, steps = read_complete_json_lines(folder / "log.txt"), read_complete_json_lines(folder / "steps.jsonl")
     if results is None and not epochs:
         raise ValueError(f"{folder}: has neither {results_file.name} nor a finished epoch in log.txt")
     task: Literal["vce", "v2v"] = "v2v" if "data_dir" in settings else "vce"
-    return Run(folder, folder.resolve().name, task, settings, results, lines, epochs, steps)
+    dataset = Path(settings.get("data_dir") or settings["data_path"])
+    return Run(folder, folder.resolve().name, task, settings, results, dataset, predicted, unreadable, epochs, steps)
 
 
 def curves_of(run: Run) -> dict[str, Any]:
@@ -139,7 +129,7 @@ def read_dataset(run: Run, *, data_path: Path | None = None) -> Dataset:
         videos = v2v.videos_of(root, [*compared, *lists])
     except ValueError as error:
         return Dataset({}, missing=str(error))
-    known = {line["id"] for line in run.test_lines}
+    known = {line["id"] for line in run.predicted} | run.unreadable.keys()
     unknown = [key for key in videos.ids if key not in known]
     if unknown and not settings.get("exclude"):
         missing = (

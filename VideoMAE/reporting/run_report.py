@@ -52,7 +52,7 @@ def write_report(
         for chart in report.charts
     }
     test = numbers.get("test", {})
-    ids = []
+    ids: list[str] = []
     for entry in (entry for key in EXAMPLE_KEYS for entry in test.get(key, [])):  # videos, pairs or lists
         ids += entry.get("ids") or ([entry["id"]] if "id" in entry else [entry["worse"], entry["better"]])
     videos = {key: report.paths[key] for key in ids if key in report.paths}
@@ -110,9 +110,9 @@ def report_comparison(a: Run, b: Run, *, data_path: Path | None, resampling: Res
         test[key] = test[key][:num_examples]
     only = {}  # the videos with a prediction of one run alone, with the reason
     for run, other, name_of_other in ((a, b, "B"), (b, a, "A")):
-        shared, unreadable = {line["id"] for line in other.predicted}, other.unreadable
+        shared = {line["id"] for line in other.predicted}
         only["a" if run is a else "b"] = {
-            line["id"]: f"{'could not be read' if line['id'] in unreadable else 'not'} in {name_of_other}'s test"
+            line["id"]: f"{'could not be read' if line['id'] in other.unreadable else 'not'} in {name_of_other}'s test"
             for line in run.predicted
             if line["id"] not in shared
         }

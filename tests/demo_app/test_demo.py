@@ -22,8 +22,7 @@ from video_files import grey_frames, moving_frames, write_video
 
 from VideoMAE import demo
 from VideoMAE.demo_app import videos as demo_videos
-from VideoMAE.demo_app.answers import NUM_DIFFERENCES, Answers
-from VideoMAE.demo_app.reference import Reference, find_examples, read_reference
+from VideoMAE.demo_app.answers import NUM_DIFFERENCES, Answers, Reference, find_examples, read_reference
 from VideoMAE.inference.predictor import Prediction, load_predictor
 
 
@@ -262,7 +261,7 @@ def test_a_decoder_that_hangs_rejects_only_its_file(
 ) -> None:
     (seen,) = demo_videos.probe_videos([videos[0]], max_seconds=MAX_SECONDS)
     assert isinstance(seen, demo_videos.DemoVideo) and seen.duration_seconds == pytest.approx(2)
-    assert seen.thumbnail().shape[0] == demo_videos.TILE_HEIGHT
+    assert seen.thumbnail.shape[0] == demo_videos.TILE_HEIGHT
     monkeypatch.setattr(demo_videos, "open_video", demo_site.hang)
     monkeypatch.setattr(demo_videos, "PROBE_LIMIT_SECONDS", 0.3)
     assert demo_videos.probe_videos([videos[0]], max_seconds=5) == [f"{videos[0].name}: did not answer within 0.3 s"]
@@ -328,7 +327,7 @@ def test_reference_scores_and_examples_come_from_the_runs(
 def test_predictions_of_either_task_alone_are_shown(has_intensities: bool, has_score: bool) -> None:
     predictor: Any = SimpleNamespace(tasks=(), emotions=())
     answers = Answers(predictor, Reference(np.array([0.0, 1.0]), {}, 0, []), max_seconds=9)
-    seen = demo_videos.DemoVideo("<i>.mp4", Path("x"), 2.0, b"")
+    seen = demo_videos.DemoVideo("<i>.mp4", Path("x"), 2.0, b"", np.zeros((2, 2, 3), np.uint8))
     intensities = {"Joy": 0.5, "Awe <3": 0.25, "Fear": 0.0} if has_intensities else None
     prediction = Prediction(seen.path, intensities, 0.5 if has_score else None, 2.0, None)
     text = answers.html(seen, prediction)
