@@ -92,11 +92,15 @@ def serve(settings: Settings) -> None:
             answers = Answers(predictor, read_reference(settings.checkpoint), max_seconds=settings.max_seconds)
             files = find_examples(settings.checkpoint, settings.examples)
 
-            from VideoMAE.demo_app.page import Page
-            from VideoMAE.demo_app.server import make_server
-            from VideoMAE.demo_app.videos import Uploads, open_examples
+            from VideoMAE.demo_app.page import Page, make_server
+            from VideoMAE.demo_app.videos import DemoVideo, Uploads, probe_videos
 
-            examples = open_examples(files, max_seconds=settings.max_seconds)
+            examples = []
+            for found in probe_videos(files, max_seconds=settings.max_seconds, num_processes=2):
+                if isinstance(found, DemoVideo):
+                    examples.append(found)
+                else:
+                    logger.warning("left out of the examples: %s", found)
             page = Page(answers, Uploads(Path(temp) / "uploads"), examples, max_upload_mb=settings.max_upload_mb)
             server = make_server(page)
             host, port = listener.getsockname()[:2]

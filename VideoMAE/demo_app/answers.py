@@ -23,13 +23,10 @@ NUM_EXAMPLES, NUM_CURVES, NUM_DIFFERENCES, NUM_BINS = 8, 5, 8, 24
 
 
 class Reference(NamedTuple):
-    """The test videos of the runs.
+    """The test videos of the runs."""
 
-    `scores` (V,) is sorted, and empty without a V2V run; `mean_intensities` by emotion is empty without a VCE run.
-    """
-
-    scores: np.ndarray
-    mean_intensities: dict[str, float]
+    scores: np.ndarray  # (V,), sorted; empty without a V2V run
+    mean_intensities: dict[str, float]  # by emotion; empty without a VCE run
     num_intensities: int
     facts: list[str]
     is_synthetic: bool = False  # the runs were trained on the videos of make_sample.py

@@ -3,7 +3,6 @@
 No import of torch here: a process that opens one file should start in a fraction of a second.
 """
 
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +15,6 @@ import numpy as np
 
 from VideoMAE.video.check import run_in_processes
 from VideoMAE.video.reader import UnreadableVideoError, Video, probe
-
-logger = logging.getLogger(__name__)
 
 NUM_TILES, TILE_HEIGHT = 8, 96
 MIN_TILE_WIDTH, MAX_TILE_WIDTH = 24, 256
@@ -49,9 +46,7 @@ def probe_videos(paths: Sequence[Path], *, max_seconds: float, num_processes: in
 
 def open_video(path: Path, *, max_seconds: float) -> DemoVideo:
     """Probes a video and reads frames over its whole length, as the model will.
-
-    Raises UnreadableVideoError as `probe` does, and for a video that is too long or too large.
-    """
+    Raises UnreadableVideoError as `probe` does, and for a video that is too long or too large."""
     info = probe(path)
     if info.duration_seconds > max_seconds:
         raise UnreadableVideoError(path, f"it lasts {info.duration_seconds:.0f} s; the maximum is {max_seconds:g} s")
@@ -104,12 +99,3 @@ def safe_name(name: str) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(letter if letter.isalnum() or letter in "-_.,()+ " else "_" for letter in last)
     return kept.lstrip(".")[-MAX_NAME_LENGTH:].strip() or "video"
-
-
-def open_examples(paths: Sequence[Path], *, max_seconds: float) -> list[DemoVideo]:
-    """Example videos; rejected ones are logged and left out."""
-    found = probe_videos(paths, max_seconds=max_seconds, num_processes=2)
-    for entry in found:
-        if isinstance(entry, str):
-            logger.warning("left out of the examples: %s", entry)
-    return [entry for entry in found if isinstance(entry, DemoVideo)]

@@ -65,6 +65,8 @@ class Chart(NamedTuple):
     draw: Callable[[Theme], Figure]
     is_wide: bool = False
     notes: dict[str, list[str]] = {}
+    light: bytes = b""  # the drawn chart as a PNG file, for a light and a dark page
+    dark: bytes = b""
 
 
 def new_figure(

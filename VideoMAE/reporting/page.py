@@ -57,17 +57,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-class DrawnChart(NamedTuple):
-    """A chart as PNG files for a light and a dark page."""
-
-    chart: Chart
-    light: bytes
-    dark: bytes
-
-
-def draw(charts: Sequence[Chart]) -> list[DrawnChart]:
+def draw(charts: Sequence[Chart]) -> list[Chart]:
     logger.info("drawing %s", counted(len(charts), "chart"))
-    return [DrawnChart(chart, as_png(chart.draw(LIGHT)), as_png(chart.draw(DARK))) for chart in charts]
+    return [chart._replace(light=as_png(chart.draw(LIGHT)), dark=as_png(chart.draw(DARK))) for chart in charts]
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -88,14 +80,14 @@ ENVIRONMENT.filters |= {
 
 
 def write_page(
-    folder: Path, template: str, *, drawn: Sequence[DrawnChart], numbers_file: str, numbers: Mapping[str, Any],
+    folder: Path, template: str, *, drawn: Sequence[Chart], numbers_file: str, numbers: Mapping[str, Any],
     **values: Any
 ) -> Path:  # fmt: skip
     """Writes the charts as PNG files, the numbers as JSON, then the page. -> path of the page"""
-    charts = {entry.chart.name: entry for entry in drawn}
+    charts = {chart.name: chart for chart in drawn}
     html = ENVIRONMENT.get_template(template).render(charts=charts, numbers=numbers, **values)
-    for entry in drawn:
-        write_bytes(folder / f"{entry.chart.name}.png", entry.light)
+    for chart in drawn:
+        write_bytes(folder / f"{chart.name}.png", chart.light)
     write_json(folder / numbers_file, numbers, indent=1)
     write_text(folder / PAGE_FILE, html)
     return folder / PAGE_FILE

@@ -32,8 +32,8 @@ def metrics_chart(metrics: Mapping[str, Any]) -> Chart:
     return charts.interval_chart("metrics", title, caption, _by_unit(metrics, PREDICTORS))
 
 
-def differences_chart(metrics: Mapping[str, Any]) -> Chart:
-    """The differences of two runs; the title names the better run in the first metric."""
+def comparison_charts(metrics: Mapping[str, Any], emotions: Mapping[str, Any]) -> list[Chart]:
+    """The differences of two runs, and the change of each emotion's correlation."""
     first = next(iter(metrics.values()))
     found, digits = first["difference"], digits_of(first["unit"])
     bounds = f"{signed(found['low'], digits)} to {signed(found['high'], digits)}"
@@ -47,7 +47,24 @@ def differences_chart(metrics: Mapping[str, Any]) -> Chart:
         "B minus A, with 95 % intervals of the paired bootstrap. If an interval does not include 0, other test videos "
         "would rarely reverse the difference. Lower losses and errors are better."
     )
-    return charts.interval_chart("differences", title, caption, _by_unit(metrics, DIFFERENCE), zero=True)
+    differences = charts.interval_chart("differences", title, caption, _by_unit(metrics, DIFFERENCE), zero=True)
+    known = {name: found["difference"] for name, found in emotions.items() if found["difference"]["value"] is not None}
+    if not known:
+        return [differences]
+    names = sorted(known, key=lambda name: -known[name]["value"])[:MAX_EMOTIONS]
+    most, least = (f"{name}, {signed(known[name]['value'], 2)}" for name in (names[0], names[-1]))
+    title = f"Correlation changes from {most}, to {least}"
+    num_better = sum((found["low"] or 0) > 0 for found in known.values())
+    num_worse = sum((found["high"] or 0) < 0 for found in known.values())
+    caption = (
+        f"With 95 % intervals of the paired bootstrap. Of {counted(len(known), 'emotion')}, B predicts {num_better} "
+        f"clearly better and {num_worse} clearly worse."
+    )
+    groups = [("Pearson correlation, B minus A", {name: [Mark(None, 0, known[name])] for name in names})]
+    return [
+        differences,
+        charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES),
+    ]
 
 
 def _by_unit(metrics: Mapping[str, Any], marks: Mapping[str, tuple[str | None, int]]) -> list[tuple[str, Rows]]:
@@ -61,24 +78,6 @@ def _by_unit(metrics: Mapping[str, Any], marks: Mapping[str, tuple[str | None, i
         row = [Mark(*marks[name], entry[name]) for name in marks if name in entry]
         groups.setdefault(entry["unit"] or entry["title"], (label, {}))[1][entry["title"]] = row
     return list(groups.values())
-
-
-def emotion_differences(emotions: Mapping[str, Any]) -> list[Chart]:
-    """The change of each emotion's correlation between two runs."""
-    known = {name: found["difference"] for name, found in emotions.items() if found["difference"]["value"] is not None}
-    if not known:
-        return []
-    names = sorted(known, key=lambda name: -known[name]["value"])[:MAX_EMOTIONS]
-    first, last = (known[name]["value"] for name in (names[0], names[-1]))
-    title = f"Correlation changes from {names[0]}, {signed(first, 2)}, to {names[-1]}, {signed(last, 2)}"
-    num_better = sum((found["low"] or 0) > 0 for found in known.values())
-    num_worse = sum((found["high"] or 0) < 0 for found in known.values())
-    caption = (
-        f"With 95 % intervals of the paired bootstrap. Of {counted(len(known), 'emotion')}, B predicts {num_better} "
-        f"clearly better and {num_worse} clearly worse."
-    )
-    groups = [("Pearson correlation, B minus A", {name: [Mark(None, 0, known[name])] for name in names})]
-    return [charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
 
 
 def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:

@@ -127,8 +127,7 @@ def report_comparison(a: Run, b: Run, *, data_path: Path | None, resampling: Res
         "only": only,
     }
     charts = [
-        report_charts.differences_chart(test["metrics"]),
-        *report_charts.emotion_differences(test["emotions"]),
+        *report_charts.comparison_charts(test["metrics"], test["emotions"]),
         *report_charts.curve_charts({"A": curves["a"], "B": curves["b"]}),
     ]
     return Report("comparison.html", numbers, charts, {**datasets[0].paths, **datasets[1].paths})
