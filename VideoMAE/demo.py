@@ -51,16 +51,6 @@ class Settings:
     """Spatial crops to average. None: as in the run's test."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Opens the server's socket. Raises ValueError if the address is not local or the port is in use."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        hint = "; --port 0 selects a free port" if port else ""
-        raise ValueError(f"cannot serve at --host {host} --port {port}: {error.strerror or error}{hint}") from error
-
-
 def serve(settings: Settings) -> None:
     """Serves the page until Ctrl-C or SIGTERM. Raises ValueError for wrong flags or files."""
     if not 1 <= len(settings.checkpoint) <= 2:
@@ -75,11 +65,15 @@ def serve(settings: Settings) -> None:
     # no version checks, no telemetry
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    host, port = settings.host, settings.port
     try:
-        with (
-            listen(settings.host, settings.port) as listener,
-            tempfile.TemporaryDirectory(prefix="emodiversity-") as temp,
-        ):
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        hint = "; --port 0 selects a free port" if port else ""
+        raise ValueError(f"cannot serve at --host {host} --port {port}: {error.strerror or error}{hint}") from error
+    try:
+        with listener, tempfile.TemporaryDirectory(prefix="emodiversity-") as temp:
             os.environ["GRADIO_TEMP_DIR"] = temp
             tempfile.tempdir = temp  # also for forms that are being received
             # files are checked before the import of Gradio, which takes seconds

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from VideoMAE.cli import counted
 from VideoMAE.config import flat
+from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.demo_app.videos import DemoVideo, probe_videos
 from VideoMAE.files import read_json, read_json_lines
 from VideoMAE.inference.predictor import PREFERENCE_WINDOW_SECONDS, Curves, Prediction, Predictor
@@ -19,6 +21,7 @@ from VideoMAE.video.reader import UnreadableVideoError
 from VideoMAE.video.search import find_videos
 
 MAX_WINDOWS = 24  # in one video, which bounds the time that a long video takes
+RATINGS = {"vce": "the emotions they felt", "v2v": "which of two is more pleasant"}  # in the published datasets
 NUM_EXAMPLES, NUM_CURVES, NUM_DIFFERENCES, NUM_BINS = 8, 5, 8, 24
 
 
@@ -40,19 +43,15 @@ class Reference(NamedTuple):
         """`More pleasant than 83 % of the 106 test videos`"""
         if not len(self.scores):
             return "Pleasantness (no test scores beside the checkpoint to compare with)"
-        return f"More pleasant than {self.percentile(score):.0f} % of the {len(self.scores)} test videos"
+        return f"More pleasant than {self.percentile(score):.0f} % of the {counted(len(self.scores), 'test video')}"
 
 
-class _RunFolder(NamedTuple):
-    """The dataset folder of a run, its results, and the entries of its readable test videos, all empty if missing."""
-
-    dataset: Path | None
-    results: dict[str, Any]
-    with_score: list[dict[str, Any]]
-    with_intensities: list[dict[str, Any]]
+Entries = list[dict[str, Any]]
 
 
-def _read_run_folder(checkpoint: Path) -> _RunFolder:
+def _read_run_folder(checkpoint: Path) -> tuple[Path | None, dict[str, Any], Entries, Entries]:
+    """Reads files beside a checkpoint, all empty if missing. -> dataset folder, results, entries of the readable test
+    videos with a score, and with intensities"""
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     config, results = (
         read_json(folder / name) if (folder / name).is_file() else {} for name in ("config.json", "results.json")
@@ -65,24 +64,25 @@ def _read_run_folder(checkpoint: Path) -> _RunFolder:
         entries.append([line for line in read_json_lines(file) if key in line] if file.is_file() else [])
         if not all(isinstance(line.get("id"), str) for line in entries[-1]):
             raise ValueError(f"{file}: an entry has no video id")
-    return _RunFolder(Path(root) if root else None, results, *entries)
+    return Path(root) if root else None, results, entries[0], entries[1]
 
 
 def read_reference(checkpoints: Sequence[Path]) -> Reference:
     """Reads the results beside the checkpoints (folders of runs, or files in them); missing files are skipped.
     Raises ValueError if a results file is damaged."""
-    runs = list(map(_read_run_folder, checkpoints))
-    scores = [line["score"] for run in runs for line in run.with_score]
-    intensities = [line["predicted"] for run in runs for line in run.with_intensities]
-    emotions = intensities[0] if intensities else {}
-    means = {name: float(np.mean([entry[name] for entry in intensities])) for name in emotions}
-    facts = []
-    for _, results, *_ in runs:
+    scores, intensities, facts, is_synthetic = [], [], [], False
+    for root, results, with_score, with_intensities in map(_read_run_folder, checkpoints):
+        scores += [line["score"] for line in with_score]
+        intensities += [line["predicted"] for line in with_intensities]
+        is_synthetic |= root is not None and (root.parent / "make_sample.json").is_file()
         if "acc3" in results:
-            facts.append(f"top-3 accuracy {results['acc3']:.0f} % on {results.get('num_videos', 'its')} test videos")
+            k = 3 if len(results.get("emotions", EMOTIONS)) > 3 else 1
+            videos = counted(results["num_videos"], "test video") if "num_videos" in results else "its test videos"
+            facts.append(f"top-{k} accuracy {results[f'acc{k}']:.0f} % on {videos}")
         if results.get("pair_accuracy") is not None:
             facts.append(f"{results['pair_accuracy']:.0f} % of the test pairs in the correct order")
-    is_synthetic = any(run.dataset and (run.dataset.parent / "make_sample.json").is_file() for run in runs)
+    emotions = intensities[0] if intensities else {}
+    means = {name: float(np.mean([entry[name] for entry in intensities])) for name in emotions}
     return Reference(np.sort(np.asarray(scores, dtype=np.float64)), means, len(intensities), facts, is_synthetic)
 
 
@@ -96,11 +96,12 @@ def find_examples(checkpoints: Sequence[Path], folder: Path | None) -> list[Path
         if not files:
             raise ValueError(f"--examples {folder}: contains no video file")
         return files[:NUM_EXAMPLES]
-    for run in map(_read_run_folder, reversed(checkpoints)):  # the V2V run, which has scores, is usually the last
-        lines = sorted(run.with_score, key=lambda line: line["score"]) or run.with_intensities
-        if lines and run.dataset is not None:
+    for checkpoint in reversed(checkpoints):  # the V2V run, which has scores, is usually the last
+        root, _, with_score, with_intensities = _read_run_folder(checkpoint)
+        lines = sorted(with_score, key=lambda line: line["score"]) or with_intensities
+        if lines and root is not None:
             chosen = np.linspace(0, len(lines) - 1, min(NUM_EXAMPLES, len(lines))).round().astype(int)
-            files = [run.dataset / "videos" / f"{lines[place]['id']}.mp4" for place in chosen]
+            files = [root / "videos" / f"{lines[place]['id']}.mp4" for place in chosen]
             if found := [path for path in files if path.is_file()]:
                 return found
     return []
@@ -155,13 +156,19 @@ class Answers:
             "percentile": None if score is None or not len(self.reference.scores) else self.reference.percentile(score),
         }
 
+    def head_html(self) -> str:
+        """The head of the page; a network with the emotions of VCE, or for pairs, counts as trained on VCE or V2V."""
+        predictor = self.predictor
+        published = [task for task in predictor.tasks if task == "v2v" or predictor.emotions == EMOTIONS]
+        return to_html("head", [RATINGS[task] for task in published], self.reference)
+
     def html(self, video: DemoVideo, prediction: Prediction) -> str:
         """A prediction for the page."""
         ranked = sorted((prediction.intensities or {}).items(), key=lambda entry: -entry[1])
         names, means = [name for name, _ in ranked], self.reference.mean_intensities
         found = self._pleasantness(prediction.score)
         if names:
-            label = f"mean of {self.reference.num_intensities} test videos"
+            label = f"mean of {counted(self.reference.num_intensities, 'test video')}"
             dots = {label: [means.get(name, np.nan) for name in names]} if means else {}
             title, caption = f"Mostly {', then '.join(names[:3])}", "0: none, 1: strongest."
             bars = {"this video": [value for _, value in ranked]}

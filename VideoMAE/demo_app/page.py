@@ -37,16 +37,10 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:"
 )
-RATINGS = {"vce": "the emotions they felt", "v2v": "which of two is more pleasant"}
-
-Outputs = tuple[None, str, str]  # the emptied upload field, the prediction, the curves
 
 
 def upload_field(uploads: Uploads, label: str, **options: Any) -> gr.File:
-    """A file field that accepts only uploads to this page: no URLs, no paths of the server.
-
-    Not a subclass, because Gradio writes a stub file beside the source of each component class.
-    """
+    """A file field that accepts only uploads to this page: no URLs, no paths of the server."""
 
     def checked(path: str | Path) -> str:
         try:
@@ -57,7 +51,7 @@ def upload_field(uploads: Uploads, label: str, **options: Any) -> gr.File:
     async def keep_in_place(path: str | Path | None) -> str | None:
         return None if path is None else checked(path)
 
-    field = gr.File(label=label, file_count="single", **options)
+    field = gr.File(label=label, file_count="single", **options)  # for a subclass, Gradio would write a stub file
     vars(field).update(
         async_move_resource_to_block_cache=keep_in_place,
         preprocess=lambda payload: None if payload is None else checked(payload.path),
@@ -80,9 +74,8 @@ class Page:
         return [self.predict, self.over_time, self.compare]
 
     def build(self) -> gr.Blocks:
-        tasks = [RATINGS[task] for task in self.answers.predictor.tasks]
         with gr.Blocks(title="How would the viewer feel?", analytics_enabled=False) as blocks:
-            gr.HTML(to_html("head", tasks, self.answers.reference), elem_classes="emo-head")
+            gr.HTML(self.answers.head_html(), elem_classes="emo-head")
             with gr.Tab("One video"), gr.Row(equal_height=False):
                 with gr.Column(scale=1, min_width=280):
                     limits = f"up to {self.max_upload_mb:g} MB and {self.answers.max_seconds:g} s"
@@ -118,18 +111,18 @@ class Page:
                 button.click(endpoint, inputs, values, api_name=name, concurrency_id=QUEUE)
         return blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
-    def show_upload(self, upload: str | None) -> Iterator[Outputs]:
-        """The prediction, then the curves too, or the reason why the video is rejected."""
+    def show_upload(self, upload: str | None) -> Iterator[tuple[None, str, str]]:
+        """An emptied upload field and the prediction, then the curves too, or the reason why the video is rejected."""
         if upload is None:
             yield None, HINT, ""
             return
         with self.uploads.removed_after(upload) as (path,):
             yield from self._show(lambda: self.answers.probe(path))
 
-    def show_example(self, event: gr.SelectData) -> Iterator[Outputs]:
+    def show_example(self, event: gr.SelectData) -> Iterator[tuple[None, str, str]]:
         yield from self._show(lambda: self.examples[event.index])
 
-    def _show(self, open_video: Callable[[], DemoVideo]) -> Iterator[Outputs]:
+    def _show(self, open_video: Callable[[], DemoVideo]) -> Iterator[tuple[None, str, str]]:
         try:
             video = open_video()
             result = self.answers.html(video, self.answers.predict(video))

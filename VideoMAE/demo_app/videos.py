@@ -1,7 +1,4 @@
-"""The videos of the demo: uploads and examples, opened in processes that can be killed.
-
-No import of torch here: a process that opens one file should start in a fraction of a second.
-"""
+"""The demo's uploads and examples, opened in processes that can be killed; without torch, these start quickly."""
 
 import shutil
 from collections.abc import Iterator, Sequence

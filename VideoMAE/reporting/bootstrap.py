@@ -47,13 +47,8 @@ class Resampling(NamedTuple):
 
     def method(self, unit: str, num_items: int) -> dict[str, Any]:
         """How the intervals were computed, for report.json; `unit` is what is resampled."""
-        return {
-            "interval": "percentile bootstrap",
-            "level_percent": LEVEL_PERCENT,
-            **self._asdict(),
-            "resampled": unit,
-            "num_resampled": num_items,
-        }
+        how = {"interval": "percentile bootstrap", "level_percent": LEVEL_PERCENT, **self._asdict()}
+        return {**how, "resampled": unit, "num_resampled": num_items}
 
 
 def mean_of(sums: np.ndarray, counts: np.ndarray | float = 1.0) -> Statistic:

@@ -41,18 +41,17 @@ class Theme(NamedTuple):
     grid: str
     series: tuple[str, ...]
     soft: str
-    low: str  # the ends of the diverging color map
-    high: str
+    high: str  # of the diverging color map, whose other end is the first of the series
     scale: tuple[str, ...]  # of the sequential color map, from 0 to the maximum
 
 
 LIGHT = Theme(
     "#ffffff", "#1b2430", "#5a6676", "#e2e6ec", ("#2a6fb0", "#d97a1e", "#2f9470", "#b0518e", "#7a6a55"),
-    "#c3d9ee", "#2a6fb0", "#c2452f", ("#ffffff", "#c3d9ee", "#5c9bd1", "#2a6fb0", "#123a63")
+    "#c3d9ee", "#c2452f", ("#ffffff", "#c3d9ee", "#5c9bd1", "#2a6fb0", "#123a63")
 )  # fmt: skip
 DARK = Theme(
     "#171b21", "#e7ebf1", "#9ca8b7", "#2c333d", ("#6fabec", "#f0a052", "#5cc7a0", "#e08cc4", "#b8a78d"),
-    "#2c4c70", "#6fabec", "#ef7f68", ("#171b21", "#20405f", "#3b78b3", "#7db6f0", "#e4f1ff")
+    "#2c4c70", "#ef7f68", ("#171b21", "#20405f", "#3b78b3", "#7db6f0", "#e4f1ff")
 )  # fmt: skip
 
 
@@ -107,9 +106,8 @@ def label_axes(
 
 def add_legend(figure: Figure, axes: Axes, theme: Theme) -> None:
     """Adds a legend below the axes, if anything has a label; lines and dots come after bars."""
-    entries = sorted(
-        zip(*axes.get_legend_handles_labels(), strict=True), key=lambda entry: isinstance(entry[0], Line2D)
-    )
+    found = zip(*axes.get_legend_handles_labels(), strict=True)
+    entries = sorted(found, key=lambda entry: isinstance(entry[0], Line2D))
     if entries:
         handles, labels = zip(*entries, strict=True)
         figure.legend(
@@ -317,7 +315,7 @@ def heat_map(
         figure, (axes,) = new_figure(theme, title, height=side + 1.75, width=max(WIDE_INCHES, side + 2))
         colors: Colormap = LinearSegmentedColormap.from_list("sequential", theme.scale)
         if diverging:
-            colors = LinearSegmentedColormap.from_list("diverging", [theme.low, theme.background, theme.high])
+            colors = LinearSegmentedColormap.from_list("diverging", [theme.series[0], theme.background, theme.high])
             colors = colors.with_extremes(bad=theme.grid)
         edges = np.arange(len(names) + 1) - 0.5
         norm = Normalize(-limit if diverging else 0, limit)

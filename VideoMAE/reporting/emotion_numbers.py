@@ -18,6 +18,7 @@ from VideoMAE.training.tasks import EmotionTask
 NUM_BINS, NUM_BINS_PER_EMOTION = 20, 8
 NUM_TOP_EMOTIONS = 2  # named for each video
 METRICS = ("acc1", "acc3", "acc5", "predicted_in_true_top3", "bce", "mean_absolute_error", "mean_correlation")
+TOP = {"acc3": 3, "acc5": 5, "predicted_in_true_top3": 3}  # always 100 % with as many emotions
 MEANINGS = {"ce": "probability of being the most intense", "soft_ce": "share of all intensity"}  # by loss
 TOLERANCE = 1e-6  # of intensities, which predictions.jsonl rounds
 
@@ -33,7 +34,7 @@ class EmotionTest(NamedTuple):
     logits: np.ndarray
     predicted: np.ndarray
     expected: np.ndarray  # the targets of the run's loss
-    defined: tuple[str, ...]  # the metrics that the run's loss and labels define
+    defined: tuple[str, ...]  # the metrics that the run's loss, labels and number of emotions define
     prediction_meaning: str
 
     @property
@@ -98,7 +99,9 @@ def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
         ranking=metrics.average_views(view_logits, average=run.settings.get("test_average", "logits")),
         logits=logits, predicted=task.probabilities(logits),
         expected=task.make_targets(torch.from_numpy(targets), smoothing=0.0).numpy().astype(np.float64),
-        defined=tuple(metric for metric in METRICS if run.results.get(metric) is not None),
+        defined=tuple(
+            metric for metric in METRICS if run.results.get(metric) is not None and TOP.get(metric, 0) < len(emotions)
+        ),
         prediction_meaning=MEANINGS.get(loss, "intensity")
     )  # fmt: skip
 

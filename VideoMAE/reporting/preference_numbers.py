@@ -1,7 +1,4 @@
-"""The numbers of a tested V2V run and of a comparison of two, as written to `report.json`.
-
-P pairs, L lists, C connected components.
-"""
+"""The numbers of a tested V2V run and of a comparison of two, as written to `report.json`. P pairs, L lists."""
 
 import itertools
 from collections.abc import Mapping, Sequence

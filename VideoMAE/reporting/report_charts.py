@@ -12,7 +12,6 @@ from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Chart, Line, Mar
 from VideoMAE.reporting.page import digits_of, interval, number, signed, with_unit
 
 PREDICTORS = {"model": ("model", 0), "majority_guess": ("majority guess", 1), "chance": ("chance", -1)}
-DIFFERENCE = {"difference": (None, 0)}  # of two runs, without a legend
 ACCURACIES = {"val_acc1": "top-1", "val_acc3": "top-3", "val_acc5": "top-5", "val_pair_accuracy": "pair accuracy"}
 NUM_NAMED = 8  # in the list beside a chart
 NO_BIAS = 0.0005
@@ -47,7 +46,8 @@ def comparison_charts(metrics: Mapping[str, Any], emotions: Mapping[str, Any]) -
         "B minus A, with 95 % intervals of the paired bootstrap. If an interval does not include 0, other test videos "
         "would rarely reverse the difference. Lower losses and errors are better."
     )
-    differences = charts.interval_chart("differences", title, caption, _by_unit(metrics, DIFFERENCE), zero=True)
+    rows = _by_unit(metrics, {"difference": (None, 0)})
+    differences = charts.interval_chart("differences", title, caption, rows, zero=True)
     known = {name: found["difference"] for name, found in emotions.items() if found["difference"]["value"] is not None}
     if not known:
         return [differences]
@@ -61,10 +61,8 @@ def comparison_charts(metrics: Mapping[str, Any], emotions: Mapping[str, Any]) -
         f"clearly better and {num_worse} clearly worse."
     )
     groups = [("Pearson correlation, B minus A", {name: [Mark(None, 0, known[name])] for name in names})]
-    return [
-        differences,
-        charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES),
-    ]
+    changes = charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES)
+    return [differences, changes]
 
 
 def _by_unit(metrics: Mapping[str, Any], marks: Mapping[str, tuple[str | None, int]]) -> list[tuple[str, Rows]]:
@@ -122,12 +120,10 @@ def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
         title = f"On {videos}, {'; '.join(best)}"
         caption = "The epoch with the highest value of the first metric was tested."
         found.append(charts.line_chart("curves_validation", title, caption, accuracies, x="epochs", y=f"% of {videos}"))
-    title = f"Learning rate of the head, up to {' and '.join(dict.fromkeys(peaks))}"
-    caption = "Earlier layers can have lower learning rates (--layer_decay)."
     if any(line.x for line in rates):
-        found.append(
-            charts.line_chart("curves_learning_rate", title, caption, rates, x="epochs", y="learning rate", height=2.0)
-        )
+        title = f"Learning rate of the head, up to {' and '.join(dict.fromkeys(peaks))}"
+        caption, y = "Earlier layers can have lower learning rates (--layer_decay).", "learning rate"
+        found.append(charts.line_chart("curves_learning_rate", title, caption, rates, x="epochs", y=y, height=2.0))
     return found
 
 
@@ -161,9 +157,7 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
             spearman = estimate(found[name]["spearman"])
             rows[name] = [Mark("Pearson", 0, found[name]["pearson"]), Mark("Spearman (ranks)", 1, spearman)]
         groups = [("correlation of predicted and true values over videos", rows)]
-        correlation.append(
-            charts.interval_chart("correlation", title, caption, groups, zero=True, row_inches=ROW_INCHES)
-        )
+        correlation = [charts.interval_chart("correlation", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
     total = sum(entry["num_first"] for entry in found.values())
     true, predicted = (
         np.array([100 * found[name][key] / total for name in shown]) for key in ("num_first", "num_predicted_first")
@@ -249,12 +243,11 @@ def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
         caption = "Only differences of scores have a meaning; their zero is arbitrary."
         shares = {side: 100 * np.array(scores[side]) / max(sum(scores[side]), 1) for side in ("all", "better", "worse")}
         outlined = {"preferred": shares["better"], "less preferred": shares["worse"]}
-        found.append(
-            charts.histogram(
-                "scores", title, caption, np.array(scores["edges"]), x="score", y="% of each",
-                filled={"all videos": shares["all"]}, outlined=outlined
-            )
+        histogram = charts.histogram(
+            "scores", title, caption, np.array(scores["edges"]), x="score", y="% of each",
+            filled={"all videos": shares["all"]}, outlined=outlined
         )  # fmt: skip
+        found.append(histogram)
     if bins:
         first, last = bins[0]["accuracy"]["value"], bins[-1]["accuracy"]["value"]
         title = (
@@ -262,20 +255,19 @@ def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
             "the largest difference"
         )
         caption = (
-            f"The pairs in {len(bins)} bins of equal count by the difference of their scores, with 95 % intervals. "
-            "Dotted: chance."
+            f"The pairs in {counted(len(bins), 'bin')} of equal count by the difference of their scores, with 95 % "
+            "intervals. Dotted: chance."
         )
         x = [entry["mean_distance"] for entry in bins]
         lines = [Line(x, [entry["accuracy"]["value"] for entry in bins], "correct", 0)]
         if "promised" in bins[0]:
             lines.append(Line(x, [entry["promised"] for entry in bins], "predicted by the scores", 1, "dashed"))
             caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
-        found.append(
-            charts.line_chart(
-                "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
-                y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
-            )
+        curve = charts.line_chart(
+            "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
+            y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
         )  # fmt: skip
+        found.append(curve)
     return found
 
 
@@ -295,9 +287,9 @@ def over_time_charts(
         title = f"The most intense emotions over time{of_video}"
         found.append(charts.line_chart("curves_emotions", title, "", lines, x=x, y="intensity", y_limits=(0, None)))
     if scores is not None:
-        title, line = f"Pleasantness over time{of_video}", Line(times, scores, "score", 0)
+        title, line = f"Pleasantness over time{of_video}", [Line(times, scores, "score", 0)]
         caption = "" if median_score is None else "Dotted: median of the test videos."
         found.append(
-            charts.line_chart("curves_score", title, caption, [line], x=x, y="score (no unit)", level=median_score)
+            charts.line_chart("curves_score", title, caption, line, x=x, y="score (no unit)", level=median_score)
         )
     return found

@@ -1,8 +1,8 @@
 """The files of a run's output folder and the labels of its test."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -93,11 +93,8 @@ def curves_of(run: Run) -> dict[str, Any]:
     num_points = min(len(run.steps), MAX_STEP_POINTS)
     for part in np.array_split(np.array(run.steps, dtype=object), num_points) if num_points else []:
         points = [{**line, "epoch": (line["step"] + 1) / per_epoch} for line in part]
-        averaged = {}
-        for key in ("epoch", "loss", "lr"):
-            known = [point[key] for point in points if point.get(key) is not None]
-            averaged[key] = math.fsum(known) / len(known) if known else None
-        steps.append(averaged)
+        known = {key: [point[key] for point in points if point.get(key) is not None] for key in ("epoch", "loss", "lr")}
+        steps.append({key: fmean(values) if values else None for key, values in known.items()})
     return {"epochs": epochs, "steps": steps, "num_steps": len(run.steps)}
 
 
