@@ -21,6 +21,7 @@ from tiny_runs import TinyRuns
 from video_files import grey_frames, moving_frames, write_video
 
 from VideoMAE import demo
+from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.demo_app import videos as demo_videos
 from VideoMAE.demo_app.answers import NUM_DIFFERENCES, Answers, Reference, find_examples, read_reference
 from VideoMAE.inference.predictor import Prediction, load_predictor
@@ -337,6 +338,24 @@ def test_predictions_of_either_task_alone_are_shown(has_intensities: bool, has_s
     assert ("The largest difference is in" in text, "equally pleasant" in text) == (has_intensities, has_score)
     assert answers.values(seen, prediction)["percentile"] == (50 if has_score else None)
     assert answers.compare(prediction, prediction)["more_pleasant"] == ("equal" if has_score else None)
+
+
+def test_training_data_and_licence_are_stated_only_for_the_published_datasets() -> None:
+    for tasks, emotions, rated in (
+        (("vce", "v2v"), EMOTIONS, "by the emotions they felt and which of two is more pleasant."),
+        (("vce", "v2v"), ("Joy", "Fear"), "rated by which of two is more pleasant."),
+        (("vce",), ("Joy", "Fear"), None),
+    ):
+        predictor: Any = SimpleNamespace(tasks=tasks, emotions=emotions)
+        text = Answers(predictor, Reference(np.array([]), {}, 0, []), max_seconds=9).head_html()
+        assert (rated or "It predicts the average viewer's report") in text
+        assert ("was trained on" in text, "CC BY-NC" in text) == (rated is not None,) * 2
+
+
+def test_results_of_up_to_three_emotions_are_those_of_the_first(tmp_path: Path) -> None:
+    results = {"acc1": 50.0, "acc3": 100.0, "num_videos": 1, "emotions": ["Joy", "Awe", "Fear"]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert read_reference([tmp_path]).facts == ["top-1 accuracy 50 % on 1 test video"]
 
 
 def ending(capsys: pytest.CaptureFixture[str], *flags: object) -> Any:
