@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 if not __package__:  # started as a file: let `import VideoMAE` find the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     import VideoMAE  # noqa: F401  # imported first: it reports missing packages
+
+import tyro
 
 from VideoMAE.cli import run
 from VideoMAE.dataset_tools.programs import num_cores
