@@ -1,7 +1,5 @@
 """A web page for trying a trained model: `python -m VideoMAE.demo --checkpoint RUN_OR_FILE [RUN_OR_FILE]`."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket
@@ -18,12 +16,10 @@ if not __package__:  # started as a file: let `import VideoMAE` find the reposit
     import VideoMAE  # noqa: F401  # imported first: it reports missing packages
 
 from VideoMAE.cli import run
+from VideoMAE.dataset_tools.programs import check_ranges
 from VideoMAE.inference.config import NetworkFlags
 
 logger = logging.getLogger("demo")
-
-# No version checks, no telemetry.
-OFFLINE_ENVIRONMENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
@@ -55,74 +51,58 @@ class Settings:
     """Spatial crops to average. None: as in the run's test."""
 
 
-def check(settings: Settings) -> None:
-    """Raises ValueError for settings out of range."""
-    if not 1 <= len(settings.checkpoint) <= 2:
-        raise ValueError(f"--checkpoint takes one or two, not {len(settings.checkpoint)}")
-    for name in ("max_upload_mb", "max_seconds"):
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"--{name} {getattr(settings, name):g}: must be above 0")
-    if not 0 <= settings.port <= 65535:
-        raise ValueError(f"--port {settings.port}: must be in [0, 65535]")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Opens the server's socket. Raises ValueError if the address is not local or the port is in use."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        hint = "; --port 0 selects a free port" if port else ""
-        raise ValueError(f"cannot serve at --host {host} --port {port}: {error.strerror or error}{hint}") from error
-
-
 def serve(settings: Settings) -> None:
     """Serves the page until Ctrl-C or SIGTERM. Raises ValueError for wrong flags or files."""
-    check(settings)
+    if not 1 <= len(settings.checkpoint) <= 2:
+        raise ValueError(f"--checkpoint takes one or two, not {len(settings.checkpoint)}")
+    check_ranges(settings, above_0=("max_upload_mb", "max_seconds"))
+    if not 0 <= settings.port <= 65535:
+        raise ValueError(f"--port {settings.port}: must be in [0, 65535]")
     if find_spec("gradio") is None:
         constraints = Path(__file__).resolve().parents[1] / "constraints.txt"  # absent in an installed package
         tested = f" -c {constraints}" if constraints.is_file() else ""
         raise ValueError(f"the demo needs Gradio: {sys.executable} -m pip install 'gradio>=6.31,<7'{tested}")
-    os.environ.update(OFFLINE_ENVIRONMENT)
+    # no version checks, no telemetry
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    host, port = settings.host, settings.port
     try:
-        with (
-            listen(settings.host, settings.port) as listener,
-            tempfile.TemporaryDirectory(prefix="emodiversity-") as temp,
-        ):
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        hint = "; --port 0 selects a free port" if port else ""
+        raise ValueError(f"cannot serve at --host {host} --port {port}: {error.strerror or error}{hint}") from error
+    try:
+        with listener, tempfile.TemporaryDirectory(prefix="emodiversity-") as temp:
             os.environ["GRADIO_TEMP_DIR"] = temp
             tempfile.tempdir = temp  # also for forms that are being received
-            serve_page(settings, listener, Path(temp))
+            # files are checked before the import of Gradio, which takes seconds
+            from VideoMAE.demo_app.answers import Answers, find_examples, read_reference
+            from VideoMAE.inference.predictor import load_predictor
+
+            names = ("device", "precision", "compile", "num_segments", "num_crops")
+            flags = {name: getattr(settings, name) for name in names}
+            predictor = load_predictor(settings.checkpoint, network_flags=settings.network, **flags)
+            answers = Answers(predictor, read_reference(settings.checkpoint), max_seconds=settings.max_seconds)
+            files = find_examples(settings.checkpoint, settings.examples)
+
+            from VideoMAE.demo_app.page import Page, make_server
+            from VideoMAE.demo_app.videos import DemoVideo, Uploads, probe_videos
+
+            examples = []
+            for found in probe_videos(files, max_seconds=settings.max_seconds, num_processes=2):
+                if isinstance(found, DemoVideo):
+                    examples.append(found)
+                else:
+                    logger.warning("left out of the examples: %s", found)
+            page = Page(answers, Uploads(Path(temp) / "uploads"), examples, max_upload_mb=settings.max_upload_mb)
+            server = make_server(page)
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)
+            server.run(sockets=[listener])  # connections since the opening of the socket have been waiting
     except KeyboardInterrupt:
         logger.info("stopped; the uploads are removed")
-
-
-def serve_page(settings: Settings, listener: socket.socket, temp: Path) -> None:
-    from VideoMAE.demo_app.reference import find_examples, read_reference
-    from VideoMAE.inference.predictor import load_predictor
-
-    # files are checked before the import of Gradio, which takes seconds
-    names = ("device", "precision", "compile", "num_segments", "num_crops")
-    predictor = load_predictor(
-        settings.checkpoint, network_flags=settings.network, **{name: getattr(settings, name) for name in names}
-    )
-    reference = read_reference(settings.checkpoint)
-    files = find_examples(settings.checkpoint, settings.examples)
-
-    from VideoMAE.demo_app.answers import Answers
-    from VideoMAE.demo_app.page import Page
-    from VideoMAE.demo_app.server import make_app, serve_app
-    from VideoMAE.demo_app.videos import Uploads, link_examples
-
-    answers = Answers(predictor, reference, max_seconds=settings.max_seconds)
-    examples = link_examples(files, temp / "examples", max_seconds=settings.max_seconds)
-    uploads = Uploads(temp / "uploads")
-    page = Page(answers, uploads, examples, max_upload_mb=settings.max_upload_mb)
-    app = make_app(page.build(), uploads, max_upload_mb=settings.max_upload_mb, endpoints=page.endpoint_descriptions())
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    logger.info("the page is at http://%s:%d/, its endpoints at /api; stop with Ctrl-C", shown, port)
-    serve_app(app, listener)  # connections since the opening of the socket have been waiting
 
 
 def main(argv: Sequence[str] | None = None) -> int:

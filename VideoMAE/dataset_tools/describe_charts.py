@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from VideoMAE.reporting import charts
-from VideoMAE.reporting.chart_style import Chart
-from VideoMAE.reporting.charts import MAX_EMOTIONS
-from VideoMAE.reporting.formats import percent
+from VideoMAE.reporting.charts import MAX_EMOTIONS, Chart
+from VideoMAE.reporting.page import percent
 
 CLIP_SECONDS = 4.0  # of VCE's training clips: 16 frames at 4 fps
 MAX_ROWS, MIN_SHARE = 8, 0.005  # of sizes and frame rates; the others are summed

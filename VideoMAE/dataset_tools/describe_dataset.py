@@ -39,8 +39,7 @@ from VideoMAE.dataset_tools.programs import (
     read_videos,
 )
 from VideoMAE.files import read_json, to_jsonable
-from VideoMAE.reporting.formats import percent
-from VideoMAE.reporting.page import PAGE_FILE, as_jpegs, draw, read_thumbnails, write_page
+from VideoMAE.reporting.page import PAGE_FILE, as_jpegs, draw, percent, read_thumbnails, write_page
 from VideoMAE.video.check import check_videos
 
 logger = logging.getLogger("describe_dataset")

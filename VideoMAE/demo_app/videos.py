@@ -1,11 +1,5 @@
-"""The videos of the demo: uploads and examples, opened in processes that can be killed.
+"""The demo's uploads and examples, opened in processes that can be killed; without torch, these start quickly."""
 
-No import of torch here: a process that opens one file should start in a fraction of a second.
-"""
-
-from __future__ import annotations
-
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from VideoMAE.video.check import check_videos
-from VideoMAE.video.reader import UnreadableVideoError, Video, VideoInfo, probe
-
-logger = logging.getLogger(__name__)
+from VideoMAE.video.check import run_in_processes
+from VideoMAE.video.reader import UnreadableVideoError, Video, probe
 
 NUM_TILES, TILE_HEIGHT = 8, 96
 MIN_TILE_WIDTH, MAX_TILE_WIDTH = 24, 256
@@ -36,43 +28,22 @@ class DemoVideo(NamedTuple):
     path: Path
     duration_seconds: float
     strip: bytes
-
-    def thumbnail(self) -> np.ndarray:
-        """The middle frame of the strip -> (H, W, 3) uint8 RGB"""
-        strip = cv2.imdecode(np.frombuffer(self.strip, np.uint8), cv2.IMREAD_COLOR)
-        assert strip is not None
-        width = strip.shape[1] // NUM_TILES
-        return cv2.cvtColor(strip[:, width * (NUM_TILES // 2) : width * (NUM_TILES // 2 + 1)], cv2.COLOR_BGR2RGB)
+    thumbnail: np.ndarray  # the middle frame of the strip, (H, W, 3) uint8 RGB
 
 
 def probe_videos(paths: Sequence[Path], *, max_seconds: float, num_processes: int = 1) -> list[DemoVideo | str]:
     """Opens each video; returns a sentence for a rejected one. A video that hangs or crashes its decoder affects no
-    other. The strips are written beside the files and removed."""
-    videos = {str(path): path for path in paths}
-    check = check_videos(
-        videos, num_processes=num_processes, limit_seconds=PROBE_LIMIT_SECONDS,
-        probe_function=partial(probe_and_write_strip, max_seconds=max_seconds)
-    )  # fmt: skip
-    found: list[DemoVideo | str] = []
-    for key, path in videos.items():
-        if key in check.unreadable:
-            found.append(f"{path.name}: {check.unreadable[key]}")
-            continue
-        strip = strip_file(path)
-        found.append(DemoVideo(path.name, path, check.infos[key].duration_seconds, strip.read_bytes()))
-        strip.unlink()
-    return found
+    other."""
+    open_one = partial(open_video, max_seconds=max_seconds)
+    tasks = [(str(path), path) for path in paths]
+    stream = run_in_processes(tasks, min(num_processes, len(tasks)), PROBE_LIMIT_SECONDS, open_one)
+    found = {probed.video_id: probed.result for probed in stream}
+    return [found[key] if isinstance(found[key], DemoVideo) else f"{path.name}: {found[key]}" for key, path in tasks]
 
 
-def strip_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.strip.jpg")
-
-
-def probe_and_write_strip(path: Path, *, max_seconds: float) -> VideoInfo:
-    """Probes a video, reads frames over its whole length as the model will, and writes them to `strip_file(path)`.
-
-    Raises UnreadableVideoError as `probe` does, and for a video that is too long or too large.
-    """
+def open_video(path: Path, *, max_seconds: float) -> DemoVideo:
+    """Probes a video and reads frames over its whole length, as the model will.
+    Raises UnreadableVideoError as `probe` does, and for a video that is too long or too large."""
     info = probe(path)
     if info.duration_seconds > max_seconds:
         raise UnreadableVideoError(path, f"it lasts {info.duration_seconds:.0f} s; the maximum is {max_seconds:g} s")
@@ -83,9 +54,8 @@ def probe_and_write_strip(path: Path, *, max_seconds: float) -> VideoInfo:
     with Video(path, size=(TILE_HEIGHT, width)) as video:
         frames = video.frames_at(np.arange(0.5, NUM_TILES) / NUM_TILES * video.num_frames // 1)
     strip = cv2.cvtColor(np.concatenate(list(frames), axis=1), cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(strip_file(path)), strip, [cv2.IMWRITE_JPEG_QUALITY, 80]):
-        raise OSError(f"{strip_file(path)} could not be written")
-    return info
+    encoded = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+    return DemoVideo(path.name, path, info.duration_seconds, encoded, frames[NUM_TILES // 2])
 
 
 class Uploads:
@@ -126,16 +96,3 @@ def safe_name(name: str) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(letter if letter.isalnum() or letter in "-_.,()+ " else "_" for letter in last)
     return kept.lstrip(".")[-MAX_NAME_LENGTH:].strip() or "video"
-
-
-def link_examples(paths: Sequence[Path], folder: Path, *, max_seconds: float) -> list[DemoVideo]:
-    """Example videos, through links in `folder`; rejected ones are logged and left out."""
-    folder.mkdir(parents=True)
-    links = [folder / path.name for path in paths]
-    for link, path in zip(links, paths, strict=True):
-        link.symlink_to(path.resolve())
-    found = probe_videos(links, max_seconds=max_seconds, num_processes=2)
-    for entry in found:
-        if isinstance(entry, str):
-            logger.warning("left out of the examples: %s", entry)
-    return [entry for entry in found if isinstance(entry, DemoVideo)]

@@ -6,11 +6,8 @@ Statistics that are resampled together share their draws, so their differences a
 Tibshirani 1993, chapter 13 (percentile intervals).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,15 +24,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """Counts of the items in each draw (R, N) -> the metric of each draw, (R,) or (R, K)."""
 
 
-class Interval(NamedTuple):
-    """The bounds that hold LEVEL_PERCENT of the draws."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Resampling:
+class Resampling(NamedTuple):
     """The number of bootstrap draws and their seed."""
 
     num_resamples: int
@@ -47,8 +36,7 @@ class Resampling:
         per_chunk = max(1, MAX_CELLS // num_items)
         for first in range(0, self.num_resamples, per_chunk):
             rows = min(per_chunk, self.num_resamples - first)
-            drawn = rng.integers(num_items, size=(rows, num_items))
-            drawn += num_items * np.arange(rows)[:, None]
+            drawn = rng.integers(num_items, size=(rows, num_items)) + num_items * np.arange(rows)[:, None]
             counts = np.bincount(drawn.ravel(), minlength=rows * num_items)
             yield counts.reshape(rows, num_items).astype(np.float64)
 
@@ -59,31 +47,14 @@ class Resampling:
 
     def method(self, unit: str, num_items: int) -> dict[str, Any]:
         """How the intervals were computed, for report.json; `unit` is what is resampled."""
-        return {
-            "interval": "percentile bootstrap",
-            "level_percent": LEVEL_PERCENT,
-            "num_resamples": self.num_resamples,
-            "seed": self.seed,
-            "resampled": unit,
-            "num_resampled": num_items,
-        }
+        how = {"interval": "percentile bootstrap", "level_percent": LEVEL_PERCENT, **self._asdict()}
+        return {**how, "resampled": unit, "num_resampled": num_items}
 
 
-def mean_of(values: np.ndarray) -> Statistic:
-    """The mean over items. values (N,)"""
-    return ratio_of(values, np.ones(len(values)))
-
-
-def ratio_of(numerators: np.ndarray, denominators: np.ndarray) -> Statistic:
-    """The ratio of two sums over items: a mean over the elements of items that hold different numbers of them.
-    (N,), (N,)"""
-    sums = np.stack([numerators, denominators], axis=1).astype(np.float64)
-
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        numerator, denominator = (counts @ sums).T
-        return numerator / denominator
-
-    return statistic
+def mean_of(sums: np.ndarray, counts: np.ndarray | float = 1.0) -> Statistic:
+    """The mean over the elements of items, from the sum of each item's elements and their number. (N,), (N,)"""
+    terms = np.stack(np.broadcast_arrays(sums, counts), axis=1).astype(np.float64)
+    return lambda draws: np.divide(*(draws @ terms).T)
 
 
 def correlations_of(predictions: np.ndarray, targets: np.ndarray) -> Statistic:
@@ -95,15 +66,13 @@ def correlations_of(predictions: np.ndarray, targets: np.ndarray) -> Statistic:
     def statistic(counts: np.ndarray) -> np.ndarray:
         total = counts.sum(axis=1, keepdims=True)
         x_mean, y_mean, x_squares, y_squares, products = np.split(counts @ terms / total, 5, axis=1)
-        x_var, y_var = (_positive(x_squares - x_mean**2, x_squares), _positive(y_squares - y_mean**2, y_squares))
-        return correlation_of_sums(total * (products - x_mean * y_mean), total * x_var, total * y_var)
+        variances = []
+        for mean, squares in ((x_mean, x_squares), (y_mean, y_squares)):
+            variance = squares - mean**2
+            variances.append(np.where(variance > 1e-12 * squares, variance, 0.0))  # else it is a rounding error
+        return correlation_of_sums(total * (products - x_mean * y_mean), total * variances[0], total * variances[1])
 
     return statistic
-
-
-def _positive(variances: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """The variances, 0 where they are within the rounding error of `squares`."""
-    return np.where(variances > 1e-12 * squares, variances, 0.0)
 
 
 def mean_over_columns(statistic: Statistic) -> Statistic:
@@ -111,13 +80,10 @@ def mean_over_columns(statistic: Statistic) -> Statistic:
     return lambda counts: np.ma.masked_invalid(statistic(counts)).mean(axis=1).filled(np.nan)
 
 
-def interval(values: np.ndarray) -> Interval:
-    """Percentile interval of the draws of a metric (R,), NaN ignored; NaN without a finite draw."""
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return Interval(math.nan, math.nan)
-    tail = (100 - LEVEL_PERCENT) / 2
-    return Interval(*np.percentile(known, [tail, 100 - tail]).tolist())
+def interval(values: np.ndarray) -> list[float]:
+    """The bounds that hold LEVEL_PERCENT of the draws of a metric (R,), NaN ignored; NaN without a finite draw."""
+    known, tail = values[np.isfinite(values)], (100 - LEVEL_PERCENT) / 2
+    return np.percentile(known, [tail, 100 - tail]).tolist() if len(known) else [math.nan, math.nan]
 
 
 def probability_better(differences: np.ndarray, *, lower_is_better: bool = False) -> float:
@@ -132,17 +98,9 @@ def estimate(value: float | None, values: np.ndarray | None = None) -> dict[str,
     `value` is None if it is not finite."""
     if value is None or not math.isfinite(value):
         return {"value": None, "low": None, "high": None}
-    found = interval(np.empty(0) if values is None else values)
-    has_width = found.high - found.low >= 1e-12
-    return {"value": value, **(found._asdict() if has_width else {"low": None, "high": None})}
-
-
-def title_of(metric: str) -> dict[str, Any]:
-    """Title, unit and direction of a metric: "top-1 accuracy, %" -> {"title": "top-1 accuracy", "unit": "%", ...}"""
-    name, _, unit = TITLES[metric].rpartition(", ")
-    if not name or unit not in ("%", "nats"):
-        name, unit = TITLES[metric], ""
-    return {"title": name, "unit": unit, "lower_is_better": metric in LOWER_IS_BETTER}
+    low, high = interval(np.empty(0) if values is None else values)
+    has_width = high - low >= 1e-12
+    return {"value": value, "low": low if has_width else None, "high": high if has_width else None}
 
 
 def metric_entries(
@@ -156,21 +114,29 @@ def metric_entries(
     drawn = {who: resampling.draw(named, num_items) for who, named in statistics.items()}
     entries: dict[str, dict[str, Any]] = {}
     for metric in next(iter(statistics.values())):
-        entry = title_of(metric)
+        if "b" in statistics and metric not in statistics["b"]:
+            continue
+        title, _, unit = TITLES[metric].rpartition(", ")  # "top-1 accuracy, %"
+        if unit not in ("%", "nats"):
+            title, unit = TITLES[metric], ""
+        entry: dict[str, Any] = {"title": title, "unit": unit, "lower_is_better": metric in LOWER_IS_BETTER}
         for who, named in statistics.items():
             if metric in named:
-                value = float(named[metric](np.ones((1, num_items)))[0])
-                entry[who] = estimate(value, drawn[who][metric])
-        if "a" in statistics and "b" not in entry:
-            continue
-        if "a" in statistics:
+                entry[who] = estimate(float(named[metric](np.ones((1, num_items)))[0]), drawn[who][metric])
+        if "b" in statistics:
             values, differences = (entry["a"]["value"], entry["b"]["value"]), drawn["b"][metric] - drawn["a"][metric]
-            value_of_difference = None if None in values else values[1] - values[0]
-            entry["difference"] = {"value": value_of_difference, **interval(differences)._asdict()}
+            low, high = interval(differences)
+            entry["difference"] = {"value": None if None in values else values[1] - values[0], "low": low, "high": high}
             better = probability_better(differences, lower_is_better=entry["lower_is_better"])
             entry["percent_b_better"] = 100.0 * better
         entries[metric] = entry
     return entries
+
+
+def agreement(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, int]:
+    """Counts of the items that both runs, one run or neither predicts correctly. (N,), (N,) bool"""
+    names = {"both": (True, True), "only_a": (True, False), "only_b": (False, True), "neither": (False, False)}
+    return {name: int(np.sum((right_a == a) & (right_b == b))) for name, (a, b) in names.items()}
 
 
 def disagreements(results: Mapping[str, Any], entries: Mapping[str, Any]) -> list[str]:
@@ -180,7 +146,6 @@ def disagreements(results: Mapping[str, Any], entries: Mapping[str, Any]) -> lis
         f"results.json has {results[metric]:.4f} for {TITLES[metric]}, but the predictions in the same folder give "
         f"{value:.4f}: they may come from different tests."
         for metric, value in values.items()
-        if value is not None
-        and results.get(metric) is not None
+        if None not in (value, results.get(metric))
         and not math.isclose(results[metric], value, rel_tol=1e-3, abs_tol=1e-3)
     ]

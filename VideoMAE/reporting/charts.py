@@ -1,42 +1,150 @@
-"""The kinds of charts on the pages.
+"""Charts for pages with a light and a dark theme: their look, and the kinds of charts.
 
-Each function returns a `Chart`, whose `draw(theme)` makes the matplotlib figure. Its first three arguments are the
-chart's name (also that of its PNG file), its title, which states the finding, and its caption.
+Each kind is a function that returns a `Chart`, whose `draw(theme)` makes the matplotlib figure. Its first three
+arguments are the chart's name (also that of its PNG file), its title, which states the finding, and its caption.
 """
 
-from __future__ import annotations
-
+import io
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 from numpy.typing import ArrayLike
+from PIL import Image
 
-from VideoMAE.reporting.chart_style import (
-    WIDE_INCHES,
-    Chart,
-    Theme,
-    add_legend,
-    label_axes,
-    new_figure,
-    styled,
-    titled_figure,
-)
+matplotlib.use("Agg")
 
+WIDTH_INCHES, WIDE_INCHES = 4.8, 7.4  # a wide chart scrolls sideways on a phone
+PIXELS_PER_INCH, TITLE_LETTERS_PER_INCH = 200, 10.5
 ROW_INCHES = 0.225  # of charts with one row per emotion
 MAX_EMOTIONS = 40  # in one chart
 
+Arguments = ParamSpec("Arguments")
 
-def label_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Names the rows of a horizontal chart, the first on top."""
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+
+class Theme(NamedTuple):
+    """The colors of a page, as #rrggbb; the `series` are distinguishable with color blindness."""
+
+    background: str
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+    soft: str
+    high: str  # of the diverging color map, whose other end is the first of the series
+    scale: tuple[str, ...]  # of the sequential color map, from 0 to the maximum
+
+
+LIGHT = Theme(
+    "#ffffff", "#1b2430", "#5a6676", "#e2e6ec", ("#2a6fb0", "#d97a1e", "#2f9470", "#b0518e", "#7a6a55"),
+    "#c3d9ee", "#c2452f", ("#ffffff", "#c3d9ee", "#5c9bd1", "#2a6fb0", "#123a63")
+)  # fmt: skip
+DARK = Theme(
+    "#171b21", "#e7ebf1", "#9ca8b7", "#2c333d", ("#6fabec", "#f0a052", "#5cc7a0", "#e08cc4", "#b8a78d"),
+    "#2c4c70", "#ef7f68", ("#171b21", "#20405f", "#3b78b3", "#7db6f0", "#e4f1ff")
+)  # fmt: skip
+
+
+class Chart(NamedTuple):
+    """A chart of a page; `notes` are short lists shown beside it, by heading."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Theme], Figure]
+    is_wide: bool = False
+    notes: dict[str, list[str]] = {}
+    light: bytes = b""  # the drawn chart as a PNG file, for a light and a dark page
+    dark: bytes = b""
+
+
+def new_figure(
+    theme: Theme, title: str, *, height: float, width: float = WIDTH_INCHES, rows: int = 1, columns: int = 1,
+    **options: Any
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """A figure with a title, and its axes without frame and tick marks, row by row; sizes in inches without the title.
+    `options` are those of Figure.subplots."""
+    lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH))
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.05)
+    figure = Figure(figsize=(width, height + 0.2 * len(lines)), layout=layout, facecolor=theme.background)
+    figure.suptitle(
+        "\n".join(lines), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=theme.ink, linespacing=1.3,
+        parse_math=False
+    )  # fmt: skip
+    grid = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for axes in grid:
+        axes.set_facecolor(theme.background)
+        axes.tick_params(colors=theme.muted, labelcolor=theme.ink, labelsize=8.5, length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    return figure, grid
+
+
+def label_axes(
+    axes: Axes, theme: Theme, *, x: str = "", y: str = "", grid: str = "x", rows: Sequence[str] = ()
+) -> None:
+    """Labels the axes and draws grid lines; `rows` are the names of horizontal rows, the first on top."""
+    axes.set_xlabel(x, color=theme.muted, fontsize=8.5)
+    axes.set_ylabel(y, color=theme.muted, fontsize=8.5)
+    if rows:
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+    if grid:
+        axes.grid(axis=grid, color=theme.grid, lw=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+
+
+def add_legend(figure: Figure, axes: Axes, theme: Theme) -> None:
+    """Adds a legend below the axes, if anything has a label; lines and dots come after bars."""
+    found = zip(*axes.get_legend_handles_labels(), strict=True)
+    entries = sorted(found, key=lambda entry: isinstance(entry[0], Line2D))
+    if entries:
+        handles, labels = zip(*entries, strict=True)
+        figure.legend(
+            handles, labels, loc="outside lower left", ncols=min(len(labels), 3), fontsize=8.5, frameon=False,
+            labelcolor=theme.ink, columnspacing=1.4, handlelength=1.5
+        )  # fmt: skip
+
+
+def as_png(figure: Figure) -> bytes:
+    """A PNG of at most 256 colors, a third of the size of one with all colors."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, pil_kwargs={"compress_level": 0})
+    return _png_of(Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE))
+
+
+def _png_of(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def stacked_png(figures: Sequence[Figure]) -> bytes:
+    """Figures of the same width below each other in one PNG."""
+    pictures = [Image.open(io.BytesIO(as_png(figure))).convert("RGB") for figure in figures]
+    return _png_of(Image.fromarray(np.concatenate([np.asarray(picture) for picture in pictures])))
+
+
+def chart_kind(
+    draw: Callable[Concatenate[Theme, str, Arguments], Figure],
+) -> Callable[Concatenate[str, str, str, Arguments], Chart]:
+    """Makes a drawing function (theme, title, ...) a kind of chart: (name, title, caption, ...) -> Chart"""
+
+    @wraps(draw)
+    def make(name: str, title: str, caption: str, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Chart:
+        return Chart(name, title, caption, lambda theme: draw(theme, title, *args, **kwargs))
+
+    return make
 
 
 class Mark(NamedTuple):
@@ -50,127 +158,108 @@ class Mark(NamedTuple):
 Rows = Mapping[str, Sequence[Mark]]
 
 
+@chart_kind
 def interval_chart(
-    name: str, title: str, caption: str, groups: Sequence[tuple[str, Rows]], *, zero: bool = False,
-    row_inches: float = 0.36
-) -> Chart:  # fmt: skip
+    theme: Theme, title: str, groups: Sequence[tuple[str, Rows]], *, zero: bool = False, row_inches: float = 0.36
+) -> Figure:
     """Dots with intervals in rows, on one axis per group (axis label, rows); `zero` draws a line at 0."""
-
-    def draw(theme: Theme) -> Figure:
-        heights = [row_inches * len(rows) + 0.1 for _, rows in groups]
-        figure = titled_figure(theme, title, height=0.5 + sum(heights) + 0.45 * len(groups))
-        grid = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-        for axes, (label, rows) in zip(grid[:, 0], groups, strict=True):
-            _draw_rows(styled(axes, theme), theme, rows)
-            if zero:
-                axes.axvline(0, color=theme.muted, lw=1)
-            label_axes(axes, theme, x=label)
-        add_legend(figure, grid[0, 0], theme)
-        return figure
-
-    return Chart(name, title, caption, draw)
-
-
-def _draw_rows(axes: Axes, theme: Theme, rows: Rows) -> None:
-    labelled = set()
-    for place, marks in enumerate(rows.values()):
-        for index, (label, series, estimate) in enumerate(marks):
-            value, low, high = (estimate[key] for key in ("value", "low", "high"))
-            if value is None:
-                continue
-            height = place + (index - (len(marks) - 1) / 2) * 0.5 / len(marks)
-            color = theme.muted if series < 0 else theme.series[series]
-            if low is not None and high is not None:
-                axes.plot([low, high], [height, height], color=color, lw=2, alpha=0.55, solid_capstyle="round")
-            axes.plot(
-                [value], [height], ls="", marker="D" if series < 0 else "o", ms=4 if series < 0 else 5.5, color=color,
-                label=None if label in labelled else label, mec=theme.background, mew=0.6, zorder=3
-            )  # fmt: skip
-            labelled.add(label)
-    label_rows(axes, [textwrap.fill(name, 26) for name in rows])
-    axes.margins(x=0.06)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    heights = [row_inches * len(rows) + 0.1 for _, rows in groups]
+    figure, grid = new_figure(
+        theme, title, height=0.5 + sum(heights) + 0.45 * len(groups), rows=len(groups),
+        gridspec_kw={"height_ratios": heights}
+    )  # fmt: skip
+    for axes, (x_label, rows) in zip(grid, groups, strict=True):
+        labelled = set()
+        for place, marks in enumerate(rows.values()):
+            for index, (label, series, estimate) in enumerate(marks):
+                value, low, high = (estimate[key] for key in ("value", "low", "high"))
+                if value is None:
+                    continue
+                height = place + (index - (len(marks) - 1) / 2) * 0.5 / len(marks)
+                color = theme.muted if series < 0 else theme.series[series]
+                if low is not None and high is not None:
+                    axes.plot([low, high], [height, height], color=color, lw=2, alpha=0.55, solid_capstyle="round")
+                axes.plot(
+                    [value], [height], ls="", marker="D" if series < 0 else "o", ms=4 if series < 0 else 5.5,
+                    color=color, label=None if label in labelled else label, mec=theme.background, mew=0.6, zorder=3
+                )  # fmt: skip
+                labelled.add(label)
+        label_axes(axes, theme, x=x_label, rows=[textwrap.fill(name, 26) for name in rows])
+        axes.margins(x=0.06)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        if zero:
+            axes.axvline(0, color=theme.muted, lw=1)
+    add_legend(figure, grid[0], theme)
+    return figure
 
 
+@chart_kind
 def bars_and_dots(
-    name: str, title: str, caption: str, rows: Sequence[str], *, bars: Mapping[str, ArrayLike],
-    dots: Mapping[str, ArrayLike], x: str
-) -> Chart:  # fmt: skip
-    """One row per emotion: overlapping bars by label, the last in the foreground, and dots by label."""
-
-    def draw(theme: Theme) -> Figure:
-        figure, axes = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
-        colors = [theme.soft, theme.series[0]][: len(bars)]
-        for (label, values), color in zip(bars.items(), colors, strict=True):
-            axes.barh(range(len(rows)), values, 0.78, color=color, label=label)
-        for label, values in dots.items():
-            _dots(axes, theme, values, range(len(rows)), label)
-        label_rows(axes, rows)
-        label_axes(axes, theme, x=x)
-        add_legend(figure, axes, theme)
-        return figure
-
-    return Chart(name, title, caption, draw)
+    theme: Theme, title: str, rows: Sequence[str], *, bars: Mapping[str, ArrayLike], dots: Mapping[str, ArrayLike],
+    x: str
+) -> Figure:  # fmt: skip
+    """One row per emotion: one or two overlapping bars by label, the last in the foreground, and dots by label."""
+    figure, (axes,) = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
+    for (label, values), color in zip(bars.items(), (theme.soft, theme.series[0]), strict=False):
+        axes.barh(range(len(rows)), values, 0.78, color=color, label=label)
+    for label, values in dots.items():
+        _dots(axes, theme, values, label)
+    label_axes(axes, theme, x=x, rows=rows)
+    add_legend(figure, axes, theme)
+    return figure
 
 
-def _dots(axes: Axes, theme: Theme, x: ArrayLike, y: ArrayLike, label: str) -> None:
-    """Dots in the second color, with a rim that separates them from the bars below."""
+def _dots(axes: Axes, theme: Theme, x: ArrayLike, label: str) -> None:
+    """A dot per row in the second color, with a rim that separates it from the bars below."""
     axes.plot(
-        x, y, ls="", marker="o", ms=4.6, mec=theme.background, mew=0.8, color=theme.series[1], label=label,
-        clip_on=False, zorder=3
+        x, range(np.size(x)), ls="", marker="o", ms=4.6, mec=theme.background, mew=0.8, color=theme.series[1],
+        label=label, clip_on=False, zorder=3
     )  # fmt: skip
 
 
+@chart_kind
 def grouped_bars(
-    name: str, title: str, caption: str, rows: Sequence[str], series: Mapping[str, Sequence[float]], *, x: str,
-    y: str = "", colors: Mapping[str, int] | None = None
-) -> Chart:  # fmt: skip
+    theme: Theme, title: str, rows: Sequence[str], series: Mapping[str, Sequence[float]], *, x: str, y: str = "",
+    colors: Mapping[str, int] | None = None
+) -> Figure:  # fmt: skip
     """Horizontal bars in percent with their values, one bar per row and series; `colors` are indices by series."""
-
-    def draw(theme: Theme) -> Figure:
-        figure, axes = new_figure(theme, title, height=0.9 + len(rows) * (0.1 + 0.17 * len(series)))
-        height = 0.8 / len(series)
-        largest = max(max(values) for values in series.values())
-        for number, (label, values) in enumerate(series.items()):
-            places = np.arange(len(rows)) + (number - (len(series) - 1) / 2) * height
-            color = theme.series[colors[label] if colors else number]
-            axes.barh(places, values, height=0.88 * height, color=color, label=label if len(series) > 1 else None)
-            for place, value in zip(places, values, strict=True):
-                if value:
-                    text = f"{value:.1f}" if value >= 0.1 else "<0.1"
-                    axes.text(value + 0.012 * largest, place, text, va="center", fontsize=7.5, color=theme.muted)
-        label_rows(axes, rows)
-        axes.set_xlim(0, 1.12 * largest)
-        label_axes(axes, theme, x=x, y=y)
-        add_legend(figure, axes, theme)
-        return figure
-
-    return Chart(name, title, caption, draw)
+    figure, (axes,) = new_figure(theme, title, height=0.9 + len(rows) * (0.1 + 0.17 * len(series)))
+    height = 0.8 / len(series)
+    largest = max(max(values) for values in series.values())
+    for number, (label, values) in enumerate(series.items()):
+        places = np.arange(len(rows)) + (number - (len(series) - 1) / 2) * height
+        color = theme.series[colors[label] if colors else number]
+        axes.barh(places, values, height=0.88 * height, color=color, label=label if len(series) > 1 else None)
+        for place, value in zip(places, values, strict=True):
+            if value:
+                text = f"{value:.1f}" if value >= 0.1 else "<0.1"
+                axes.text(value + 0.012 * largest, place, text, va="center", fontsize=7.5, color=theme.muted)
+    axes.set_xlim(0, 1.12 * largest)
+    label_axes(axes, theme, x=x, y=y, rows=rows)
+    add_legend(figure, axes, theme)
+    return figure
 
 
+@chart_kind
 def histogram(
-    name: str, title: str, caption: str, edges: np.ndarray, *, x: str, y: str, filled: Mapping[str, ArrayLike],
+    theme: Theme, title: str, edges: np.ndarray, *, x: str, y: str, filled: Mapping[str, ArrayLike],
     outlined: Mapping[str, ArrayLike] = {}, marks: Mapping[str, float] = {}
-) -> Chart:  # fmt: skip
+) -> Figure:  # fmt: skip
     """Histograms over the same bin edges (B + 1,), filled and as outlines; `marks` are vertical lines by label."""
-
-    def draw(theme: Theme) -> Figure:
-        figure, axes = new_figure(theme, title, height=2.6)
-        for label, values in filled.items():
-            axes.stairs(np.asarray(values), edges, fill=True, color=theme.soft, label=label)
-        for place, (label, values) in enumerate(outlined.items()):
-            axes.stairs(np.asarray(values), edges, color=theme.series[place], lw=1.8, label=label)
-        for label, value in marks.items():
-            axes.axvline(value, color=theme.series[1], lw=1.4)
-            axes.text(
-                value, 1.02, label, transform=axes.get_xaxis_transform(), fontsize=7.5, color=theme.muted,
-                ha="right" if len(marks) > 1 and value == min(marks.values()) else "left"
-            )  # fmt: skip
-        label_axes(axes, theme, x=x, y=y, grid="y")
-        add_legend(figure, axes, theme)
-        return figure
-
-    return Chart(name, title, caption, draw)
+    figure, (axes,) = new_figure(theme, title, height=2.6)
+    for label, values in filled.items():
+        axes.stairs(np.asarray(values), edges, fill=True, color=theme.soft, label=label)
+    for place, (label, values) in enumerate(outlined.items()):
+        axes.stairs(np.asarray(values), edges, color=theme.series[place], lw=1.8, label=label)
+    for label, value in marks.items():
+        axes.axvline(value, color=theme.series[1], lw=1.4)
+        axes.text(
+            value, 1.02, label, transform=axes.get_xaxis_transform(), fontsize=7.5, color=theme.muted,
+            ha="right" if len(marks) > 1 and value == min(marks.values()) else "left"
+        )  # fmt: skip
+    label_axes(axes, theme, x=x, y=y, grid="y")
+    add_legend(figure, axes, theme)
+    return figure
 
 
 class Line(NamedTuple):
@@ -191,31 +280,28 @@ LINE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+@chart_kind
 def line_chart(
-    name: str, title: str, caption: str, lines: Sequence[Line], *, x: str, y: str, height: float = 2.7,
+    theme: Theme, title: str, lines: Sequence[Line], *, x: str, y: str, height: float = 2.7,
     y_limits: tuple[float | None, float | None] = (None, None), level: float | None = None,
     intervals: Sequence[Mapping[str, Any]] = ()
-) -> Chart:  # fmt: skip
+) -> Figure:  # fmt: skip
     """Curves; `level` is a dotted horizontal line, `intervals` are drawn around the points of the first curve."""
-
-    def draw(theme: Theme) -> Figure:
-        figure, axes = new_figure(theme, title, height=height)
-        for at, entry in zip(lines[0].x, intervals, strict=False):
-            if entry["low"] is not None:
-                bounds = [entry["low"], entry["high"]]
-                axes.plot([at, at], bounds, color=theme.soft, lw=4, solid_capstyle="round", zorder=1)
-        for line in lines:
-            axes.plot(line.x, line.y, color=theme.series[line.series], label=line.label, **LINE_STYLES[line.kind])
-        if level is not None:
-            axes.axhline(level, color=theme.muted, lw=1, ls=":")
-        axes.set_ylim(*y_limits)
-        axes.margins(x=0.02)
-        label_axes(axes, theme, x=x, y=y, grid="both")
-        if sum(bool(line.label) for line in lines) > 1:
-            add_legend(figure, axes, theme)
-        return figure
-
-    return Chart(name, title, caption, draw)
+    figure, (axes,) = new_figure(theme, title, height=height)
+    for at, entry in zip(lines[0].x, intervals, strict=False):
+        if entry["low"] is not None:
+            bounds = [entry["low"], entry["high"]]
+            axes.plot([at, at], bounds, color=theme.soft, lw=4, solid_capstyle="round", zorder=1)
+    for line in lines:
+        axes.plot(line.x, line.y, color=theme.series[line.series], label=line.label, **LINE_STYLES[line.kind])
+    if level is not None:
+        axes.axhline(level, color=theme.muted, lw=1, ls=":")
+    axes.set_ylim(*y_limits)
+    axes.margins(x=0.02)
+    label_axes(axes, theme, x=x, y=y, grid="both")
+    if sum(bool(line.label) for line in lines) > 1:
+        add_legend(figure, axes, theme)
+    return figure
 
 
 def heat_map(
@@ -226,10 +312,10 @@ def heat_map(
 
     def draw(theme: Theme) -> Figure:
         side = max(4.2, ROW_INCHES * len(names))
-        figure, axes = new_figure(theme, title, height=side + 1.75, width=max(WIDE_INCHES, side + 2))
-        colors = _sequential(theme)
+        figure, (axes,) = new_figure(theme, title, height=side + 1.75, width=max(WIDE_INCHES, side + 2))
+        colors: Colormap = LinearSegmentedColormap.from_list("sequential", theme.scale)
         if diverging:
-            colors = LinearSegmentedColormap.from_list("diverging", [theme.low, theme.background, theme.high])
+            colors = LinearSegmentedColormap.from_list("diverging", [theme.series[0], theme.background, theme.high])
             colors = colors.with_extremes(bad=theme.grid)
         edges = np.arange(len(names) + 1) - 0.5
         norm = Normalize(-limit if diverging else 0, limit)
@@ -246,30 +332,22 @@ def heat_map(
     return Chart(name, title, caption, draw, is_wide=True, notes=dict(notes))
 
 
+@chart_kind
 def distribution_rows(
-    name: str, title: str, caption: str, shares: np.ndarray, rows: Sequence[str], means: Sequence[float], *, x: str
-) -> Chart:
+    theme: Theme, title: str, shares: np.ndarray, rows: Sequence[str], means: Sequence[float], *, x: str
+) -> Figure:
     """One histogram of [0, 1] per row as colors on a logarithmic scale, and its mean. shares (K, B) in percent"""
-
-    def draw(theme: Theme) -> Figure:
-        figure, axes = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
-        edges = np.linspace(0, 1, shares.shape[1] + 1), np.arange(len(rows) + 1) - 0.5
-        mesh = axes.pcolormesh(
-            *edges, np.ma.masked_equal(shares, 0), cmap=_sequential(theme), edgecolors=theme.background, lw=0.3,
-            norm=LogNorm(min(1.0, shares[shares > 0].min()), 100)
-        )  # fmt: skip
-        _dots(axes, theme, means, range(len(rows)), "mean")
-        label_rows(axes, rows)
-        label_axes(axes, theme, x=x, grid="")
-        _add_color_bar(figure, axes, mesh, theme, "% of the videos")
-        add_legend(figure, axes, theme)
-        return figure
-
-    return Chart(name, title, caption, draw)
-
-
-def _sequential(theme: Theme) -> Colormap:
-    return LinearSegmentedColormap.from_list("sequential", theme.scale)
+    figure, (axes,) = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
+    mesh = axes.pcolormesh(
+        np.linspace(0, 1, shares.shape[1] + 1), np.arange(len(rows) + 1) - 0.5, np.ma.masked_equal(shares, 0),
+        cmap=LinearSegmentedColormap.from_list("sequential", theme.scale), edgecolors=theme.background, lw=0.3,
+        norm=LogNorm(min(1.0, shares[shares > 0].min()), 100)
+    )  # fmt: skip
+    _dots(axes, theme, means, "mean")
+    label_axes(axes, theme, x=x, grid="", rows=rows)
+    _add_color_bar(figure, axes, mesh, theme, "% of the videos")
+    add_legend(figure, axes, theme)
+    return figure
 
 
 def _add_color_bar(figure: Figure, axes: Axes, mesh: ScalarMappable, theme: Theme, label: str) -> None:
@@ -284,67 +362,53 @@ Bins = Mapping[str, np.ndarray]
 """Mean prediction, mean truth and count of each bin: "predicted", "true", "counts" (B,)."""
 
 
-def reliability_chart(name: str, title: str, caption: str, bins: Bins, *, num_bins: int, quantity: str) -> Chart:
+@chart_kind
+def reliability_chart(theme: Theme, title: str, bins: Bins, *, num_bins: int, quantity: str) -> Figure:
     """A reliability diagram of bins of equal width in [0, 1], with the share of each bin below."""
-
-    def draw(theme: Theme) -> Figure:
-        figure = titled_figure(theme, title, height=4.3)
-        top, bottom = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-        _draw_reliability(styled(top, theme), theme, bins, 5.5)
-        label_axes(top, theme, y=f"true {quantity}", grid="both")
-        left = np.minimum((bins["predicted"] * num_bins).astype(int), num_bins - 1) / num_bins
-        shares = 100 * bins["counts"] / bins["counts"].sum()
-        styled(bottom, theme).bar(left, shares, 0.9 / num_bins, align="edge", color=theme.soft)
-        bottom.set_yscale("log")
-        bottom.yaxis.set_major_formatter("{x:g}")
-        bottom.minorticks_off()
-        label_axes(bottom, theme, x=f"predicted {quantity}", y="% of predictions", grid="y")
-        return figure
-
-    return Chart(name, title, caption, draw)
+    ratios = {"height_ratios": [3, 1]}
+    figure, (top, bottom) = new_figure(theme, title, height=4.3, rows=2, sharex=True, gridspec_kw=ratios)
+    _draw_reliability(top, theme, bins, 5.5)
+    label_axes(top, theme, y=f"true {quantity}", grid="both")
+    left = np.minimum((bins["predicted"] * num_bins).astype(int), num_bins - 1) / num_bins
+    shares = 100 * bins["counts"] / bins["counts"].sum()
+    bottom.bar(left, shares, 0.9 / num_bins, align="edge", color=theme.soft)
+    bottom.set_yscale("log")
+    bottom.yaxis.set_major_formatter("{x:g}")
+    bottom.minorticks_off()
+    label_axes(bottom, theme, x=f"predicted {quantity}", y="% of predictions", grid="y")
+    return figure
 
 
-def reliability_grid(
-    name: str, title: str, caption: str, bins: Mapping[str, Bins], *, quantity: str, notes: Mapping[str, list[str]]
-) -> Chart:
+@chart_kind
+def reliability_grid(theme: Theme, title: str, bins: Mapping[str, Bins], *, quantity: str) -> Figure:
     """A small reliability diagram for each name, in rows of six."""
-
-    def draw(theme: Theme) -> Figure:
-        num_columns = min(6, len(bins))
-        num_rows = -(-len(bins) // num_columns)
-        figure = titled_figure(theme, title, height=0.5 + 1.32 * num_rows, width=WIDE_INCHES)
-        grid = figure.subplots(num_rows, num_columns, squeeze=False).flat
-        for axes, (label, entry) in zip(grid, bins.items(), strict=False):
-            _draw_reliability(styled(axes, theme), theme, entry, 3.2)
-            axes.set_title(textwrap.shorten(label, 22, placeholder="…"), fontsize=7.5, color=theme.ink, pad=3)
-            axes.set_box_aspect(1)
-            limit = axes.get_xlim()[1]
-            ticks = [tick for tick in MaxNLocator(2, steps=[1, 2, 5, 10]).tick_values(0, limit) if tick <= limit]
-            axes.set_xticks(ticks)
-            axes.set_yticks(ticks[1:])
-            axes.tick_params(labelsize=6.5, pad=1)
-            axes.grid(color=theme.grid, lw=0.6)
-        for axes in grid[len(bins) :]:
-            axes.set_visible(False)
-        figure.supxlabel(f"predicted {quantity}", fontsize=8.5, color=theme.muted)
-        figure.supylabel(f"true {quantity}", fontsize=8.5, color=theme.muted)
-        return figure
-
-    return Chart(name, title, caption, draw, is_wide=True, notes=dict(notes))
+    num_columns = min(6, len(bins))
+    num_rows = -(-len(bins) // num_columns)
+    height = 0.5 + 1.32 * num_rows
+    figure, grid = new_figure(theme, title, height=height, width=WIDE_INCHES, rows=num_rows, columns=num_columns)
+    for axes, (label, entry) in zip(grid, bins.items(), strict=False):
+        _draw_reliability(axes, theme, entry, 3.2)
+        axes.set_title(textwrap.shorten(label, 22, placeholder="…"), fontsize=7.5, color=theme.ink, pad=3)
+        axes.set_box_aspect(1)
+        limit = axes.get_xlim()[1]
+        ticks = [tick for tick in MaxNLocator(2, steps=[1, 2, 5, 10]).tick_values(0, limit) if tick <= limit]
+        axes.set_xticks(ticks)
+        axes.set_yticks(ticks[1:])
+        axes.tick_params(labelsize=6.5, pad=1)
+        axes.grid(color=theme.grid, lw=0.6)
+    for axes in grid[len(bins) :]:
+        axes.set_visible(False)
+    figure.supxlabel(f"predicted {quantity}", fontsize=8.5, color=theme.muted)
+    figure.supylabel(f"true {quantity}", fontsize=8.5, color=theme.muted)
+    return figure
 
 
 def _draw_reliability(axes: Axes, theme: Theme, bins: Bins, size: float) -> None:
-    limit = max(float(np.max(bins["predicted"])), float(np.max(bins["true"])), 0.05) * 1.06
+    limit = max(np.max(bins["predicted"]), np.max(bins["true"]), 0.05) * 1.06
     axes.plot([0, limit], [0, limit], color=theme.muted, lw=1, ls=":")
     axes.plot(
-        bins["predicted"],
-        bins["true"],
-        color=theme.series[0],
-        marker="o",
-        ms=size,
-        lw=1.2,
-        mec=theme.background,
-        mew=0.5,
-    )
+        bins["predicted"], bins["true"], color=theme.series[0], marker="o", ms=size, lw=1.2, mec=theme.background,
+        mew=0.5
+    )  # fmt: skip
     axes.set_xlim(0, limit)
     axes.set_ylim(0, limit)

@@ -1,7 +1,5 @@
 """The charts of reports and comparisons: each function states what its chart finds in the numbers of `report.json`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +8,10 @@ import numpy as np
 from VideoMAE.cli import counted
 from VideoMAE.reporting import charts
 from VideoMAE.reporting.bootstrap import estimate
-from VideoMAE.reporting.chart_style import Chart
-from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Line, Mark, Rows
-from VideoMAE.reporting.formats import digits_of, interval, number, signed, with_unit
+from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Chart, Line, Mark, Rows
+from VideoMAE.reporting.page import digits_of, interval, number, signed, with_unit
 
 PREDICTORS = {"model": ("model", 0), "majority_guess": ("majority guess", 1), "chance": ("chance", -1)}
-DIFFERENCE = {"difference": (None, 0)}  # of two runs, without a legend
 ACCURACIES = {"val_acc1": "top-1", "val_acc3": "top-3", "val_acc5": "top-5", "val_pair_accuracy": "pair accuracy"}
 NUM_NAMED = 8  # in the list beside a chart
 NO_BIAS = 0.0005
@@ -35,8 +31,8 @@ def metrics_chart(metrics: Mapping[str, Any]) -> Chart:
     return charts.interval_chart("metrics", title, caption, _by_unit(metrics, PREDICTORS))
 
 
-def differences_chart(metrics: Mapping[str, Any]) -> Chart:
-    """The differences of two runs; the title names the better run in the first metric."""
+def comparison_charts(metrics: Mapping[str, Any], emotions: Mapping[str, Any]) -> list[Chart]:
+    """The differences of two runs, and the change of each emotion's correlation."""
     first = next(iter(metrics.values()))
     found, digits = first["difference"], digits_of(first["unit"])
     bounds = f"{signed(found['low'], digits)} to {signed(found['high'], digits)}"
@@ -50,7 +46,23 @@ def differences_chart(metrics: Mapping[str, Any]) -> Chart:
         "B minus A, with 95 % intervals of the paired bootstrap. If an interval does not include 0, other test videos "
         "would rarely reverse the difference. Lower losses and errors are better."
     )
-    return charts.interval_chart("differences", title, caption, _by_unit(metrics, DIFFERENCE), zero=True)
+    rows = _by_unit(metrics, {"difference": (None, 0)})
+    differences = charts.interval_chart("differences", title, caption, rows, zero=True)
+    known = {name: found["difference"] for name, found in emotions.items() if found["difference"]["value"] is not None}
+    if not known:
+        return [differences]
+    names = sorted(known, key=lambda name: -known[name]["value"])[:MAX_EMOTIONS]
+    most, least = (f"{name}, {signed(known[name]['value'], 2)}" for name in (names[0], names[-1]))
+    title = f"Correlation changes from {most}, to {least}"
+    num_better = sum((found["low"] or 0) > 0 for found in known.values())
+    num_worse = sum((found["high"] or 0) < 0 for found in known.values())
+    caption = (
+        f"With 95 % intervals of the paired bootstrap. Of {counted(len(known), 'emotion')}, B predicts {num_better} "
+        f"clearly better and {num_worse} clearly worse."
+    )
+    groups = [("Pearson correlation, B minus A", {name: [Mark(None, 0, known[name])] for name in names})]
+    changes = charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES)
+    return [differences, changes]
 
 
 def _by_unit(metrics: Mapping[str, Any], marks: Mapping[str, tuple[str | None, int]]) -> list[tuple[str, Rows]]:
@@ -66,24 +78,6 @@ def _by_unit(metrics: Mapping[str, Any], marks: Mapping[str, tuple[str | None, i
     return list(groups.values())
 
 
-def emotion_differences(emotions: Mapping[str, Any]) -> list[Chart]:
-    """The change of each emotion's correlation between two runs."""
-    known = {name: found["difference"] for name, found in emotions.items() if found["difference"]["value"] is not None}
-    if not known:
-        return []
-    names = sorted(known, key=lambda name: -known[name]["value"])[:MAX_EMOTIONS]
-    first, last = (known[name]["value"] for name in (names[0], names[-1]))
-    title = f"Correlation changes from {names[0]}, {signed(first, 2)}, to {names[-1]}, {signed(last, 2)}"
-    num_better = sum((found["low"] or 0) > 0 for found in known.values())
-    num_worse = sum((found["high"] or 0) < 0 for found in known.values())
-    caption = (
-        f"With 95 % intervals of the paired bootstrap. Of {counted(len(known), 'emotion')}, B predicts {num_better} "
-        f"clearly better and {num_worse} clearly worse."
-    )
-    groups = [("Pearson correlation, B minus A", {name: [Mark(None, 0, known[name])] for name in names})]
-    return [charts.interval_chart("emotion_differences", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
-
-
 def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
     """Loss, validation accuracy and learning rate over the epochs, of one run or of several by label.
 
@@ -93,8 +87,44 @@ def curve_charts(runs: Mapping[str, Mapping[str, Any]]) -> list[Chart]:
     if not runs:
         return []
     logged = [name for name in ACCURACIES if all(_values(curves, name)[0] for curves in runs.values())]
-    accuracy = [_accuracy_chart(runs, logged if len(runs) == 1 else logged[:1])] if logged else []
-    return [_loss_chart(runs), *accuracy, _learning_rate_chart(runs)]
+    losses, accuracies, rates = [], [], []
+    loss_changes, best, peaks = [], [], []
+    for place, (label, curves) in enumerate(runs.items()):
+        prefix = f"{label}, " if label else ""
+        epochs, values = _values(curves, "train_loss")
+        loss_changes.append(f"{label and f'{label}: '}{number(values[0], 3)} to {number(values[-1], 3)}")
+        losses.append(Line(epochs, values, f"{prefix}training", place))
+        losses.append(Line(*_values(curves, "loss", part="steps"), "", place, "steps"))
+        validation = _values(curves, "val_bce")
+        if validation[0]:
+            losses.append(Line(*validation, f"{prefix}validation", place if len(runs) > 1 else 1, "dashed"))
+        for index, name in enumerate(logged if len(runs) == 1 else logged[:1]):
+            epochs, values = _values(curves, name)
+            accuracies.append(Line(epochs, values, prefix + ACCURACIES[name], (place + index) % 3))
+            if name == logged[0]:
+                top = int(np.argmax(values))
+                best.append(
+                    f"{ACCURACIES[name]}{label and f' of {label}'} was highest, {with_unit(values[top], '%')}, after "
+                    f"epoch {epochs[top]} of {epochs[-1]}"
+                )
+        by_epoch, by_step = _values(curves, "lr"), _values(curves, "lr", part="steps")
+        rates.append(Line(*(by_step if by_step[0] else by_epoch), label or "learning rate", place, "plain"))
+        peaks.append(f"{max(by_epoch[1], default=0.0):.3g}")
+    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
+    if any(line.kind == "dashed" for line in losses):
+        caption += " Dashed: cross-entropy on the validation videos."
+    title = f"Training loss, first to last epoch: {'; '.join(loss_changes)}"
+    found = [charts.line_chart("curves_loss", title, caption, losses, x="epochs", y="loss")]
+    if logged:
+        videos = "validation pairs" if logged[0] == "val_pair_accuracy" else "validation videos"
+        title = f"On {videos}, {'; '.join(best)}"
+        caption = "The epoch with the highest value of the first metric was tested."
+        found.append(charts.line_chart("curves_validation", title, caption, accuracies, x="epochs", y=f"% of {videos}"))
+    if any(line.x for line in rates):
+        title = f"Learning rate of the head, up to {' and '.join(dict.fromkeys(peaks))}"
+        caption, y = "Earlier layers can have lower learning rates (--layer_decay).", "learning rate"
+        found.append(charts.line_chart("curves_learning_rate", title, caption, rates, x="epochs", y=y, height=2.0))
+    return found
 
 
 def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tuple[list[float], list[float]]:
@@ -104,155 +134,86 @@ def _values(curves: Mapping[str, Any], name: str, *, part: str = "epochs") -> tu
     return [line[x] for line in lines], [line[name] for line in lines]
 
 
-def _loss_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
-    lines, found = [], []
-    caption = "Thick: mean per epoch. Thin: steps, averaged in small groups."
-    for place, (label, curves) in enumerate(runs.items()):
-        prefix = f"{label}, " if label else ""
-        epochs, losses = _values(curves, "train_loss")
-        found.append(f"{f'{label}: ' if label else ''}{number(losses[0], 3)} to {number(losses[-1], 3)}")
-        lines.append(Line(epochs, losses, f"{prefix}training", place))
-        lines.append(Line(*_values(curves, "loss", part="steps"), "", place, "steps"))
-        validation = _values(curves, "val_bce")
-        if validation[0]:
-            lines.append(Line(*validation, f"{prefix}validation", place if len(runs) > 1 else 1, "dashed"))
-    if any(line.kind == "dashed" for line in lines):
-        caption += " Dashed: cross-entropy on the validation videos."
-    title = f"Training loss, first to last epoch: {'; '.join(found)}"
-    return charts.line_chart("curves_loss", title, caption, lines, x="epochs", y="loss")
-
-
-def _accuracy_chart(runs: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Chart:
-    lines, best = [], []
-    for place, (label, curves) in enumerate(runs.items()):
-        epochs, values = _values(curves, names[0])
-        top = int(np.argmax(values))
-        best.append(
-            f"{ACCURACIES[names[0]]}{f' of {label}' if label else ''} was highest, {with_unit(values[top], '%')}, "
-            f"after epoch {epochs[top]} of {epochs[-1]}"
-        )
-        for index, name in enumerate(names):
-            prefix = f"{label}, " if label else ""
-            lines.append(Line(*_values(curves, name), prefix + ACCURACIES[name], (place + index) % 3))
-    videos = "validation pairs" if names[0] == "val_pair_accuracy" else "validation videos"
-    title = f"On {videos}, {'; '.join(best)}"
-    caption = "The epoch with the highest value of the first metric was tested."
-    return charts.line_chart("curves_validation", title, caption, lines, x="epochs", y=f"% of {videos}")
-
-
-def _learning_rate_chart(runs: Mapping[str, Mapping[str, Any]]) -> Chart:
-    peaks = dict.fromkeys(max(_values(curves, "lr")[1], default=0.0) for curves in runs.values())
-    title = f"Learning rate of the head, up to {' and '.join(f'{peak:.3g}' for peak in peaks)}"
-    lines = []
-    for place, (label, curves) in enumerate(runs.items()):
-        steps = _values(curves, "lr", part="steps")
-        lines.append(Line(*(steps if steps[0] else _values(curves, "lr")), label or "learning rate", place, "plain"))
-    caption = "Earlier layers can have lower learning rates (--layer_decay)."
-    return charts.line_chart("curves_learning_rate", title, caption, lines, x="epochs", y="learning rate", height=2.0)
-
-
 def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Calibration, correlation and confusion of a VCE test."""
-    first = [_calibration(numbers), *_correlation(numbers), _first_places(numbers)]
-    return [*first, _calibration_by_emotion(numbers), _confusion(numbers)]
-
-
-def _shown(numbers: Mapping[str, Any]) -> list[str]:
-    """The emotions that fit into a chart: those that are first most often."""
     found = numbers["emotions"]
-    return sorted(found, key=lambda name: -found[name]["num_first"])[:MAX_EMOTIONS]
-
-
-def _correlation(numbers: Mapping[str, Any]) -> list[Chart]:
-    found = numbers["emotions"]
-    names = [name for name in _shown(numbers) if found[name]["pearson"]["value"] is not None]
+    # the emotions that fit into a chart: those that are first most often
+    shown = sorted(found, key=lambda name: -found[name]["num_first"])[:MAX_EMOTIONS]
+    calibration, calibration_by_emotion = _calibration_charts(numbers, shown)
+    names = [name for name in shown if found[name]["pearson"]["value"] is not None]
     names.sort(key=lambda name: -found[name]["pearson"]["value"])
-    if not names:
-        return []
-    best, worst = (number(found[name]["pearson"]["value"], 2) for name in (names[0], names[-1]))
-    title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
-    if len(names) == 1:
-        title = f"Predicted and true {names[0]} correlate with r = {best}"
-    rows = {
-        name: [
-            Mark("Pearson", 0, found[name]["pearson"]),
-            Mark("Spearman (ranks)", 1, estimate(found[name]["spearman"])),
-        ]
-        for name in names
-    }
-    caption = (
-        "Correlation of predicted and true values over the test videos, with 95 % intervals of the Pearson "
-        "correlation. Emotions with constant values are left out."
-    )
-    groups = [("correlation of predicted and true values over videos", rows)]
-    return [charts.interval_chart("correlation", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
-
-
-def _first_places(numbers: Mapping[str, Any]) -> Chart:
-    found = numbers["emotions"]
-    names = _shown(numbers)
+    correlation = []
+    if names:
+        best, worst = (number(found[name]["pearson"]["value"], 2) for name in (names[0], names[-1]))
+        title = f"{names[0]} is predicted best (r = {best}), {names[-1]} worst ({worst})"
+        if len(names) == 1:
+            title = f"Predicted and true {names[0]} correlate with r = {best}"
+        caption = (
+            "Correlation of predicted and true values over the test videos, with 95 % intervals of the Pearson "
+            "correlation. Emotions with constant values are left out."
+        )
+        rows = {}
+        for name in names:
+            spearman = estimate(found[name]["spearman"])
+            rows[name] = [Mark("Pearson", 0, found[name]["pearson"]), Mark("Spearman (ranks)", 1, spearman)]
+        groups = [("correlation of predicted and true values over videos", rows)]
+        correlation = [charts.interval_chart("correlation", title, caption, groups, zero=True, row_inches=ROW_INCHES)]
     total = sum(entry["num_first"] for entry in found.values())
     true, predicted = (
-        np.array([100 * found[name][key] / total for name in names]) for key in ("num_first", "num_predicted_first")
+        np.array([100 * found[name][key] / total for name in shown]) for key in ("num_first", "num_predicted_first")
     )
     excess = predicted - true
     most, least = (
         f"{name} ({found[name]['num_predicted_first']:,}, truly {found[name]['num_first']:,})"
-        for name in (names[int(excess.argmax())], names[int(excess.argmin())])
+        for name in (shown[int(excess.argmax())], shown[int(excess.argmin())])
     )
     title = f"Predicted too often: {most}; too rarely: {least}"
     if not excess.any():
         title = "Each emotion is predicted to be first as often as it is"
     caption = "How often each emotion is the most intense one of a test video, and how often it is predicted to be."
-    return charts.bars_and_dots(
-        "first_places", title, caption, names, bars={"true": true}, dots={"predicted": predicted},
+    first_places = charts.bars_and_dots(
+        "first_places", title, caption, shown, bars={"true": true}, dots={"predicted": predicted},
         x="% of the test videos"
     )  # fmt: skip
+    return [calibration, *correlation, first_places, calibration_by_emotion, _confusion_chart(numbers["confusion"])]
 
 
-def _calibration(numbers: Mapping[str, Any]) -> Chart:
-    found, num_bins = numbers["calibration"]["overall"], numbers["calibration"]["num_bins"]
-    bias = found["bias"]
-    direction = "too high" if bias > 0 else "too low"
-    finding = "unbiased" if abs(bias) < NO_BIAS else f"{number(abs(bias), 3)} {direction}"
-    title = f"Predictions are {finding} on average; calibration error {found['error']:.3f}"
+def _calibration_charts(numbers: Mapping[str, Any], names: Sequence[str]) -> tuple[Chart, Chart]:
+    """Reliability diagrams of all predictions, and of each of these emotions."""
+    found, quantity = numbers["calibration"], numbers["prediction_meaning"]
+    overall, num_bins = found["overall"], found["num_bins"]
+    direction = "too high" if overall["bias"] > 0 else "too low"
+    bias = "unbiased" if abs(overall["bias"]) < NO_BIAS else f"{number(abs(overall['bias']), 3)} {direction}"
+    title = f"Predictions are {bias} on average; calibration error {overall['error']:.3f}"
     caption = (
         f"All emotions of all videos, in {num_bins} bins of the prediction. On the dotted line, predictions equal the "
         "truth. Below: how many predictions each bin has, on a logarithmic scale. The calibration error is the mean "
         "distance from the line."
     )
-    return charts.reliability_chart(
-        "calibration", title, caption, found, num_bins=num_bins, quantity=numbers["prediction_meaning"]
-    )
-
-
-def _calibration_by_emotion(numbers: Mapping[str, Any]) -> Chart:
-    found = numbers["calibration"]["by_emotion"]
-    names = sorted(_shown(numbers), key=lambda name: -found[name]["error"])
-    errors = {name: f"{found[name]['error']:.3f}" for name in names}
-    title = f"Worst calibrated: {', '.join(f'{name} ({errors[name]})' for name in names[:3])}"
+    first = charts.reliability_chart("calibration", title, caption, overall, num_bins=num_bins, quantity=quantity)
+    by_emotion = {name: found["by_emotion"][name] for name in names}
+    by_emotion = dict(sorted(by_emotion.items(), key=lambda entry: -entry[1]["error"]))
+    errors = [(name, f"{entry['error']:.3f}") for name, entry in by_emotion.items()]
+    title = f"Worst calibrated: {', '.join(f'{name} ({error})' for name, error in errors[:3])}"
     caption = (
         "The predictions of each emotion in bins of equal count, the worst calibrated emotion first; each has its own "
         "scale. Above the dotted line, predictions are too low, below it too high; where the curve is flat, they do "
         "not depend on the truth."
     )
-    return charts.reliability_grid(
-        "calibration_by_emotion", title, caption, {name: found[name] for name in names},
-        quantity=numbers["prediction_meaning"],
-        notes={"Worst": [f"{name}: {errors[name]}" for name in names[:NUM_NAMED]]}
-    )  # fmt: skip
+    notes = {"Worst": [f"{name}: {error}" for name, error in errors[:NUM_NAMED]]}
+    second = charts.reliability_grid("calibration_by_emotion", title, caption, by_emotion, quantity=quantity)
+    return first, second._replace(is_wide=True, notes=notes)
 
 
-def _confusion(numbers: Mapping[str, Any]) -> Chart:
-    names = numbers["confusion"]["emotions"][:MAX_EMOTIONS]
-    counts = np.array(numbers["confusion"]["counts"], dtype=float)[: len(names), : len(names)]
+def _confusion_chart(confusion: Mapping[str, Any]) -> Chart:
+    names = confusion["emotions"][:MAX_EMOTIONS]
+    counts = np.array(confusion["counts"], dtype=float)[: len(names), : len(names)]
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan)
     mistaken = np.where(np.eye(len(names), dtype=bool), 0, counts)
-    order = np.argsort(-mistaken, axis=None, kind="stable")[:NUM_NAMED]
     found = [
         (names[place // len(names)], names[place % len(names)], counted(int(counts.flat[place]), "video"))
-        for place in order
+        for place in np.argsort(-mistaken, axis=None, kind="stable")[:NUM_NAMED]
         if mistaken.flat[place] > 0
     ]
     title, notes = "No emotion is mistaken for another", {}
@@ -272,44 +233,42 @@ def _confusion(numbers: Mapping[str, Any]) -> Chart:
 
 def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     """Scores and pair accuracy by score difference of a V2V test."""
-    found = [_score_chart(numbers["scores"])] if numbers["num_pairs"] else []
-    return found + ([_margin_chart(numbers["margins"])] if numbers["margins"] else [])
-
-
-def _score_chart(found: Mapping[str, Any]) -> Chart:
-    direction = "higher" if found["mean_margin"] >= 0 else "lower"
-    title = (
-        f"The preferred video of a pair scores {number(abs(found['mean_margin']), 2)} {direction} on average; the "
-        f"standard deviation of the scores is {number(found['standard_deviation'], 2)}"
-    )
-    caption = "Only differences of scores have a meaning; their zero is arbitrary."
-    shares = {side: 100 * np.array(found[side]) / max(sum(found[side]), 1) for side in ("all", "better", "worse")}
-    return charts.histogram(
-        "scores", title, caption, np.array(found["edges"]), x="score", y="% of each",
-        filled={"all videos": shares["all"]},
-        outlined={"preferred": shares["better"], "less preferred": shares["worse"]}
-    )  # fmt: skip
-
-
-def _margin_chart(bins: Sequence[Mapping[str, Any]]) -> Chart:
-    first, last = bins[0]["accuracy"]["value"], bins[-1]["accuracy"]["value"]
-    title = (
-        f"{number(first, 1)} % of the pairs with the closest scores are correct, {number(last, 1)} % of those with the "
-        "largest difference"
-    )
-    x = [entry["mean_distance"] for entry in bins]
-    lines = [Line(x, [entry["accuracy"]["value"] for entry in bins], "correct", 0)]
-    caption = (
-        f"The pairs in {len(bins)} bins of equal count by the difference of their scores, with 95 % intervals. "
-        "Dotted: chance."
-    )
-    if "promised" in bins[0]:
-        lines.append(Line(x, [entry["promised"] for entry in bins], "predicted by the scores", 1, "dashed"))
-        caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
-    return charts.line_chart(
-        "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
-        y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
-    )  # fmt: skip
+    found, scores, bins = [], numbers["scores"], numbers["margins"]
+    if numbers["num_pairs"]:
+        direction = "higher" if scores["mean_margin"] >= 0 else "lower"
+        title = (
+            f"The preferred video of a pair scores {number(abs(scores['mean_margin']), 2)} {direction} on average; the "
+            f"standard deviation of the scores is {number(scores['standard_deviation'], 2)}"
+        )
+        caption = "Only differences of scores have a meaning; their zero is arbitrary."
+        shares = {side: 100 * np.array(scores[side]) / max(sum(scores[side]), 1) for side in ("all", "better", "worse")}
+        outlined = {"preferred": shares["better"], "less preferred": shares["worse"]}
+        histogram = charts.histogram(
+            "scores", title, caption, np.array(scores["edges"]), x="score", y="% of each",
+            filled={"all videos": shares["all"]}, outlined=outlined
+        )  # fmt: skip
+        found.append(histogram)
+    if bins:
+        first, last = bins[0]["accuracy"]["value"], bins[-1]["accuracy"]["value"]
+        title = (
+            f"{number(first, 1)} % of the pairs with the closest scores are correct, {number(last, 1)} % of those with "
+            "the largest difference"
+        )
+        caption = (
+            f"The pairs in {counted(len(bins), 'bin')} of equal count by the difference of their scores, with 95 % "
+            "intervals. Dotted: chance."
+        )
+        x = [entry["mean_distance"] for entry in bins]
+        lines = [Line(x, [entry["accuracy"]["value"] for entry in bins], "correct", 0)]
+        if "promised" in bins[0]:
+            lines.append(Line(x, [entry["promised"] for entry in bins], "predicted by the scores", 1, "dashed"))
+            caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
+        curve = charts.line_chart(
+            "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
+            y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
+        )  # fmt: skip
+        found.append(curve)
+    return found
 
 
 def over_time_charts(
@@ -328,9 +287,9 @@ def over_time_charts(
         title = f"The most intense emotions over time{of_video}"
         found.append(charts.line_chart("curves_emotions", title, "", lines, x=x, y="intensity", y_limits=(0, None)))
     if scores is not None:
-        title, line = f"Pleasantness over time{of_video}", Line(times, scores, "score", 0)
+        title, line = f"Pleasantness over time{of_video}", [Line(times, scores, "score", 0)]
         caption = "" if median_score is None else "Dotted: median of the test videos."
         found.append(
-            charts.line_chart("curves_score", title, caption, [line], x=x, y="score (no unit)", level=median_score)
+            charts.line_chart("curves_score", title, caption, line, x=x, y="score (no unit)", level=median_score)
         )
     return found

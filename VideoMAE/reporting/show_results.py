@@ -1,7 +1,5 @@
 """Prints the test results of runs: `python -m VideoMAE.reporting.show_results OUTPUT_DIR [OUTPUT_DIR ...]`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -21,9 +21,9 @@ from tiny_runs import TinyRuns
 from video_files import grey_frames, moving_frames, write_video
 
 from VideoMAE import demo
+from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.demo_app import videos as demo_videos
-from VideoMAE.demo_app.answers import NUM_DIFFERENCES, Answers
-from VideoMAE.demo_app.reference import Reference, find_examples, read_reference
+from VideoMAE.demo_app.answers import NUM_DIFFERENCES, Answers, Reference, find_examples, read_reference
 from VideoMAE.inference.predictor import Prediction, load_predictor
 
 
@@ -262,11 +262,10 @@ def test_a_decoder_that_hangs_rejects_only_its_file(
 ) -> None:
     (seen,) = demo_videos.probe_videos([videos[0]], max_seconds=MAX_SECONDS)
     assert isinstance(seen, demo_videos.DemoVideo) and seen.duration_seconds == pytest.approx(2)
-    assert seen.thumbnail().shape[0] == demo_videos.TILE_HEIGHT
-    monkeypatch.setattr(demo_videos, "probe_and_write_strip", demo_site.hang)
+    assert seen.thumbnail.shape[0] == demo_videos.TILE_HEIGHT
+    monkeypatch.setattr(demo_videos, "open_video", demo_site.hang)
     monkeypatch.setattr(demo_videos, "PROBE_LIMIT_SECONDS", 0.3)
     assert demo_videos.probe_videos([videos[0]], max_seconds=5) == [f"{videos[0].name}: did not answer within 0.3 s"]
-    assert list(videos[0].parent.glob("*.strip.jpg")) == []
 
 
 def test_only_files_in_the_upload_folder_are_accepted_and_they_are_removed(tmp_path: Path) -> None:
@@ -329,7 +328,7 @@ def test_reference_scores_and_examples_come_from_the_runs(
 def test_predictions_of_either_task_alone_are_shown(has_intensities: bool, has_score: bool) -> None:
     predictor: Any = SimpleNamespace(tasks=(), emotions=())
     answers = Answers(predictor, Reference(np.array([0.0, 1.0]), {}, 0, []), max_seconds=9)
-    seen = demo_videos.DemoVideo("<i>.mp4", Path("x"), 2.0, b"")
+    seen = demo_videos.DemoVideo("<i>.mp4", Path("x"), 2.0, b"", np.zeros((2, 2, 3), np.uint8))
     intensities = {"Joy": 0.5, "Awe <3": 0.25, "Fear": 0.0} if has_intensities else None
     prediction = Prediction(seen.path, intensities, 0.5 if has_score else None, 2.0, None)
     text = answers.html(seen, prediction)
@@ -339,6 +338,24 @@ def test_predictions_of_either_task_alone_are_shown(has_intensities: bool, has_s
     assert ("The largest difference is in" in text, "equally pleasant" in text) == (has_intensities, has_score)
     assert answers.values(seen, prediction)["percentile"] == (50 if has_score else None)
     assert answers.compare(prediction, prediction)["more_pleasant"] == ("equal" if has_score else None)
+
+
+def test_training_data_and_licence_are_stated_only_for_the_published_datasets() -> None:
+    for tasks, emotions, rated in (
+        (("vce", "v2v"), EMOTIONS, "by the emotions they felt and which of two is more pleasant."),
+        (("vce", "v2v"), ("Joy", "Fear"), "rated by which of two is more pleasant."),
+        (("vce",), ("Joy", "Fear"), None),
+    ):
+        predictor: Any = SimpleNamespace(tasks=tasks, emotions=emotions)
+        text = Answers(predictor, Reference(np.array([]), {}, 0, []), max_seconds=9).head_html()
+        assert (rated or "It predicts the average viewer's report") in text
+        assert ("was trained on" in text, "CC BY-NC" in text) == (rated is not None,) * 2
+
+
+def test_results_of_up_to_three_emotions_are_those_of_the_first(tmp_path: Path) -> None:
+    results = {"acc1": 50.0, "acc3": 100.0, "num_videos": 1, "emotions": ["Joy", "Awe", "Fear"]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert read_reference([tmp_path]).facts == ["top-1 accuracy 50 % on 1 test video"]
 
 
 def ending(capsys: pytest.CaptureFixture[str], *flags: object) -> Any:

@@ -24,9 +24,10 @@ from video_files import write_grey_video
 from VideoMAE import report
 from VideoMAE.reporting import show_results
 from VideoMAE.reporting.bootstrap import Resampling
-from VideoMAE.reporting.comparison_numbers import compare_emotions, compare_preferences
-from VideoMAE.reporting.emotion_numbers import emotion_report
-from VideoMAE.reporting.run_files import emotion_test, preference_test, read_dataset, read_run
+from VideoMAE.reporting.emotion_numbers import compare_emotions, emotion_report, emotion_test
+from VideoMAE.reporting.preference_numbers import compare_preferences, preference_test
+from VideoMAE.reporting.report_charts import curve_charts
+from VideoMAE.reporting.run_files import read_dataset, read_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"(?<![\w.])[−-]?\d+(?:,\d{3})*(?:\.\d+)?")
@@ -148,8 +149,8 @@ def test_metrics_equal_results_json_and_are_within_their_intervals(
     vce: dict[str, Path], vce_report: tuple[dict[str, Any], Page, Path]
 ) -> None:
     measured, found = read(vce["first"] / "results.json"), vce_report[0]["test"]["metrics"]
-    names = {"acc1", "acc3", "acc5", "predicted_in_true_top3", "bce", "mean_absolute_error", "mean_correlation"}
-    assert found.keys() == names
+    names = {"acc1", "acc3", "predicted_in_true_top3", "bce", "mean_absolute_error", "mean_correlation"}
+    assert found.keys() == names, "of the five emotions, the top 5 are all"
     for name, entry in found.items():
         for who, stored in {**measured, "model": measured}.items():
             if who not in ("model", "majority_guess", "chance") or stored[name] is None:
@@ -238,7 +239,7 @@ def test_a_missing_dataset_is_named_on_the_page(vce: dict[str, Path], tmp_path: 
     assert "no picture" in page.text
     assert num_thumbnails(page) == 0
     measured, found = read(run / "results.json"), numbers["test"]["metrics"]
-    assert found.keys() == {"acc1", "acc3", "acc5", "predicted_in_true_top3"}
+    assert found.keys() == {"acc1", "acc3", "predicted_in_true_top3"}
     for metric, entry in found.items():
         assert entry["model"]["value"] == pytest.approx(measured[metric])
         assert entry["majority_guess"] == {"value": measured["majority_guess"][metric], "low": None, "high": None}
@@ -364,6 +365,22 @@ def test_a_run_compared_with_itself_has_no_differences(vce: dict[str, Path], v2v
             assert entry["percent_b_better"] == 50
         assert test["agreement"]["only_a"] == test["agreement"]["only_b"] == 0
         assert test["better_in_a"] == test["better_in_b"] == []
+
+
+def test_one_component_and_one_bin_are_singular(tmp_path: Path) -> None:
+    pairs = [[f"{number:05d}", f"{number + 1:05d}"] for number in range(7)]
+    data = make_v2v_labels(tmp_path / "data", {"train": pairs, "test": pairs, "listwise": []})
+    run = make_v2v_results(tmp_path / "run", data)
+    numbers, page = make_report(run, "--output_dir", tmp_path / "page")
+    check_page(numbers, page, tmp_path / "page")
+    text = "".join(page.text)
+    assert "Each draw takes 1 connected component of the pairs" in text
+    assert "The pairs in 1 bin of equal count" in text
+
+
+def test_curves_without_learning_rates_have_no_chart_of_them() -> None:
+    curves = {"epochs": [{"epochs_done": 1, "train_loss": 0.5}], "steps": [{"epoch": 1.0, "loss": 0.5}]}
+    assert [chart.name for chart in curve_charts({"": curves})] == ["curves_loss"]
 
 
 def test_two_v2v_runs_are_compared(v2v: dict[str, Path], tmp_path: Path) -> None:
