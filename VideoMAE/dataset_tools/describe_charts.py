@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 from VideoMAE.reporting import charts
 from VideoMAE.reporting.charts import MAX_EMOTIONS, Chart
@@ -11,7 +13,7 @@ from VideoMAE.reporting.page import percent
 
 CLIP_SECONDS = 4.0  # of VCE's training clips: 16 frames at 4 fps
 MAX_ROWS, MIN_SHARE = 8, 0.005  # of sizes and frame rates; the others are summed
-NUM_NAMED = 8  # pairs of emotions named beside the heat map
+NUM_NAMED = 8  # pairs of emotions named beside a heat map
 NO_LIMIT = 10**9  # end of an open bin
 
 
@@ -115,7 +117,7 @@ def shown_emotions(numbers: Mapping[str, Any]) -> list[str]:
 
 
 def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
-    """Ranks, intensities and common occurrence of the emotions of a VCE dataset."""
+    """Ranks, intensities, correlations and common occurrence of the emotions of a VCE dataset."""
     names = shown_emotions(numbers)
     places = [numbers["emotions"].index(name) for name in names]
     top1, top3, test = (
@@ -145,11 +147,51 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     intensities = charts.distribution_rows("intensities", title, caption, shares, ranked, means, x="intensity")
 
     found = [top_emotions, intensities]
+    if len(names) > 2:
+        found.append(_correlation(np.array(numbers["correlation"], float)[np.ix_(places, places)], names))
     if len(names) > 3:  # of up to three, all are among the three most intense
         found.append(_together_in_top3(np.array(numbers["together_in_top3"], float)[np.ix_(places, places)], names))
     left_out = len(numbers["emotions"]) - len(names)
     note = f" The {left_out} least common emotions are left out." if left_out else ""
     return [chart._replace(caption=chart.caption + note) for chart in found]
+
+
+def _correlation(matrix: np.ndarray, names: Sequence[str]) -> Chart:
+    """Heat map of the (K, K) correlations; average-linkage clustering places correlated emotions side by side."""
+    distances = 1 - np.nan_to_num(matrix)
+    np.fill_diagonal(distances, 0)
+    order = leaves_list(linkage(squareform(distances, checks=False), "average", optimal_ordering=True))
+    matrix, names = matrix[np.ix_(order, order)], [names[index] for index in order]
+    pairs = np.where(np.triu(np.ones_like(matrix), 1) > 0, matrix, np.nan)
+    highest = _largest(np.where(pairs > 0, pairs, np.nan), names, " and ", "{:.2f}")
+    lowest = _largest(np.where(pairs < 0, -pairs, np.nan), names, " and ", "−{:.2f}")
+    title = f"Highest correlation: {highest[0]}" if highest else "No two emotions are positively correlated"
+    caption = (
+        "Pearson correlation of the intensities of two emotions over all videos. The order places correlated emotions "
+        "next to each other (average-linkage clustering)."
+    )
+    np.fill_diagonal(matrix, np.nan)
+    return charts.heat_map(
+        "correlation",
+        title + (f"; lowest: {lowest[0]}" if lowest else ""),
+        caption,
+        matrix,
+        names,
+        limit=max(0.1, np.nanmax(np.abs(matrix), initial=0.1)),
+        legend="correlation of intensities, r",
+        diverging=True,
+        notes={heading: found for heading, found in (("Highest", highest), ("Lowest", lowest)) if found},
+    )
+
+
+def _largest(values: np.ndarray, names: Sequence[str], between: str, form: str) -> list[str]:
+    """The largest values of a matrix (K, K), NaN ignored, as text: ["Joy and Surprise: 0.41", ...]"""
+    places = [divmod(int(index), len(names)) for index in np.argsort(-values, axis=None, kind="stable")[:NUM_NAMED]]
+    return [
+        f"{names[row]}{between}{names[column]}: {form.format(values[row, column])}"
+        for row, column in places
+        if np.isfinite(values[row, column])
+    ]
 
 
 def _together_in_top3(counts: np.ndarray, names: Sequence[str]) -> Chart:
@@ -158,14 +200,14 @@ def _together_in_top3(counts: np.ndarray, names: Sequence[str]) -> Chart:
     shares = np.where(own > 0, 100 * counts / np.maximum(own, 1), np.nan)
     np.fill_diagonal(shares, np.nan)
     reliable = np.where(own >= max(10, 0.002 * own.max()), shares, np.nan)
-    largest = [divmod(int(index), len(names)) for index in np.argsort(-reliable, axis=None, kind="stable")[:NUM_NAMED]]
-    largest = [place for place in largest if np.isfinite(reliable[place])]
     title = "Which emotions occur together in the top 3"
-    if largest:
-        first, second = (names[place] for place in largest[0])
-        title = f"If {first} is in the top 3, {second} is too in {reliable[largest[0]]:.0f} % of the videos"
+    if np.isfinite(reliable).any():
+        row, column = np.unravel_index(np.nanargmax(reliable), reliable.shape)
+        title = (
+            f"If {names[row]} is in the top 3, {names[column]} is too in {reliable[row, column]:.0f} % of the videos"
+        )
     caption = "Of the videos with the row's emotion in the top 3, the share that also has the column's emotion in it."
-    most_often = [f"{names[row]} → {names[column]}: {reliable[row, column]:.0f} %" for row, column in largest]
+    most_often = _largest(reliable, names, " → ", "{:.0f} %")
     return charts.heat_map(
         "together_in_top3", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
         legend="% of the row's videos", x="also in the top 3", y="in the top 3", notes={"Most often": most_often}

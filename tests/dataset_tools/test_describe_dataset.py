@@ -92,11 +92,11 @@ def test_the_page_is_self_contained(described: tuple[Any, Path]) -> None:
     assert "default-src 'none'" in page
     assert 'name="viewport"' in page
     assert "prefers-color-scheme: dark" in page
-    assert found.tags["source"] == 6, "each chart is there for a dark page too"
+    assert found.tags["source"] == 7, "each chart is there for a dark page too"
 
 
 def test_charts_are_written_beside_the_page(described: tuple[Any, Path]) -> None:
-    names = "top_emotions", "intensities", "together_in_top3", "durations", "sizes", "frame_rates"
+    names = "top_emotions", "intensities", "correlation", "together_in_top3", "durations", "sizes", "frame_rates"
     files = {path.name: path.read_bytes() for path in described[1].iterdir()}
     assert set(files) == {*(f"{name}.png" for name in names), "index.html", "description.json"}
     assert all(content.startswith(PNG_START) for name, content in files.items() if name.endswith(".png"))
@@ -113,7 +113,7 @@ def test_a_broken_video_is_named_and_has_no_thumbnail(described: tuple[Any, Path
     assert numbers["num_videos"] == {"train": 8, "test": 4}
     shown = [key for pictures in numbers["examples"].values() for key, _ in pictures]
     assert shown.count(BROKEN) > 0
-    assert References(page).tags["img"] == 6 + len(shown) - shown.count(BROKEN)
+    assert References(page).tags["img"] == 7 + len(shown) - shown.count(BROKEN)
 
 
 def test_examples_are_the_most_intense_videos(described: tuple[Any, Path], vce: Path) -> None:
