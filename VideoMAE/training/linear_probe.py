@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from VideoMAE.config import FinetuneConfig, to_json
 from VideoMAE.data.datasets import EvaluationDataset
-from VideoMAE.data.loaders import Batch, make_loader
+from VideoMAE.data.loaders import Batch
 from VideoMAE.data.vce import Annotations
 from VideoMAE.data.video_lists import NamedVideo
 from VideoMAE.engine_for_finetuning import Task, evaluate
@@ -32,7 +32,7 @@ from VideoMAE.training.backends import autocast
 from VideoMAE.training.feature_store import MatrixStore, claim, describe, fingerprint_of_weights
 from VideoMAE.training.head_solver import HeadSolver, apply_head
 from VideoMAE.training.metric_logger import MetricLogger
-from VideoMAE.training.setup import fingerprint, loader_settings, share_sampler
+from VideoMAE.training.setup import fingerprint, shared_loader
 from VideoMAE.training.tasks import Evaluation
 from VideoMAE.training.trainer import TrainState, describe_epoch
 
@@ -141,8 +141,7 @@ class LinearProbe:
         with raise_on_all_ranks():
             stored_ids = distributed.on_main(self.world, open_store)
         done = {position for position, key in enumerate(annotations.ids) if key in stored_ids}
-        sampler = share_sampler(len(annotations.ids), self.config, self.world, done=done)
-        loader = make_loader(dataset, sampler, batch_size=optim.batch_size, **loader_settings(self.config, self.world))
+        loader = shared_loader(dataset, self.config, self.world, batch_size=optim.batch_size, done=done)
         log.say(f"{split}: features of {len(done)} of {len(annotations.ids)} videos are stored")
         size = max(VIDEOS_PER_BLOCK // optim.batch_size, 1)
         batches, frozen = iter(loader), FrozenNetwork(self.model)

@@ -4,16 +4,16 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 
-from VideoMAE.config import FinetuneConfig, RunConfig, to_json
+from VideoMAE.config import FinetuneConfig, to_json
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.engine_for_finetuning import NonFiniteStepError, StepResult, Task, train_one_epoch, validation_one_epoch
@@ -22,13 +22,10 @@ from VideoMAE.optim_factory import ScaleRule, WeightAverage, make_schedule, scal
 from VideoMAE.runtime import distributed
 from VideoMAE.runtime.distributed import ErrorOnAllRanks, World, raise_on_all_ranks
 from VideoMAE.runtime.stop_request import InterruptedRunError, stop_request
-from VideoMAE.training import checkpoint, results
+from VideoMAE.training import checkpoint
 from VideoMAE.training.backends import autocast, make_backend
 from VideoMAE.training.metric_logger import MetricLogger
 from VideoMAE.training.pretrained import load_pretrained
-
-if TYPE_CHECKING:
-    from VideoMAE.training.linear_probe import LinearProbe
 
 logger = logging.getLogger(__name__)
 
@@ -299,33 +296,6 @@ class Trainer:
         with raise_on_all_ranks():
             distributed.on_main(self.world, write)
         self.saved_at = time.monotonic()
-
-
-def train_and_test(
-    model: nn.Module,
-    trainer: "Trainer | LinearProbe | None",
-    test: Callable[[nn.Module, MetricLogger], None],
-    *,
-    run: RunConfig,
-    world: World,
-    show_progress: bool = True,
-) -> None:
-    """Trains, if there is a trainer, tests the best network, and logs where the results are."""
-    log = MetricLogger(run.output_dir, enabled=world.is_main, num_processes=world.size, show_progress=show_progress)
-    tested = model.to(world.device)
-    with stop_request.deferred():
-        try:
-            if trainer is not None:
-                log.open(run.log_dir, epoch=trainer.state.epoch, steps=trainer.state.steps, first_step=trainer.step)
-                trainer.fit(log)
-                tested = trainer.best_model()
-            test(tested, log)
-            log.close()
-        except BaseException:
-            log.abandon()
-            raise
-    if world.is_main:
-        logger.info("%s", results.describe_files(run.output_dir))
 
 
 def describe_epoch(epoch: int, num_epochs: int, values: dict[str, Any]) -> str:
