@@ -111,11 +111,9 @@ def start_trainer(
         precision, world.size, world.device.type,
         f"DeepSpeed ZeRO {config.run.zero_stage}" if config.run.enable_deepspeed else "DDP",
     )  # fmt: skip
-    total, factors = (
-        loaders.sampler.total_batch_size,
-        f"batch_size {optim.batch_size} x update_freq {optim.update_freq}",
-    )
-    batch = f"total batch size {total} ({factors} x {counted(world.size, 'process')})"
+    total = loaders.sampler.total_batch_size
+    factors = f"batch_size {optim.batch_size} x update_freq {optim.update_freq} x {counted(world.size, 'process')}"
+    batch = f"total batch size {total} ({factors})"
     if isinstance(config, VCEConfig):
         noun, lr_name, recipe_name, scale = "video", "base lr", f"the recipe of --loss {config.loss}", scale_to_batch
         scaled = f"scaled lr {scale(optim.lr, total):.3g} (base x total batch size / 256)"

@@ -6,6 +6,7 @@ passes over the features, without a learning rate. N videos, D features, K outpu
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,24 +15,15 @@ from torch import Tensor, nn
 
 ITERATIONS_PER_EPOCH = 5
 CONVERGED = 1e-7  # relative decrease of the objective per epoch below which it has converged
+LBFGS = partial(
+    torch.optim.LBFGS, tolerance_grad=1e-10, tolerance_change=1e-14, history_size=30, line_search_fn="strong_wolfe"
+)
 
 
-def apply_head(head: tuple[Tensor, Tensor | None], features: np.ndarray) -> np.ndarray:
+def apply_head(head: tuple[Tensor, Tensor], features: np.ndarray) -> np.ndarray:
     """Applies a linear head. features (V, D) -> outputs (V, K) float32"""
     weight, bias = head
-    outputs = torch.from_numpy(features).to(weight) @ weight.T
-    return (outputs if bias is None else outputs + bias).float().cpu().numpy()
-
-
-def _lbfgs(parameters: list[Tensor], *, max_iter: int) -> torch.optim.LBFGS:
-    return torch.optim.LBFGS(
-        parameters,
-        max_iter=max_iter,
-        tolerance_grad=1e-10,
-        tolerance_change=1e-14,
-        history_size=30,
-        line_search_fn="strong_wolfe",
-    )
+    return (torch.from_numpy(features).to(weight) @ weight.T + bias).float().cpu().numpy()
 
 
 class HeadSolver:
@@ -39,7 +31,7 @@ class HeadSolver:
 
     Features are divided by their standard deviation over the training videos and, if the head has a bias, centered, so
     that one weight decay suits every network; `unnormalized_head` returns the equivalent head for unscaled features.
-    Starts from zero weights and, if there is a bias, the best constant output.
+    Starts from zero weights and, if there is a bias, the best constant output; without one, the bias stays 0.
 
     Args:
         features: of the training videos. (N, D)
@@ -50,30 +42,24 @@ class HeadSolver:
     def __init__(
         self, features: Tensor, output: nn.Linear, *, loss_of: Callable[[Tensor], Tensor], weight_decay: float
     ) -> None:
-        features = features.double()
+        features, has_bias = features.double(), output.bias is not None
         spread = features.std(dim=0, correction=0)
         self.scale = torch.where(spread > 1e-6 * spread.max(), spread, torch.ones_like(spread))
-        self.mean = features.mean(dim=0) if output.bias is not None else torch.zeros_like(spread)
+        self.mean = features.mean(dim=0) if has_bias else torch.zeros_like(spread)
         self.features = (features - self.mean) / self.scale
-        shape = output.weight.shape
-        self.weight = torch.zeros(shape, dtype=torch.float64, device=features.device, requires_grad=True)
-        self.bias = None
-        if output.bias is not None:
-            self.bias = torch.zeros(shape[0], dtype=torch.float64, device=features.device, requires_grad=True)
-        self.weight_decay = weight_decay
-        self.loss_of = loss_of
+        self.weight = features.new_zeros(output.weight.shape).requires_grad_()
+        self.bias = features.new_zeros(len(output.weight)).requires_grad_(has_bias)
+        self.weight_decay, self.loss_of = weight_decay, loss_of
         self.value, self.converged = math.inf, False
-        if self.bias is not None:
-            self._minimize(_lbfgs([self.bias], max_iter=100))
-        self._optimizer = _lbfgs(
-            [self.weight] if self.bias is None else [self.weight, self.bias], max_iter=ITERATIONS_PER_EPOCH
-        )
+        if has_bias:
+            self._minimize(LBFGS([self.bias], max_iter=100))
+        parameters = [self.weight, self.bias] if has_bias else [self.weight]
+        self._optimizer = LBFGS(parameters, max_iter=ITERATIONS_PER_EPOCH)
 
     def _parts(self) -> tuple[Tensor, Tensor]:
         """The loss and the penalty."""
-        scores = self.features @ self.weight.T
         penalty = 0.5 * self.weight_decay * self.weight.square().sum(dim=1).mean()
-        return self.loss_of(scores if self.bias is None else scores + self.bias), penalty
+        return self.loss_of(self.features @ self.weight.T + self.bias), penalty
 
     def _minimize(self, optimizer: torch.optim.Optimizer) -> None:
         def objective() -> float:
@@ -100,7 +86,7 @@ class HeadSolver:
         self.converged = before - self.value <= CONVERGED * max(abs(self.value), 1e-12)
         return {"train_loss": loss, "penalty": penalty}
 
-    def unnormalized_head(self) -> tuple[Tensor, Tensor | None]:
+    def unnormalized_head(self) -> tuple[Tensor, Tensor]:
         """Weight (K, D) and bias (K,) for unnormalized features."""
         weight = self.weight.detach() / self.scale
-        return weight, None if self.bias is None else self.bias.detach() - weight @ self.mean
+        return weight, self.bias.detach() - weight @ self.mean

@@ -34,7 +34,7 @@ from VideoMAE.training.head_solver import HeadSolver, apply_head
 from VideoMAE.training.metric_logger import MetricLogger
 from VideoMAE.training.setup import fingerprint, shared_loader
 from VideoMAE.training.tasks import Evaluation
-from VideoMAE.training.trainer import TrainState, describe_epoch
+from VideoMAE.training.trainer import TrainState, check_num_unreadable, describe_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ class LinearProbe:
         self.config, self.run, self.world = config, config.run, world
         self.autocast = partial(autocast, world.device, precision)
         self.state, self.step = TrainState(), 0
+        self.store: MatrixStore  # of the split that is being extracted, on the main process
         logger.info(
             "linear probe of %s, %s, %d x %s: features of %d training videos from the frozen network, then L-BFGS on "
             "the head with --weight_decay %g (--lr, --opt and the augmentation flags are ignored)",
@@ -112,10 +113,8 @@ class LinearProbe:
             ErrorOnAllRanks: too many videos are unreadable, features are not finite, or a file cannot be written.
             InterruptedRunError: a process was asked to stop; the features computed so far are on disk.
         """
-        train = self._extract(self.data.train, "training", max_bad=self.data.max_bad, log=log)
-        validation = None
-        if self.data.validation is not None:
-            validation = self._extract(self.data.validation, "validation", max_bad=None, log=log)
+        train = self._extract(self.data.train, "training", log)
+        validation = None if self.data.validation is None else self._extract(self.data.validation, "validation", log)
         with raise_on_all_ranks():
             head = distributed.on_main(self.world, lambda: self._train_head(train, validation, log))
         if head is None:
@@ -126,24 +125,16 @@ class LinearProbe:
         """The network with the head of the best epoch."""
         return self.model
 
-    def _extract(self, dataset: EvaluationDataset, split: str, *, max_bad: int | None, log: MetricLogger) -> Evaluation:
+    def _extract(self, dataset: EvaluationDataset, split: str, log: MetricLogger) -> Evaluation:
         """The features of every readable video, as the logits of an evaluation (V, 1, D); empty except on the main
         process."""
-        annotations, optim = dataset.annotations, self.config.optim
-        weights = fingerprint_of_weights(self.model) if self.world.is_main else ""
-        store: MatrixStore | None = None
-
-        def open_store() -> set[str]:
-            nonlocal store
-            store = self._open_store(split, weights)
-            return store.done()
-
+        annotations, batch_size = dataset.annotations, self.config.optim.batch_size
         with raise_on_all_ranks():
-            stored_ids = distributed.on_main(self.world, open_store)
-        done = {position for position, key in enumerate(annotations.ids) if key in stored_ids}
-        loader = shared_loader(dataset, self.config, self.world, batch_size=optim.batch_size, done=done)
+            stored = distributed.on_main(self.world, lambda: self._open_store(split))
+        done = {position for position, key in enumerate(annotations.ids) if key in stored}
+        loader = shared_loader(dataset, self.config, self.world, batch_size=batch_size, done=done)
         log.say(f"{split}: features of {len(done)} of {len(annotations.ids)} videos are stored")
-        size = max(VIDEOS_PER_BLOCK // optim.batch_size, 1)
+        size = max(VIDEOS_PER_BLOCK // batch_size, 1)
         batches, frozen = iter(loader), FrozenNetwork(self.model)
         reasons: dict[str, str] = {}
         num_blocks = math.ceil(max(distributed.gather(len(loader))) / size)
@@ -160,29 +151,38 @@ class LinearProbe:
             except InterruptedRunError as error:
                 raise InterruptedRunError(f"{error}; run the same command again to resume") from error
             reasons |= outcome.skipped
-            _check_readable(reasons, len(annotations.ids), split, max_bad=max_bad)
+            if split == "training":
+                check_num_unreadable(reasons, self.data.max_bad)
+            elif len(reasons) == len(annotations.ids):
+                raise ErrorOnAllRanks(f"none of the {split} videos can be read")
             with raise_on_all_ranks():
-                distributed.on_main(self.world, partial(self._store, store, annotations, outcome))
+                distributed.on_main(self.world, partial(self._store, annotations, outcome))
         for key, reason in reasons.items():
             log.say(f"unreadable in {split}: {key}: {reason}")
-        return _stored(store, annotations, reasons)
+        if not self.world.is_main:
+            return Evaluation(np.empty(0), np.empty((0, 1, 1)), np.empty((0, 1)), reasons)
+        written = self.store.done()
+        found = np.array([position for position, key in enumerate(annotations.ids) if key in written], dtype=np.int64)
+        features = self.store.rows[[self.store.row_of[annotations.ids[position]] for position in found]]
+        return Evaluation(found, features[:, None], annotations.intensities[found], reasons)
 
-    def _open_store(self, split: str, weights: str) -> MatrixStore:
-        """The stored features of a split; `weights` is the checksum of the network."""
+    def _open_store(self, split: str) -> set[str]:
+        """Opens the stored features of a split, on the main process. -> the ids of their videos"""
         folder, ids = self.run.output_dir / "features" / split, self.data.ids[split]
+        weights = fingerprint_of_weights(self.model)
         settings = {"checksum of the weights": weights, "checksum of the video ids": fingerprint(ids)}
         claim(folder, settings)
         describe(folder, settings)
         videos = [NamedVideo(key, Path()) for key in ids]
-        return MatrixStore(folder, videos, shape=(self.model.embed_dim,), dtype="float32")
+        self.store = MatrixStore(folder, videos, shape=(self.model.embed_dim,), dtype="float32")
+        return self.store.done()
 
-    def _store(self, store: MatrixStore | None, annotations: Annotations, outcome: Evaluation) -> None:
+    def _store(self, annotations: Annotations, outcome: Evaluation) -> None:
         """Writes a block of features, on the main process."""
-        assert store is not None
         check_still_held(self.run.output_dir)
         for position, features in zip(outcome.indices, outcome.logits[:, 0], strict=True):
-            store.add(NamedVideo(annotations.ids[position], annotations.paths[position]), features)
-        store.sync()
+            self.store.add(NamedVideo(annotations.ids[position], annotations.paths[position]), features)
+        self.store.sync()
 
     def _train_head(
         self, train: Evaluation, validation: Evaluation | None, log: MetricLogger
@@ -208,47 +208,15 @@ class LinearProbe:
             score = values.get(f"val_{self.task.select_by}")
             if score is None or best[0] is None or score >= best[0]:  # on a tie, the later epoch
                 best = (score, epoch, values)
-                _copy_head(output, head)
+                with torch.no_grad():
+                    for parameter, value in zip(output.parameters(), head, strict=False):  # V2V's head has no bias
+                        parameter.copy_(value)
             if solver.converged:
                 log.say(f"the head's objective has converged after {epoch + 1} epochs")
                 break
-        self._save(best[1], best[2])
+        if self.run.save_ckpt:
+            check_still_held(self.run.output_dir)
+            weights = {name: value.float().cpu() for name, value in self.model.state_dict().items()}
+            content = {"model": weights, "epoch": best[1], "metrics": best[2], "config": to_json(self.config)}
+            checkpoint.save(self.run.output_dir / checkpoint.BEST, content)
         return {name: value.cpu() for name, value in self.model.head.state_dict().items()}
-
-    def _save(self, epoch: int, values: dict[str, Any]) -> None:
-        if not self.run.save_ckpt:
-            return
-        check_still_held(self.run.output_dir)
-        content = {
-            "model": {name: value.float().cpu() for name, value in self.model.state_dict().items()},
-            "epoch": epoch,
-            "metrics": values,
-            "config": to_json(self.config),
-        }
-        checkpoint.save(self.run.output_dir / checkpoint.BEST, content)
-
-
-def _check_readable(reasons: dict[str, str], num_videos: int, split: str, *, max_bad: int | None) -> None:
-    if max_bad is None:
-        if len(reasons) == num_videos:
-            raise ErrorOnAllRanks(f"none of the {split} videos can be read")
-    elif len(reasons) > max_bad:
-        named = "; ".join(f"{key}: {reason}" for key, reason in reasons.items())
-        raise ErrorOnAllRanks(f"unreadable {split} videos: {len(reasons)}, more than --max_bad_videos allows: {named}")
-
-
-def _stored(store: MatrixStore | None, annotations: Annotations, reasons: dict[str, str]) -> Evaluation:
-    """The features of a split as an evaluation; empty except on the main process."""
-    done, row_of = (store.done(), store.row_of) if store is not None else (set(), {})
-    found = np.array([position for position, key in enumerate(annotations.ids) if key in done], dtype=np.int64)
-    features = np.empty((0, 1), np.float32)
-    if store is not None:
-        features = store.rows[[row_of[annotations.ids[position]] for position in found]]
-    return Evaluation(found, features[:, None], annotations.intensities[found], reasons)
-
-
-def _copy_head(output: nn.Linear, head: tuple[Tensor, Tensor | None]) -> None:
-    with torch.no_grad():
-        output.weight.copy_(head[0])
-        if head[1] is not None:
-            output.bias.copy_(head[1])

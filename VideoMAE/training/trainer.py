@@ -4,8 +4,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -67,7 +66,7 @@ class TrainState:
 
 
 class Trainer:
-    """A training run: the state that a checkpoint contains, and the epochs that change it.
+    """The epochs of a run, and the state that its checkpoints contain.
 
     A step depends only on its number, the rank and the seed, not on the history of the process, so checkpoints need no
     random states; see engine_for_finetuning.seed_step and data.datasets.SampleKey.
@@ -90,10 +89,9 @@ class Trainer:
         self.schedule = make_schedule(self.optim, loaders.sampler, scale=scale)
         self.autocast = partial(autocast, world.device, precision)
         model.to(world.device)
-        self.average = None
-        if self.optim.model_ema:
-            device = torch.device("cpu") if self.optim.model_ema_force_cpu else world.device
-            self.average = WeightAverage(model, decay=self.optim.model_ema_decay, device=device)
+        device = torch.device("cpu") if self.optim.model_ema_force_cpu else world.device
+        decay = self.optim.model_ema_decay
+        self.average = WeightAverage(model, decay=decay, device=device) if self.optim.model_ema else None
         self.backend = make_backend(model, self.optim, self.run, world=world, precision=precision)
         self.state = TrainState(epoch=self.run.start_epoch)
         self.best: float | None = None
@@ -125,13 +123,9 @@ class Trainer:
             self.average.module.load_state_dict(content["model_ema"])
         self.state, self.best, self.unreadable = TrainState(**content["state"]), content["best"], content["skipped"]
         self.state.steps = checkpoint.steps_done(content, sampler=sampler, world_size=self.world.size)
-        if self.state.epoch >= self.optim.epochs:
-            logger.info("resumed from %s: all epochs are done", path)
-            return
-        logger.info(
-            "resumed from %s: epoch %d of %d, %d of %d steps done", path, self.state.epoch + 1, self.optim.epochs,
-            self.state.steps, sampler.steps_per_epoch,
-        )  # fmt: skip
+        epoch, epochs = self.state.epoch + 1, self.optim.epochs
+        where = f"epoch {epoch} of {epochs}, {self.state.steps} of {sampler.steps_per_epoch} steps"
+        logger.info("resumed from %s: %s done", path, where if epoch <= epochs else "all epochs are")
 
     def fit(self, log: MetricLogger) -> None:
         """Trains the remaining epochs; validates, logs and saves after each.
@@ -143,8 +137,12 @@ class Trainer:
         self.log = log
         while self.state.epoch < self.optim.epochs:
             epoch = self.state.epoch
-            with self._errors_name_last_checkpoint():
+            try:
                 values = {**self._train_epoch(), **self._validate()}
+            except ErrorOnAllRanks as error:
+                last = self.run.output_dir / checkpoint.LAST
+                saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint has been written"
+                raise ErrorOnAllRanks(f"{error}; {saved}") from error
             log.epoch(epoch, values)
             score = values.get(f"val_{self.task.select_by}")
             is_best = score is None or self.best is None or score >= self.best  # on a tie, the later epoch
@@ -163,12 +161,11 @@ class Trainer:
             total=sampler.steps_per_epoch * update_freq,
             done=state.steps * update_freq,
         )
-        steps = train_one_epoch(
-            self.backend, batches, self.task,
-            schedule=self.schedule, first_batch=self.step * update_freq, seed=self.run.seed,
-        )  # fmt: skip
+        first = self.step * update_freq
         try:
-            for result in steps:
+            for result in train_one_epoch(
+                self.backend, batches, self.task, schedule=self.schedule, first_batch=first, seed=self.run.seed
+            ):
                 self._finish_step(result)
         except NonFiniteStepError as error:
             raise self._step_error(str(error), error.indices, step=state.steps + 1) from error
@@ -189,23 +186,18 @@ class Trainer:
             self.average.update(self.backend.model)
         values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm}
         self.log.step(epoch=self.state.epoch, step=self.step - 1, values=values)
-        save, stop = self._reduce_requests()
-        if stop:
-            self._save_and_stop()
-        elif save:
-            self._share_unreadable()
-            self._save({}, of_epoch=self.state.epoch)
-
-    def _reduce_requests(self) -> tuple[bool, bool]:
-        """Whether any process requests to save, or to stop; the same on every process."""
-        run = self.run
-        steps_due = run.save_ckpt_steps > 0 and self.step % run.save_ckpt_steps == 0
+        run, is_last = self.run, self.state.steps == self.loaders.sampler.steps_per_epoch  # the epoch's end saves too
+        steps_due = run.save_ckpt_steps > 0 and self.step % run.save_ckpt_steps == 0 and not is_last
         minutes_due = run.save_ckpt_minutes > 0 and time.monotonic() - self.saved_at >= 60 * run.save_ckpt_minutes
         requests = [steps_due or (minutes_due and self.world.is_main), bool(stop_request)]
         save, stop = distributed.mean_over_processes(
             torch.tensor(requests, dtype=torch.float32, device=self.world.device)
         )
-        return save > 0, stop > 0
+        if stop:
+            self._save_and_stop()
+        elif save:
+            self._share_unreadable()
+            self._save({}, of_epoch=self.state.epoch)
 
     def _step_error(self, reason: str, indices: list[int], *, step: int) -> ErrorOnAllRanks:
         """An error that names the videos of a step on all processes; every process must call this."""
@@ -224,15 +216,6 @@ class Trainer:
         except InterruptedRunError:
             self._save_and_stop()
         return {f"val_{name}": value for name, value in measured.items()}
-
-    @contextmanager
-    def _errors_name_last_checkpoint(self) -> Iterator[None]:
-        try:
-            yield
-        except ErrorOnAllRanks as error:
-            last = self.run.output_dir / checkpoint.LAST
-            saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint has been written"
-            raise ErrorOnAllRanks(f"{error}; {saved}") from error
 
     def _save_and_stop(self) -> NoReturn:
         self._share_unreadable()
@@ -263,11 +246,7 @@ class Trainer:
                 self.log.say(f"unreadable in training, {self.task.unreadable_policy}: {key}: {part[key]}")
             self.unreadable.update(part)
         self.unreadable_here.clear()
-        if len(self.unreadable) > self.loaders.max_bad:
-            named = "; ".join(f"{key}: {reason}" for key, reason in self.unreadable.items())
-            raise ErrorOnAllRanks(
-                f"unreadable training videos: {len(self.unreadable)}, more than --max_bad_videos allows: {named}"
-            )
+        check_num_unreadable(self.unreadable, self.loaders.max_bad)
 
     def _save(self, values: dict[str, Any], *, of_epoch: int, is_best: bool = False) -> None:
         """Writes the state; `values` are the metrics of a finished epoch, empty within an epoch."""
@@ -290,12 +269,18 @@ class Trainer:
             "metrics": values,
             "config": self.settings,
         }
-        write = partial(
-            checkpoint.save_run, self.run.output_dir, content, is_best=is_best, keep_every=self.run.save_ckpt_freq
-        )
+        folder, keep_every = self.run.output_dir, self.run.save_ckpt_freq
+        write = partial(checkpoint.save_run, folder, content, is_best=is_best, keep_every=keep_every)
         with raise_on_all_ranks():
             distributed.on_main(self.world, write)
         self.saved_at = time.monotonic()
+
+
+def check_num_unreadable(reasons: Mapping[str, str], max_bad: int) -> None:
+    """Raises ErrorOnAllRanks if more than `max_bad` training videos are unreadable."""
+    if len(reasons) > max_bad:
+        named = "; ".join(f"{key}: {reason}" for key, reason in reasons.items())
+        raise ErrorOnAllRanks(f"unreadable training videos: {len(reasons)}, more than --max_bad_videos allows: {named}")
 
 
 def describe_epoch(epoch: int, num_epochs: int, values: dict[str, Any]) -> str:
