@@ -36,11 +36,6 @@ def epoch_name(epoch: int) -> str:
     return f"checkpoint-{epoch}.pth"
 
 
-def has_any(output_dir: Path) -> bool:
-    """Whether the folder contains any checkpoint, intact or damaged."""
-    return any(output_dir.glob("checkpoint-*.pth"))
-
-
 def check_whole(path: Path) -> None:
     """Verifies a checkpoint's checksums, which torch.load ignores: a flipped bit would silently change a weight.
 
@@ -70,12 +65,9 @@ def newest(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         ValueError: every checkpoint is damaged.
     """
-    numbered = sorted(
-        (path for path in output_dir.glob("checkpoint-*.pth") if path.stem.split("-")[1].isdigit()),
-        key=lambda path: int(path.stem.split("-")[1]),
-        reverse=True,
-    )
-    candidates = [path for path in (output_dir / LAST, output_dir / PREVIOUS, *numbered) if path.is_file()]
+    epochs = {path.stem.removeprefix("checkpoint-") for path in output_dir.glob("checkpoint-*.pth")}
+    numbered = map(epoch_name, sorted(map(int, filter(str.isdigit, epochs)), reverse=True))
+    candidates = [output_dir / name for name in (LAST, PREVIOUS, *numbered) if (output_dir / name).is_file()]
     for path in candidates:
         try:
             return path, read_whole(path)
@@ -106,13 +98,8 @@ def find_to_resume(run: RunConfig) -> tuple[Path, dict[str, Any]] | None:
 def check_same_run(
     path: Path, content: dict[str, Any], *, settings: dict[str, Any], labels: str, sampler: TrainSampler
 ) -> None:
-    """Checks that a checkpoint is of a run with the same settings, labels and batch per process.
-
-    Raises:
-        ValueError: names the differences.
-    """
-    differs = differences(content["config"], settings)
-    if differs:
+    """Raises ValueError if a checkpoint is of a run with other settings, other labels or another batch per process."""
+    if differs := differences(content["config"], settings):
         raise ValueError(f"{path}: belongs to a run with another configuration ({'; '.join(differs)})")
     if content["labels"] != labels:
         raise ValueError(

@@ -11,25 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy between sigmoid(logits) and intensities, mean over B and K. (B, K), (B, K) -> ()
-
-    The original's loss: -[y log s(x) + (1 - y) log(1 - s(x))].
-    """
-    return F.binary_cross_entropy_with_logits(logits, targets)
-
-
 def mse_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Squared error between sigmoid(logits) and intensities, mean over B and K. (B, K), (B, K) -> ()
 
     The sigmoid makes predictions intensities in [0, 1]. Source: Brier 1950.
     """
     return F.mse_loss(torch.sigmoid(logits), targets)
-
-
-def soft_cross_entropy_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy between softmax(logits) and a distribution over the emotions, mean over B. (B, K), (B, K) -> ()"""
-    return F.cross_entropy(logits, targets)
 
 
 def intensity_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
@@ -55,11 +42,12 @@ def distribution_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
 
 
 LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    "bce": (intensity_targets, bce_loss),
-    "ce": (class_targets, soft_cross_entropy_loss),
-    "soft_ce": (distribution_targets, soft_cross_entropy_loss),
+    "bce": (intensity_targets, F.binary_cross_entropy_with_logits),  # the original's; mean over B and K
+    "ce": (class_targets, F.cross_entropy),  # of softmax(logits) and a distribution, mean over B
+    "soft_ce": (distribution_targets, F.cross_entropy),
     "mse": (intensity_targets, mse_loss),
 }
+"""By --loss: the targets of intensities, and the mean loss of logits and targets. (B, K), (B, K) -> ()"""
 
 
 def logistic_loss(worse: Tensor, better: Tensor) -> Tensor:
@@ -96,9 +84,7 @@ def preference_loss(name: str, *, margin: float) -> Callable[[Tensor, Tensor], T
     """The loss `logistic`, `hinge` or `listwise` as a function of ranked scores and lengths. (P, M), (P,) -> (P,)"""
     if name == "listwise":
         return plackett_luce_loss
-    on_pairs: Callable[[Tensor, Tensor], Tensor] = logistic_loss
-    if name == "hinge":
-        on_pairs = partial(hinge_loss, margin=margin)
+    on_pairs = partial(hinge_loss, margin=margin) if name == "hinge" else logistic_loss
 
     def loss(ranked: Tensor, lengths: Tensor) -> Tensor:
         assert ranked.shape[1] == 2, f"--loss {name} takes pairs"
