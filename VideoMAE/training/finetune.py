@@ -11,7 +11,6 @@ from torch import nn
 
 from VideoMAE.cli import counted, parse_flags
 from VideoMAE.config import V2VConfig, VCEConfig, flat, to_json
-from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.splits import readable, unreadable
 from VideoMAE.data.vce import Annotations
 from VideoMAE.data.watched_loader import WatchedLoader
@@ -19,7 +18,7 @@ from VideoMAE.engine_for_finetuning import Task, final_test, write_results
 from VideoMAE.files import read_json, remedy
 from VideoMAE.modeling_finetune import VisionTransformer
 from VideoMAE.optim_factory import keep_base, scale_to_batch
-from VideoMAE.runtime.distributed import World
+from VideoMAE.runtime.distributed import World, raise_on_all_ranks
 from VideoMAE.runtime.stop_request import stop_request
 from VideoMAE.training.backends import autocast
 from VideoMAE.training.linear_probe import LinearProbe, ProbeData
@@ -90,20 +89,72 @@ def _as_flags(values: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-def start_trainer(
+def finetune(
     model: VisionTransformer,
     task: Task,
+    videos: Annotations,
     make_loaders: Callable[[], Loaders],
     make_probe_data: Callable[[], ProbeData],
+    make_test_loader: Callable[[Annotations], WatchedLoader],
+    measure: Callable[[Evaluation, Sequence[str], dict[str, Any]], tuple[dict[str, Any], list[dict[str, Any]], str]],
     *,
     config: VCEConfig | V2VConfig,
     world: World,
     precision: str,
-) -> Trainer | LinearProbe:
-    """The trainer of a run, at the state of its checkpoint if it resumes. Logs the settings of the training."""
-    if config.optim.linear_probe:
-        return LinearProbe(model, task, make_probe_data(), config=config, world=world, precision=precision)
-    loaders, optim = make_loaders(), config.optim
+    check: VideoCheck,
+) -> None:
+    """Trains, except with --eval, tests the best network on `videos`, and writes the results on the main process.
+
+    `measure(outputs, ids of the readable videos, counts)` returns the content of results.json, which includes the
+    counts, one entry for each tested video, and the metrics as text.
+    """
+    trainer: Trainer | LinearProbe | None = None
+    settings: Any = {"config": config, "world": world, "precision": precision}
+    with raise_on_all_ranks():
+        if config.optim.linear_probe:
+            trainer = LinearProbe(model, task, make_probe_data(), **settings)
+        elif not config.run.eval:
+            loaders, scale = make_loaders(), scale_to_batch if isinstance(config, VCEConfig) else keep_base
+            log_plan(config, loaders, world, model, precision)
+            trainer = Trainer(model, task, loaders, scale=scale, **settings)
+            trainer.resume()
+    run, show_progress, prefix, lines_name = config.run, True, "", "predictions.jsonl"
+    if isinstance(config, V2VConfig):
+        show_progress, lines_name = not config.run.disable_tqdm, "scores.jsonl"
+        prefix = f"{config.run.results_prefix}_" if config.run.results_prefix else ""
+    log = MetricLogger(run.output_dir, enabled=world.is_main, num_processes=world.size, show_progress=show_progress)
+    tested: nn.Module = model.to(world.device)
+    with stop_request.deferred():
+        try:
+            if trainer is not None:
+                log.open(run.log_dir, epoch=trainer.state.epoch, steps=trainer.state.steps, first_step=trainer.step)
+                trainer.fit(log)
+                tested = trainer.best_model()
+            whole = readable(videos, check)
+            in_precision = partial(autocast, world.device, precision)
+            outcome = final_test(
+                tested, make_test_loader(whole), device=world.device, autocast=in_precision, logger=log
+            )
+            if world.is_main:
+                reasons = {**unreadable(videos, check), **outcome.skipped}
+                counts = {"num_videos": len(videos.ids), "num_unreadable": len(reasons), "unreadable": reasons}
+                measured, lines, text = measure(outcome, whole.ids, counts)
+                lines.extend({"id": key, "unreadable": reason} for key, reason in reasons.items())
+                write_results(run.output_dir, measured, lines, lines_name=lines_name, prefix=prefix)
+                log.say(text)
+            log.close()
+        except BaseException:
+            log.abandon()
+            raise
+    if world.is_main:
+        logger.info("%s", describe_files(run.output_dir))
+
+
+def log_plan(
+    config: VCEConfig | V2VConfig, loaders: Loaders, world: World, model: VisionTransformer, precision: str
+) -> None:
+    """Logs the settings of the training, and a warning if they differ from the recipe."""
+    optim = config.optim
     logger.info(
         "%s, %.1fM parameters, %s, %d x %s, %s",
         config.model.model,
@@ -115,11 +166,11 @@ def start_trainer(
     factors = f"batch_size {optim.batch_size} x update_freq {optim.update_freq} x {counted(world.size, 'process')}"
     batch = f"total batch size {total} ({factors})"
     if isinstance(config, VCEConfig):
-        noun, lr_name, recipe_name, scale = "video", "base lr", f"the recipe of --loss {config.loss}", scale_to_batch
-        scaled = f"scaled lr {scale(optim.lr, total):.3g} (base x total batch size / 256)"
+        noun, lr_name, recipe_name = "video", "base lr", f"the recipe of --loss {config.loss}"
+        scaled = f"scaled lr {scale_to_batch(optim.lr, total):.3g} (base x total batch size / 256)"
         logger.info("%s, base lr %g, %s", batch, optim.lr, scaled)
     else:
-        noun, lr_name, recipe_name, scale = "comparison", "lr", "the recipe", keep_base
+        noun, lr_name, recipe_name = "comparison", "lr", "the recipe"
         logger.info("--loss %s, %s, lr %g", config.loss, batch, optim.lr)
     logger.info(
         "%s, %s per epoch, %s", counted(len(loaders.ids), f"training {noun}"),
@@ -134,55 +185,3 @@ def start_trainer(
     ]
     if differing:
         logger.warning("differs from %s: %s", recipe_name, ", ".join(differing))
-    trainer = Trainer(model, task, loaders, config=config, world=world, precision=precision, scale=scale)
-    trainer.resume()
-    return trainer
-
-
-def train_and_test(
-    model: nn.Module,
-    trainer: Trainer | LinearProbe | None,
-    videos: Annotations,
-    make_loader: Callable[[Annotations], WatchedLoader],
-    measure: Callable[[Evaluation, Sequence[str], dict[str, Any]], tuple[dict[str, Any], list[dict[str, Any]], str]],
-    *,
-    config: VCEConfig | V2VConfig,
-    world: World,
-    precision: str,
-    check: VideoCheck,
-    exclusion: Exclusion,
-) -> None:
-    """Trains, if there is a trainer, tests the best network on `videos`, and writes the results on the main process.
-
-    `measure(outputs, ids of the readable videos, counts)` returns the content of results.json, which begins with the
-    metrics and ends with the counts, one entry for each tested video, and the metrics as text.
-    """
-    run, show_progress, prefix, lines_name = config.run, True, "", "predictions.jsonl"
-    if isinstance(config, V2VConfig):
-        show_progress, lines_name = not config.run.disable_tqdm, "scores.jsonl"
-        prefix = f"{config.run.results_prefix}_" if config.run.results_prefix else ""
-    log = MetricLogger(run.output_dir, enabled=world.is_main, num_processes=world.size, show_progress=show_progress)
-    tested = model.to(world.device)
-    with stop_request.deferred():
-        try:
-            if trainer is not None:
-                log.open(run.log_dir, epoch=trainer.state.epoch, steps=trainer.state.steps, first_step=trainer.step)
-                trainer.fit(log)
-                tested = trainer.best_model()
-            whole = readable(videos, check)
-            in_precision = partial(autocast, world.device, precision)
-            outcome = final_test(tested, make_loader(whole), device=world.device, autocast=in_precision, logger=log)
-            if world.is_main:
-                reasons = {**unreadable(videos, check), **outcome.skipped}
-                counts = {"num_videos": len(videos.ids), "num_unreadable": len(reasons), "unreadable": reasons}
-                measured, lines, text = measure(outcome, whole.ids, counts)
-                lines.extend({"id": key, "unreadable": reason} for key, reason in reasons.items())
-                measured |= exclusion.results()
-                write_results(run.output_dir, measured, lines, lines_name=lines_name, prefix=prefix)
-                log.say(text)
-            log.close()
-        except BaseException:
-            log.abandon()
-            raise
-    if world.is_main:
-        logger.info("%s", describe_files(run.output_dir))

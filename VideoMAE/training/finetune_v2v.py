@@ -33,7 +33,7 @@ from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks
 from VideoMAE.training import results
 from VideoMAE.training.backends import choose_precision
-from VideoMAE.training.finetune import add_checkpoint_flags, start_trainer, train_and_test
+from VideoMAE.training.finetune import add_checkpoint_flags, finetune
 from VideoMAE.training.linear_probe import ProbeData
 from VideoMAE.training.setup import (
     check_all,
@@ -184,26 +184,28 @@ def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
         model = start_model(config, num_outputs=1, head_bias=False)
         root = config.data.data_dir
         check = check_all(videos_of(root, itertools.chain(*labels)).paths, config, world=world)
-        settings: Any = {"config": config, "world": world, "precision": precision}
-        trainer = None
-        if not config.run.eval:
-            held_out = readable(videos_of(root, labels.held_out), check)
-            task = PreferenceTask(loss=config.loss, margin=config.margin, held_out=labels.held_out, ids=held_out.ids)
-            loaders = partial(make_loaders, labels, held_out, check, config, world=world)
-            data = partial(probe_data, labels, held_out, check, config, task)
-            trainer = start_trainer(model, task, loaders, data, **settings)
+        held_out = readable(videos_of(root, labels.held_out), check)
+        task = PreferenceTask(loss=config.loss, margin=config.margin, held_out=labels.held_out, ids=held_out.ids)
 
     def measure(
         outcome: Evaluation, ids: Sequence[str], counts: dict[str, Any]
     ) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
         scores = scores_by_id(outcome, ids)
-        measured = results.preference_results(scores, pairs_in(labels.test), labels.lists) | counts
+        measured = results.preference_results(scores, pairs_in(labels.test), labels.lists)
+        measured |= {**counts, **exclusion.results()}
         text, lost = results.preference_table(measured), [*measured["lost_pairs"], *measured["lost_lists"]]
         if lost:
             names = ", ".join(map(comparison_name, lost))
             text = f"dropped {len(lost)} test pairs and lists with unreadable videos: {names}\n{text}"
         return measured, [{"id": key, "score": score} for key, score in scores.items()], text
 
-    tested = videos_of(root, [*labels.test, *labels.lists])
-    test_loader = partial(evaluation_loader, check=check, config=config, world=world)
-    train_and_test(model, trainer, tested, test_loader, measure, check=check, exclusion=exclusion, **settings)
+    finetune(
+        model,
+        task,
+        videos_of(root, [*labels.test, *labels.lists]),
+        partial(make_loaders, labels, held_out, check, config, world=world),
+        partial(probe_data, labels, held_out, check, config, task),
+        partial(evaluation_loader, check=check, config=config, world=world),
+        measure,
+        config=config, world=world, precision=precision, check=check,
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks
 from VideoMAE.training import results
 from VideoMAE.training.backends import choose_precision
-from VideoMAE.training.finetune import add_checkpoint_flags, start_trainer, train_and_test
+from VideoMAE.training.finetune import add_checkpoint_flags, finetune
 from VideoMAE.training.linear_probe import ProbeData
 from VideoMAE.training.setup import (
     check_all,
@@ -146,21 +146,23 @@ def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
                 remaining_unreadable(train, check, max_fraction=config.data.max_bad_videos),
             )
 
-        settings: Any = {"config": config, "world": world, "precision": precision}
-        trainer = None
-        if not config.run.eval:
-            loaders = partial(make_loaders, labels, check, config, world=world)
-            trainer = start_trainer(model, task, loaders, probe_data, **settings)
-
     def measure(
         outcome: Evaluation, ids: Sequence[str], counts: dict[str, Any]
     ) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
         logits, targets, average = outcome.logits, outcome.targets, config.data.test_average
         measured = results.emotion_results(task, logits, targets, training=train.intensities, average=average)
-        measured |= {**counts, "emotions": test.emotions}
+        measured |= {**counts, "emotions": test.emotions, **exclusion.results()}
         tested = [ids[position] for position in outcome.indices]
         lines = results.prediction_lines(task, logits, targets, ids=tested, emotions=test.emotions, average=average)
         return measured, lines, results.table(measured)
 
-    make_test_loader = partial(test_loader, check=check, config=config, world=world)
-    train_and_test(model, trainer, test, make_test_loader, measure, check=check, exclusion=exclusion, **settings)
+    finetune(
+        model,
+        task,
+        test,
+        partial(make_loaders, labels, check, config, world=world),
+        probe_data,
+        partial(test_loader, check=check, config=config, world=world),
+        measure,
+        config=config, world=world, precision=precision, check=check,
+    )  # fmt: skip
