@@ -31,12 +31,13 @@ from VideoMAE.video.check import VideoCheck
 
 logger = logging.getLogger(__name__)
 
-RECIPES = {"bce": (8, 5e-4), "ce": (32, 5e-4), "logistic": (4, 0.01)}
-"""Total batch size and lr of the original, by loss."""
-OF_THE_NETWORK = ("model", "num_frames", "input_size", "tubelet_size", "use_mean_pooling")
-"""Flags whose values must be those of the tested checkpoint."""
-OF_THE_TEST = ("short_side_size", "sampling_rate", "crop", "loss")
-"""Flags that default to the values of the tested checkpoint and may be overridden."""
+RECIPES = {
+    "bce": (8, 5e-4),
+    "ce": (32, 5e-4),
+    "logistic": (4, 0.01),
+}  # total batch size and lr, by loss
+OF_THE_NETWORK = ("model", "num_frames", "input_size", "tubelet_size", "use_mean_pooling")  # must be the checkpoint's
+OF_THE_TEST = ("short_side_size", "sampling_rate", "crop", "loss")  # by default the checkpoint's
 
 Settings = TypeVar("Settings", bound=VCEConfig | V2VConfig)
 
@@ -131,10 +132,8 @@ def finetune(
                 trainer.fit(log)
                 tested = trainer.best_model()
             whole = readable(videos, check)
-            in_precision = partial(autocast, world.device, precision)
-            outcome = final_test(
-                tested, make_test_loader(whole), device=world.device, autocast=in_precision, logger=log
-            )
+            loader, in_precision = make_test_loader(whole), partial(autocast, world.device, precision)
+            outcome = final_test(tested, loader, device=world.device, autocast=in_precision, logger=log)
             if world.is_main:
                 reasons = {**unreadable(videos, check), **outcome.skipped}
                 counts = {"num_videos": len(videos.ids), "num_unreadable": len(reasons), "unreadable": reasons}

@@ -15,7 +15,6 @@ from VideoMAE.config import V2VConfig
 from VideoMAE.data.clips import EvenClips, preference_clips
 from VideoMAE.data.datasets import ComparisonDataset, EvaluationDataset, collate_comparisons
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.loaders import make_loader
 from VideoMAE.data.splits import readable, remaining_unreadable, unreadable
 from VideoMAE.data.v2v import (
     Comparison,
@@ -39,11 +38,10 @@ from VideoMAE.training.setup import (
     check_all,
     claim_output_dir,
     fingerprint,
-    loader_settings,
-    make_sampler,
     shared_loader,
     start_model,
     train_transform,
+    training_loader,
     validate_config,
 )
 from VideoMAE.training.tasks import Evaluation, PreferenceTask, scores_by_id
@@ -120,11 +118,10 @@ def make_loaders(
     """The loaders of training comparisons and of the held-out videos, if there are any."""
     data = config.data
     train, max_bad = readable_comparisons(labels, check, config)
-    sampler = make_sampler(len(train), config, world, noun="comparisons")
     clips = make_clips(config, check, training=True)
     blank = torch.zeros(1, 3, data.num_frames, data.input_size, data.input_size)
     dataset = ComparisonDataset(train, data.data_dir, make_clips=clips, blank=blank, seed=config.run.seed)
-    loader = make_loader(dataset, sampler, collate_fn=collate_comparisons, **loader_settings(config, world))
+    loader, sampler = training_loader(dataset, config, world, collate_fn=collate_comparisons)
     validation = evaluation_loader(held_out, check, config, world) if labels.held_out else None
     ids = [comparison_name(entry) for entry in train]
     return Loaders(loader, sampler, validation, ids, max_bad, fingerprint(ids))

@@ -9,7 +9,6 @@ from VideoMAE.config import AugmentConfig, DataConfig, VCEConfig
 from VideoMAE.data.clips import TestClips, TrainClips, ValidationClips
 from VideoMAE.data.datasets import EvaluationDataset, TrainDataset
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.loaders import make_loader
 from VideoMAE.data.splits import hold_out, long_enough, readable, remaining_unreadable
 from VideoMAE.data.vce import Annotations, read_annotations, read_class_list, read_emotions
 from VideoMAE.data.watched_loader import WatchedLoader
@@ -22,11 +21,10 @@ from VideoMAE.training.setup import (
     check_all,
     claim_output_dir,
     fingerprint,
-    loader_settings,
-    make_sampler,
     shared_loader,
     start_model,
     train_transform,
+    training_loader,
     validate_config,
 )
 from VideoMAE.training.tasks import EmotionTask, Evaluation, Mix
@@ -83,9 +81,8 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
     transform = train_transform(config.augment, input_size=data.input_size)
     opener = VideoOpener(data.decoder, check.infos)
     clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform, opener)
-    sampler = make_sampler(len(train.ids), config, world)
     dataset = TrainDataset(train, make_clips=clips, seed=config.run.seed)
-    loader = make_loader(dataset, sampler, **loader_settings(config, world))
+    loader, sampler = training_loader(dataset, config, world)
     validation = None
     if not config.run.disable_eval_during_finetuning:
         videos = one_clip_each(labels["validation"], check, config)

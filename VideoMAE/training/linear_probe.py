@@ -1,7 +1,9 @@
 """--linear_probe: trains only the head, on features that the frozen network computes once for every video.
 
-The features are stored in the output folder, so an interrupted run resumes with the remaining videos. head_solver.py
-optimizes the head; the best epoch is selected, tested and saved as in full fine-tuning.
+The features are stored in the output folder, so an interrupted run resumes with the remaining videos. All losses but
+mse are convex in a linear head: full-batch L-BFGS reaches the optimum in a few dozen passes over the features, without
+a learning rate. The best epoch is selected, tested and saved as in full fine-tuning.
+N videos, D features, K outputs.
 """
 
 import logging
@@ -30,7 +32,6 @@ from VideoMAE.runtime.stop_request import InterruptedRunError, stop_request
 from VideoMAE.training import checkpoint
 from VideoMAE.training.backends import autocast
 from VideoMAE.training.feature_store import MatrixStore, claim, describe, fingerprint_of_weights
-from VideoMAE.training.head_solver import HeadSolver, apply_head
 from VideoMAE.training.metric_logger import MetricLogger
 from VideoMAE.training.setup import fingerprint, shared_loader
 from VideoMAE.training.tasks import Evaluation
@@ -39,21 +40,88 @@ from VideoMAE.training.trainer import TrainState, check_num_unreadable, describe
 logger = logging.getLogger(__name__)
 
 VIDEOS_PER_BLOCK = 64  # per process; an interruption loses at most one block
+ITERATIONS_PER_EPOCH = 5
+CONVERGED = 1e-7  # relative decrease of the objective per epoch below which it has converged
+LBFGS = partial(
+    torch.optim.LBFGS, tolerance_grad=1e-10, tolerance_change=1e-14, history_size=30, line_search_fn="strong_wolfe"
+)
+
+
+def apply_head(head: tuple[Tensor, Tensor], features: np.ndarray) -> np.ndarray:
+    """Applies a linear head. features (V, D) -> outputs (V, K) float32"""
+    weight, bias = head
+    return (torch.from_numpy(features).to(weight) @ weight.T + bias).float().cpu().numpy()
+
+
+class HeadSolver:
+    """Minimizes a task's loss plus weight_decay / 2 x the mean over outputs of their squared weight norm, in float64.
+
+    Features (N, D) are divided by their standard deviation over the training videos and, if the head has a bias,
+    centered, so that one weight decay suits every network. Starts from zero weights and, if there is a bias, the best
+    constant output; without one, the bias stays 0. Only the shape of `output` is used; loss_of: (N, K) -> ().
+    """
+
+    def __init__(
+        self, features: Tensor, output: nn.Linear, *, loss_of: Callable[[Tensor], Tensor], weight_decay: float
+    ) -> None:
+        features, has_bias = features.double(), output.bias is not None
+        spread = features.std(dim=0, correction=0)
+        self.scale = torch.where(spread > 1e-6 * spread.max(), spread, torch.ones_like(spread))
+        self.mean = features.mean(dim=0) if has_bias else torch.zeros_like(spread)
+        self.features = (features - self.mean) / self.scale
+        self.weight = features.new_zeros(output.weight.shape).requires_grad_()
+        self.bias = features.new_zeros(len(output.weight)).requires_grad_(has_bias)
+        self.weight_decay, self.loss_of = weight_decay, loss_of
+        self.value, self.converged = math.inf, False
+        if has_bias:
+            self._minimize(LBFGS([self.bias], max_iter=100))
+        parameters = [self.weight, self.bias] if has_bias else [self.weight]
+        self._optimizer = LBFGS(parameters, max_iter=ITERATIONS_PER_EPOCH)
+
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """The loss and the penalty."""
+        penalty = 0.5 * self.weight_decay * self.weight.square().sum(dim=1).mean()
+        return self.loss_of(self.features @ self.weight.T + self.bias), penalty
+
+    def _minimize(self, optimizer: torch.optim.Optimizer) -> None:
+        def objective() -> float:
+            self.weight.grad = None
+            optimizer.zero_grad()
+            value = torch.stack(self._parts()).sum()
+            value.backward()
+            return float(value.detach())
+
+        optimizer.step(objective)
+
+    def run_epoch(self) -> dict[str, Any]:
+        """Runs ITERATIONS_PER_EPOCH iterations -> loss and penalty. Raises ValueError if they are not finite."""
+        self._minimize(self._optimizer)
+        with torch.no_grad():
+            loss, penalty = (float(part) for part in self._parts())
+        before, self.value = self.value, loss + penalty
+        if not math.isfinite(self.value):
+            raise ValueError(f"the head's loss became {self.value}")
+        self.converged = before - self.value <= CONVERGED * max(abs(self.value), 1e-12)
+        return {"train_loss": loss, "penalty": penalty}
+
+    def unnormalized_head(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, D) and bias (K,) for unnormalized features."""
+        weight = self.weight.detach() / self.scale
+        return weight, self.bias.detach() - weight @ self.mean
 
 
 class ProbeData(NamedTuple):
     """The videos of a probe.
 
     `make_loss` turns positions in `train` (the N videos that could be read) and their targets (N, K) into the loss of
-    the outputs for these videos, (N, K) -> (). `ids` are the videos of the labels by split, readable or not; `max_bad`
-    is the largest number of videos that may turn out unreadable.
+    the outputs for these videos, (N, K) -> ().
     """
 
     train: EvaluationDataset
     validation: EvaluationDataset | None
-    ids: Mapping[str, Sequence[str]]
+    ids: Mapping[str, Sequence[str]]  # videos of the labels by split, readable or not
     make_loss: Callable[[np.ndarray, Tensor], Callable[[Tensor], Tensor]]
-    max_bad: int
+    max_bad: int  # largest number of training videos that may turn out unreadable
 
 
 class FrozenNetwork(nn.Module):

@@ -27,7 +27,7 @@ from VideoMAE.config import (
     to_json,
     with_absolute_paths,
 )
-from VideoMAE.data.datasets import EvaluationDataset
+from VideoMAE.data.datasets import ComparisonDataset, EvaluationDataset, TrainDataset
 from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.data.loaders import ShareSampler, TrainSampler, make_loader
 from VideoMAE.data.watched_loader import WatchedLoader
@@ -137,9 +137,7 @@ def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:
 
 
 def claim_output_dir(config: FinetuneConfig, *, world: World, labels: str) -> None:
-    """Locks the output folder and writes config.json to it, or checks that it contains this run.
-
-    `labels` is the checksum of the dataset's labels.
+    """Locks the output folder and writes config.json to it, or checks that it contains this run, which has `labels`.
 
     Raises:
         ValueError: the folder contains something else, a run with another configuration or other labels, or a run that
@@ -178,11 +176,8 @@ def claim_output_dir(config: FinetuneConfig, *, world: World, labels: str) -> No
 
 
 def start_model(config: FinetuneConfig, *, num_outputs: int, head_bias: bool = True) -> VisionTransformer:
-    """The network with the weights of --finetune; missing weights are initialized from --seed.
-
-    Raises:
-        ValueError: the checkpoint does not fit; with --eval it must be complete, including the head.
-    """
+    """The network with the weights of --finetune; missing weights are initialized from --seed. Raises ValueError if the
+    checkpoint does not fit; with --eval it must be complete, including the head."""
     settings = config.model
     torch.manual_seed(config.run.seed)
     model = MODELS[settings.model](
@@ -202,13 +197,8 @@ def start_model(config: FinetuneConfig, *, num_outputs: int, head_bias: bool = T
     if settings.finetune is None:
         logger.warning("no --finetune checkpoint: the initial weights are random")
     else:
-        load_pretrained(
-            model,
-            settings.finetune,
-            model_key=settings.model_key,
-            model_prefix=settings.model_prefix,
-            must_be_whole=config.run.eval,
-        )
+        where: Any = {"model_key": settings.model_key, "model_prefix": settings.model_prefix}
+        load_pretrained(model, settings.finetune, must_be_whole=config.run.eval, **where)
     return model
 
 
@@ -241,24 +231,25 @@ def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: in
 
 def loader_settings(config: FinetuneConfig, world: World) -> dict[str, Any]:
     """The arguments of make_loader that are the same for all loaders."""
-    return {
-        "decode_seconds": config.data.decode_seconds,
-        "num_workers": config.data.num_workers,
-        "pin_memory": config.data.pin_mem and world.device.type == "cuda",
-    }
+    pin_memory = config.data.pin_mem and world.device.type == "cuda"
+    seconds = config.data.decode_seconds
+    return {"num_workers": config.data.num_workers, "decode_seconds": seconds, "pin_memory": pin_memory}
 
 
-def make_sampler(num_items: int, config: FinetuneConfig, world: World, *, noun: str = "videos") -> TrainSampler:
-    """This process's batches of the training items."""
-    return TrainSampler(
-        num_items,
+def training_loader(
+    dataset: TrainDataset | ComparisonDataset, config: FinetuneConfig, world: World, **more: Any
+) -> tuple[WatchedLoader, TrainSampler]:
+    """This process's part of the training; `more` are arguments of make_loader."""
+    sampler = TrainSampler(
+        len(dataset),
         batch_size=config.optim.batch_size,
         update_freq=config.optim.update_freq,
         rank=world.rank,
         world_size=world.size,
         seed=config.run.seed,
-        noun=noun,
+        noun="comparisons" if isinstance(dataset, ComparisonDataset) else "videos",
     )
+    return make_loader(dataset, sampler, **loader_settings(config, world), **more), sampler
 
 
 def shared_loader(

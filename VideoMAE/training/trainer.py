@@ -32,31 +32,24 @@ MAX_CONSECUTIVE_OVERFLOWS = 32
 
 
 class Loaders(NamedTuple):
-    """The loaders of a run.
-
-    `ids` are the names of the training dataset's positions, `max_bad` is the largest number of unreadable training
-    videos, and `labels` is the checksum of the training labels.
-    """
+    """The loaders of a run."""
 
     train: WatchedLoader
     sampler: TrainSampler
     validation: WatchedLoader | None
-    ids: Sequence[str]
-    max_bad: int
-    labels: str
+    ids: Sequence[str]  # names of the training dataset's positions
+    max_bad: int  # largest number of unreadable training videos
+    labels: str  # checksum of the training labels
 
 
 @dataclasses.dataclass
 class TrainState:
-    """The position of a run: `steps` optimizer steps of `epoch` (from 0) are done.
-
-    `losses` has one value per step, NaN if fp16's loss scaler skipped it; `overflows` counts consecutive skipped steps.
-    """
+    """The position of a run: `steps` optimizer steps of `epoch` (from 0) are done."""
 
     epoch: int = 0
     steps: int = 0
-    losses: list[float] = dataclasses.field(default_factory=list)
-    overflows: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)  # one per step; NaN if fp16's loss scaler skipped it
+    overflows: int = 0  # consecutive skipped steps
 
     def count(self, result: StepResult) -> None:
         """Adds a step."""
@@ -111,12 +104,11 @@ class Trainer:
 
     def resume(self) -> None:
         """Restores --resume or, with --auto_resume, the newest intact checkpoint of the output folder, if any."""
-        found = checkpoint.find_to_resume(self.run)
+        sampler, labels = self.loaders.sampler, self.loaders.labels
+        found = checkpoint.find_to_resume(self.run, settings=self.settings, labels=labels, sampler=sampler)
         if found is None:
             return
         path, content = found
-        sampler = self.loaders.sampler
-        checkpoint.check_same_run(path, content, settings=self.settings, labels=self.loaders.labels, sampler=sampler)
         self.backend.model.load_state_dict(content["model"])
         self.backend.load_state_dict(content["backend"])
         if self.average is not None:

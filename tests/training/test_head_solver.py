@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from VideoMAE.training.head_solver import HeadSolver, apply_head
-from VideoMAE.training.losses import LOSSES, preference_loss
+from VideoMAE.training.linear_probe import HeadSolver, apply_head
+from VideoMAE.training.tasks import LOSSES, preference_loss
 
 N, D, K = 60, 6, 4
 WEIGHT_DECAY = 0.02
