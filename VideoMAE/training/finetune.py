@@ -39,6 +39,8 @@ RECIPES = {
 OF_THE_NETWORK = ("model", "num_frames", "input_size", "tubelet_size", "use_mean_pooling")  # must be the checkpoint's
 OF_THE_TEST = ("short_side_size", "sampling_rate", "crop", "loss")  # by default the checkpoint's
 
+Measured = tuple[dict[str, Any], list[dict[str, Any]], str]
+"""The content of results.json, one entry for each tested video, and the metrics as text."""
 Settings = TypeVar("Settings", bound=VCEConfig | V2VConfig)
 
 
@@ -97,7 +99,7 @@ def finetune(
     make_loaders: Callable[[], Loaders],
     make_probe_data: Callable[[], ProbeData],
     make_test_loader: Callable[[Annotations], WatchedLoader],
-    measure: Callable[[Evaluation, Sequence[str], dict[str, Any]], tuple[dict[str, Any], list[dict[str, Any]], str]],
+    measure: Callable[[Evaluation, Sequence[str], dict[str, Any]], Measured],
     *,
     config: VCEConfig | V2VConfig,
     world: World,
@@ -106,8 +108,7 @@ def finetune(
 ) -> None:
     """Trains, except with --eval, tests the best network on `videos`, and writes the results on the main process.
 
-    `measure(outputs, ids of the readable videos, counts)` returns the content of results.json, which includes the
-    counts, one entry for each tested video, and the metrics as text.
+    `measure(outputs, ids of the readable videos, counts)`: the counts become part of results.json.
     """
     trainer: Trainer | LinearProbe | None = None
     settings: Any = {"config": config, "world": world, "precision": precision}

@@ -32,7 +32,7 @@ from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks
 from VideoMAE.training import results
 from VideoMAE.training.backends import choose_precision
-from VideoMAE.training.finetune import add_checkpoint_flags, finetune
+from VideoMAE.training.finetune import Measured, add_checkpoint_flags, finetune
 from VideoMAE.training.linear_probe import ProbeData
 from VideoMAE.training.setup import (
     check_all,
@@ -184,9 +184,7 @@ def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
         held_out = readable(videos_of(root, labels.held_out), check)
         task = PreferenceTask(loss=config.loss, margin=config.margin, held_out=labels.held_out, ids=held_out.ids)
 
-    def measure(
-        outcome: Evaluation, ids: Sequence[str], counts: dict[str, Any]
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+    def measure(outcome: Evaluation, ids: Sequence[str], counts: dict[str, Any]) -> Measured:
         scores = scores_by_id(outcome, ids)
         measured = results.preference_results(scores, pairs_in(labels.test), labels.lists)
         measured |= {**counts, **exclusion.results()}
@@ -196,13 +194,9 @@ def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
             text = f"dropped {len(lost)} test pairs and lists with unreadable videos: {names}\n{text}"
         return measured, [{"id": key, "score": score} for key, score in scores.items()], text
 
-    finetune(
-        model,
-        task,
-        videos_of(root, [*labels.test, *labels.lists]),
-        partial(make_loaders, labels, held_out, check, config, world=world),
-        partial(probe_data, labels, held_out, check, config, task),
-        partial(evaluation_loader, check=check, config=config, world=world),
-        measure,
-        config=config, world=world, precision=precision, check=check,
-    )  # fmt: skip
+    tested = videos_of(root, [*labels.test, *labels.lists])
+    loaders = partial(make_loaders, labels, held_out, check, config, world=world)
+    data = partial(probe_data, labels, held_out, check, config, task)
+    test_loader = partial(evaluation_loader, check=check, config=config, world=world)
+    settings: Any = {"config": config, "world": world, "precision": precision, "check": check}
+    finetune(model, task, tested, loaders, data, test_loader, measure, **settings)

@@ -15,7 +15,7 @@ from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks
 from VideoMAE.training import results
 from VideoMAE.training.backends import choose_precision
-from VideoMAE.training.finetune import add_checkpoint_flags, finetune
+from VideoMAE.training.finetune import Measured, add_checkpoint_flags, finetune
 from VideoMAE.training.linear_probe import ProbeData
 from VideoMAE.training.setup import (
     check_all,
@@ -42,11 +42,9 @@ def read_labels(data: DataConfig, exclusion: Exclusion) -> Labels:
     if data.nb_classes not in (None, len(emotions)):
         raise ValueError(f"--nb_classes {data.nb_classes}: the dataset {data.data_path} has {len(emotions)} emotions")
     if data.label_path is not None:
+        read = partial(read_class_list, emotions=emotions, exclusion=exclusion)
         files = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
-        return {
-            split: read_class_list(data.label_path / name, emotions=emotions, exclusion=exclusion)
-            for split, name in files.items()
-        }
+        return {split: read(data.label_path / name) for split, name in files.items()}
     all_train = read_annotations(data.data_path, "train", exclusion=exclusion)
     train, validation = hold_out(all_train, fraction=data.val_fraction)
     return {
@@ -101,15 +99,8 @@ def one_clip_each(videos: Annotations, check: VideoCheck, config: VCEConfig) -> 
 def test_loader(videos: Annotations, check: VideoCheck, config: VCEConfig, world: World) -> WatchedLoader:
     """All views of each video, one video per batch."""
     data = config.data
-    clips = TestClips(
-        data.num_frames,
-        data.sampling_rate,
-        data.test_num_segment,
-        data.test_num_crop,
-        data.short_side_size,
-        data.input_size,
-        VideoOpener(data.decoder, check.infos),
-    )
+    views = (data.test_num_segment, data.test_num_crop, data.short_side_size, data.input_size)
+    clips = TestClips(data.num_frames, data.sampling_rate, *views, VideoOpener(data.decoder, check.infos))
     return shared_loader(EvaluationDataset(videos, make_clips=clips, seed=config.run.seed), config, world)
 
 
@@ -125,12 +116,8 @@ def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
         content = fingerprint(*(part for split in labels.values() for part in (split.ids, split.intensities)))
         claim_output_dir(config, world=world, labels=content)
         model = start_model(config, num_outputs=len(train.emotions))
-        task = EmotionTask(
-            loss=config.loss,
-            smoothing=config.smoothing,
-            mixup=make_mixup(config.augment, nb_classes=len(train.emotions)),
-            classes_only=train.classes_only,
-        )
+        mixup = make_mixup(config.augment, nb_classes=len(train.emotions))
+        task = EmotionTask(loss=config.loss, smoothing=config.smoothing, mixup=mixup, classes_only=train.classes_only)
         paths = test.paths if config.run.eval else [*train.paths, *validation.paths, *test.paths]
         check = check_all(paths, config, world=world)
 
@@ -143,9 +130,7 @@ def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
                 remaining_unreadable(train, check, max_fraction=config.data.max_bad_videos),
             )
 
-    def measure(
-        outcome: Evaluation, ids: Sequence[str], counts: dict[str, Any]
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+    def measure(outcome: Evaluation, ids: Sequence[str], counts: dict[str, Any]) -> Measured:
         logits, targets, average = outcome.logits, outcome.targets, config.data.test_average
         measured = results.emotion_results(task, logits, targets, training=train.intensities, average=average)
         measured |= {**counts, "emotions": test.emotions, **exclusion.results()}
@@ -153,13 +138,7 @@ def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
         lines = results.prediction_lines(task, logits, targets, ids=tested, emotions=test.emotions, average=average)
         return measured, lines, results.table(measured)
 
-    finetune(
-        model,
-        task,
-        test,
-        partial(make_loaders, labels, check, config, world=world),
-        probe_data,
-        partial(test_loader, check=check, config=config, world=world),
-        measure,
-        config=config, world=world, precision=precision, check=check,
-    )  # fmt: skip
+    loaders = partial(make_loaders, labels, check, config, world=world)
+    make_test_loader = partial(test_loader, check=check, config=config, world=world)
+    settings: Any = {"config": config, "world": world, "precision": precision, "check": check}
+    finetune(model, task, test, loaders, probe_data, make_test_loader, measure, **settings)

@@ -165,7 +165,7 @@ class LinearProbe:
         self.config, self.run, self.world = config, config.run, world
         self.autocast = partial(autocast, world.device, precision)
         self.state, self.step = TrainState(), 0
-        self.store: MatrixStore  # of the split that is being extracted, on the main process
+        self.store: MatrixStore  # of the split that is being extracted; only on the main process
         logger.info(
             "linear probe of %s, %s, %d x %s: features of %d training videos from the frozen network, then L-BFGS on "
             "the head with --weight_decay %g (--lr, --opt and the augmentation flags are ignored)",
@@ -208,13 +208,10 @@ class LinearProbe:
         num_blocks = math.ceil(max(distributed.gather(len(loader))) / size)
         for block in range(num_blocks):
             try:
+                part = _Block(batches, min(size, max(len(loader) - block * size, 0)))
+                name = f"{split} features, part {block + 1} of {num_blocks}"
                 outcome = evaluate(
-                    frozen,
-                    _Block(batches, min(size, max(len(loader) - block * size, 0))),
-                    device=self.world.device,
-                    autocast=self.autocast,
-                    logger=log,
-                    describe=f"{split} features, part {block + 1} of {num_blocks}",
+                    frozen, part, device=self.world.device, autocast=self.autocast, logger=log, describe=name
                 )
             except InterruptedRunError as error:
                 raise InterruptedRunError(f"{error}; run the same command again to resume") from error

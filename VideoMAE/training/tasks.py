@@ -156,8 +156,8 @@ class EmotionTask:
 
 
 class PreferenceTask:
-    """V2V: score videos so that the preferred video of a pair has the higher score. The comparisons `held_out` select the
-    best epoch; `ids` are the video ids at the positions of the validation dataset."""
+    """V2V: score videos so that the preferred video of a pair has the higher score. The comparisons `held_out` select
+    the best epoch; `ids` are the video ids at the positions of the validation dataset."""
 
     select_by = "pair_accuracy"
     unreadable_policy = "its comparisons are dropped"

@@ -147,12 +147,9 @@ class Trainer:
         """The remaining steps of the epoch -> its mean loss (None if fp16 skipped all steps) and last learning rate."""
         sampler, state, update_freq = self.loaders.sampler, self.state, self.optim.update_freq
         sampler.set_position(state.epoch, state.steps)
-        batches = self.log.progress(
-            self.loaders.train,
-            describe=f"epoch {state.epoch + 1}",
-            total=sampler.steps_per_epoch * update_freq,
-            done=state.steps * update_freq,
-        )
+        total, done = sampler.steps_per_epoch * update_freq, state.steps * update_freq
+        name = f"epoch {state.epoch + 1}"
+        batches = self.log.progress(self.loaders.train, describe=name, total=total, done=done)
         first = self.step * update_freq
         try:
             for result in train_one_epoch(
@@ -171,9 +168,8 @@ class Trainer:
         self.unreadable_here |= result.unreadable
         self.state.count(result)
         if self.state.overflows > MAX_CONSECUTIVE_OVERFLOWS:
-            raise self._step_error(
-                f"{self.state.overflows} consecutive steps overflowed in fp16", result.indices, step=self.state.steps
-            )
+            reason = f"{self.state.overflows} consecutive steps overflowed in fp16"
+            raise self._step_error(reason, result.indices, step=self.state.steps)
         if self.average is not None and not result.is_skipped:
             self.average.update(self.backend.model)
         values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm}
@@ -182,9 +178,7 @@ class Trainer:
         steps_due = run.save_ckpt_steps > 0 and self.step % run.save_ckpt_steps == 0 and not is_last
         minutes_due = run.save_ckpt_minutes > 0 and time.monotonic() - self.saved_at >= 60 * run.save_ckpt_minutes
         requests = [steps_due or (minutes_due and self.world.is_main), bool(stop_request)]
-        save, stop = distributed.mean_over_processes(
-            torch.tensor(requests, dtype=torch.float32, device=self.world.device)
-        )
+        save, stop = distributed.mean_over_processes(torch.tensor(requests, device=self.world.device))
         if stop:
             self._save_and_stop()
         elif save:
