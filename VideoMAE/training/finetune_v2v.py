@@ -30,20 +30,10 @@ from VideoMAE.data.v2v import (
 from VideoMAE.data.vce import Annotations
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks
-from VideoMAE.training import results
+from VideoMAE.training import results, setup
 from VideoMAE.training.backends import choose_precision
 from VideoMAE.training.finetune import Measured, add_checkpoint_flags, finetune
 from VideoMAE.training.linear_probe import ProbeData
-from VideoMAE.training.setup import (
-    check_all,
-    claim_output_dir,
-    fingerprint,
-    shared_loader,
-    start_model,
-    train_transform,
-    training_loader,
-    validate_config,
-)
 from VideoMAE.training.tasks import Evaluation, PreferenceTask, scores_by_id
 from VideoMAE.training.trainer import Loaders
 from VideoMAE.video.check import VideoCheck
@@ -101,7 +91,7 @@ def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenC
     data = config.data
     open_video = VideoOpener(data.decoder, check.infos)
     if training and config.augment.augment != "none":
-        transform = train_transform(config.augment, input_size=data.input_size)
+        transform = setup.train_transform(config.augment, input_size=data.input_size)
         return EvenClips(data.num_frames, transform, open_video=open_video)
     return preference_clips(data.num_frames, data.input_size, crop=data.crop, open_video=open_video)
 
@@ -109,7 +99,7 @@ def make_clips(config: V2VConfig, check: VideoCheck, *, training: bool) -> EvenC
 def evaluation_loader(videos: Annotations, check: VideoCheck, config: V2VConfig, world: World) -> WatchedLoader:
     """One clip of every video; a batch has as many videos as a training batch of pairs."""
     dataset = EvaluationDataset(videos, make_clips=make_clips(config, check, training=False), seed=config.run.seed)
-    return shared_loader(dataset, config, world, batch_size=2 * config.optim.batch_size)
+    return setup.shared_loader(dataset, config, world, batch_size=2 * config.optim.batch_size)
 
 
 def make_loaders(
@@ -121,10 +111,10 @@ def make_loaders(
     clips = make_clips(config, check, training=True)
     blank = torch.zeros(1, 3, data.num_frames, data.input_size, data.input_size)
     dataset = ComparisonDataset(train, data.data_dir, make_clips=clips, blank=blank, seed=config.run.seed)
-    loader, sampler = training_loader(dataset, config, world, collate_fn=collate_comparisons)
+    loader, sampler = setup.training_loader(dataset, config, world, collate_fn=collate_comparisons)
     validation = evaluation_loader(held_out, check, config, world) if labels.held_out else None
     ids = [comparison_name(entry) for entry in train]
-    return Loaders(loader, sampler, validation, ids, max_bad, fingerprint(ids))
+    return Loaders(loader, sampler, validation, ids, max_bad, setup.fingerprint(ids))
 
 
 def readable_comparisons(labels: Labels, check: VideoCheck, config: V2VConfig) -> tuple[list[Comparison], int]:
@@ -171,16 +161,16 @@ def probe_data(
 def run(config: V2VConfig, world: World, argv: Sequence[str]) -> None:
     """Trains and tests, or with --mode eval only tests; `argv` is the command line of `config`."""
     with raise_on_all_ranks():
-        config = validate_config(add_checkpoint_flags(config, argv))
+        config = setup.validate_config(add_checkpoint_flags(config, argv))
         precision = choose_precision(config.run.precision, world.device)
         exclusion = Exclusion(config.data.exclude)
         labels = read_labels(config, exclusion)
         exclusion.log_counts("comparisons")
         everything = [comparison_name(entry) for part in labels for entry in part]
-        claim_output_dir(config, world=world, labels=fingerprint(everything))
-        model = start_model(config, num_outputs=1, head_bias=False)
+        setup.claim_output_dir(config, world=world, labels=setup.fingerprint(everything))
+        model = setup.start_model(config, num_outputs=1, head_bias=False)
         root = config.data.data_dir
-        check = check_all(videos_of(root, itertools.chain(*labels)).paths, config, world=world)
+        check = setup.check_all(videos_of(root, itertools.chain(*labels)).paths, config, world=world)
         held_out = readable(videos_of(root, labels.held_out), check)
         task = PreferenceTask(loss=config.loss, margin=config.margin, held_out=labels.held_out, ids=held_out.ids)
 

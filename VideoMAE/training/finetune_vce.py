@@ -13,20 +13,10 @@ from VideoMAE.data.splits import hold_out, long_enough, readable, remaining_unre
 from VideoMAE.data.vce import Annotations, read_annotations, read_class_list, read_emotions
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.runtime.distributed import World, raise_on_all_ranks
-from VideoMAE.training import results
+from VideoMAE.training import results, setup
 from VideoMAE.training.backends import choose_precision
 from VideoMAE.training.finetune import Measured, add_checkpoint_flags, finetune
 from VideoMAE.training.linear_probe import ProbeData
-from VideoMAE.training.setup import (
-    check_all,
-    claim_output_dir,
-    fingerprint,
-    shared_loader,
-    start_model,
-    train_transform,
-    training_loader,
-    validate_config,
-)
 from VideoMAE.training.tasks import EmotionTask, Evaluation, Mix
 from VideoMAE.training.trainer import Loaders
 from VideoMAE.video.check import VideoCheck
@@ -76,16 +66,16 @@ def make_loaders(labels: Labels, check: VideoCheck, config: VCEConfig, *, world:
     data = config.data
     max_bad = remaining_unreadable(labels["train"], check, max_fraction=data.max_bad_videos)
     train = long_enough(labels["train"], check, clip_len=data.num_frames, clip_fps=data.train_fps)
-    transform = train_transform(config.augment, input_size=data.input_size)
+    transform = setup.train_transform(config.augment, input_size=data.input_size)
     opener = VideoOpener(data.decoder, check.infos)
     clips = TrainClips(data.num_frames, data.sampling_rate, data.train_fps, data.num_sample, transform, opener)
     dataset = TrainDataset(train, make_clips=clips, seed=config.run.seed)
-    loader, sampler = training_loader(dataset, config, world)
+    loader, sampler = setup.training_loader(dataset, config, world)
     validation = None
     if not config.run.disable_eval_during_finetuning:
         videos = one_clip_each(labels["validation"], check, config)
-        validation = shared_loader(videos, config, world, batch_size=int(1.5 * config.optim.batch_size))
-    return Loaders(loader, sampler, validation, train.ids, max_bad, fingerprint(train.ids, train.intensities))
+        validation = setup.shared_loader(videos, config, world, batch_size=int(1.5 * config.optim.batch_size))
+    return Loaders(loader, sampler, validation, train.ids, max_bad, setup.fingerprint(train.ids, train.intensities))
 
 
 def one_clip_each(videos: Annotations, check: VideoCheck, config: VCEConfig) -> EvaluationDataset:
@@ -101,25 +91,25 @@ def test_loader(videos: Annotations, check: VideoCheck, config: VCEConfig, world
     data = config.data
     views = (data.test_num_segment, data.test_num_crop, data.short_side_size, data.input_size)
     clips = TestClips(data.num_frames, data.sampling_rate, *views, VideoOpener(data.decoder, check.infos))
-    return shared_loader(EvaluationDataset(videos, make_clips=clips, seed=config.run.seed), config, world)
+    return setup.shared_loader(EvaluationDataset(videos, make_clips=clips, seed=config.run.seed), config, world)
 
 
 def run(config: VCEConfig, world: World, argv: Sequence[str]) -> None:
     """Trains and tests, or with --eval only tests; `argv` is the command line of `config`."""
     with raise_on_all_ranks():
-        config = validate_config(add_checkpoint_flags(config, argv))
+        config = setup.validate_config(add_checkpoint_flags(config, argv))
         precision = choose_precision(config.run.precision, world.device)
         exclusion = Exclusion(config.data.exclude)
         labels = read_labels(config.data, exclusion)
         exclusion.log_counts("videos")
         train, validation, test = labels["train"], labels["validation"], labels["test"]
-        content = fingerprint(*(part for split in labels.values() for part in (split.ids, split.intensities)))
-        claim_output_dir(config, world=world, labels=content)
-        model = start_model(config, num_outputs=len(train.emotions))
+        content = setup.fingerprint(*(part for split in labels.values() for part in (split.ids, split.intensities)))
+        setup.claim_output_dir(config, world=world, labels=content)
+        model = setup.start_model(config, num_outputs=len(train.emotions))
         mixup = make_mixup(config.augment, nb_classes=len(train.emotions))
         task = EmotionTask(loss=config.loss, smoothing=config.smoothing, mixup=mixup, classes_only=train.classes_only)
         paths = test.paths if config.run.eval else [*train.paths, *validation.paths, *test.paths]
-        check = check_all(paths, config, world=world)
+        check = setup.check_all(paths, config, world=world)
 
         def probe_data() -> ProbeData:
             return ProbeData(

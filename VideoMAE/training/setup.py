@@ -197,8 +197,8 @@ def start_model(config: FinetuneConfig, *, num_outputs: int, head_bias: bool = T
     if settings.finetune is None:
         logger.warning("no --finetune checkpoint: the initial weights are random")
     else:
-        where: Any = {"model_key": settings.model_key, "model_prefix": settings.model_prefix}
-        load_pretrained(model, settings.finetune, must_be_whole=config.run.eval, **where)
+        key, prefix = settings.model_key, settings.model_prefix
+        load_pretrained(model, settings.finetune, model_key=key, model_prefix=prefix, must_be_whole=config.run.eval)
     return model
 
 
