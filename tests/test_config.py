@@ -12,7 +12,7 @@ import pytest
 from VideoMAE.cli import parse_flags
 from VideoMAE.config import REFUSED_FLAGS, ModelName, V2VConfig, VCEConfig, differences, to_json
 from VideoMAE.modeling_finetune import MODELS
-from VideoMAE.training.losses import LOSSES
+from VideoMAE.training.tasks import LOSSES
 
 NEEDED = ("--data_path", "/vce", "--output_dir", "/out")
 # The flags of the original VCE script, where they still do something.

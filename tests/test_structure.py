@@ -24,8 +24,7 @@ LAYERS = (
     tuple(
         f"VideoMAE.training.{name}"
         for name in (
-            "backends", "checkpoint", "feature_store", "head_solver", "losses", "metric_logger", "metrics",
-            "pretrained", "results", "tasks",
+            "backends", "checkpoint", "feature_store", "metric_logger", "metrics", "pretrained", "results", "tasks",
         )
     ),
     ("VideoMAE.engine_for_finetuning",),

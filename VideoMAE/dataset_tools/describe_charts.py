@@ -202,7 +202,7 @@ def _together_in_top3(counts: np.ndarray, names: Sequence[str]) -> Chart:
     reliable = np.where(own >= max(10, 0.002 * own.max()), shares, np.nan)
     title = "Which emotions occur together in the top 3"
     if np.isfinite(reliable).any():
-        row, column = np.unravel_index(np.nanargmax(reliable), reliable.shape)
+        row, column = divmod(int(np.nanargmax(reliable)), len(names))
         title = (
             f"If {names[row]} is in the top 3, {names[column]} is too in {reliable[row, column]:.0f} % of the videos"
         )

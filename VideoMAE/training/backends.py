@@ -2,13 +2,14 @@
 
 `forward(clips, update=...)` computes in the chosen precision; `backward(loss, update=...)` accumulates gradients and,
 on an update, averages them over processes, steps the optimizer and returns the norm of the gradient. Gradient
-accumulation equals one large batch.
+accumulation equals one large batch. `model` is the unwrapped network; `optimizer` has the parameter groups.
 """
 
 import contextlib
 import math
 import os
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,22 +33,6 @@ class BackendSettings(NamedTuple):
     precision: str  # fp32, bf16 or fp16
     update_freq: int
     clip_grad: float | None
-
-
-class Backend(Protocol):
-    """The interface of a backend. `model` is the unwrapped network; `optimizer` has the parameter groups."""
-
-    model: nn.Module
-    optimizer: Any
-    settings: BackendSettings
-
-    def forward(self, clips: Tensor, *, update: bool) -> Tensor: ...
-
-    def backward(self, loss: Tensor, *, update: bool) -> float | None: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
@@ -83,24 +68,13 @@ def checked_norm(norm: Tensor, settings: BackendSettings) -> float:
 class DDPBackend:
     """The bare network on one process, DistributedDataParallel on several."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        settings: BackendSettings,
-    ) -> None:
-        world, precision = settings.world, settings.precision
-        self.model = model
-        self.optimizer = optimizer
-        self.settings = settings
-        self.scaler = torch.amp.GradScaler(
-            world.device.type, init_scale=2.0**7, growth_interval=128, enabled=precision == "fp16"
-        )
-        self.wrapped: nn.Module = model
-        if world.size > 1:
-            self.wrapped = DistributedDataParallel(
-                model, device_ids=[world.device.index] if world.device.type == "cuda" else None
-            )
+    def __init__(self, model: nn.Module, optimizer: Optimizer, settings: BackendSettings) -> None:
+        self.model, self.optimizer, self.settings = model, optimizer, settings
+        device, is_fp16 = settings.world.device, settings.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**7, growth_interval=128, enabled=is_fp16)
+        self.wrapped = model
+        if settings.world.size > 1:
+            self.wrapped = DistributedDataParallel(model, [device.index] if device.type == "cuda" else None)
 
     def forward(self, clips: Tensor, *, update: bool) -> Tensor:
         if isinstance(self.wrapped, DistributedDataParallel):
@@ -114,7 +88,7 @@ class DDPBackend:
             return None
         self.scaler.unscale_(self.optimizer)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_grad or float("inf"))
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip_grad or math.inf)
         value = checked_norm(norm, self.settings)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -135,12 +109,11 @@ class _WithAutocast(nn.Module):
     def __init__(self, model: nn.Module, settings: BackendSettings) -> None:
         super().__init__()
         self.model = model
-        self.settings = settings
+        precision = "fp32" if settings.precision == "fp16" else settings.precision  # DeepSpeed converts to fp16
+        self.autocast = partial(autocast, settings.world.device, precision)
 
     def forward(self, clips: Tensor) -> Tensor:
-        if self.settings.precision == "fp16":  # DeepSpeed has converted the weights
-            return self.model(clips)
-        with autocast(self.settings.world.device, self.settings.precision):
+        with self.autocast():
             return self.model(clips)
 
 
@@ -158,19 +131,12 @@ class DeepSpeedBackend:
     DeepSpeed's own."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        settings: BackendSettings,
-        *,
-        batch_size: int,
-        zero_stage: int,
+        self, model: nn.Module, optimizer: Optimizer, settings: BackendSettings, *, batch_size: int, zero_stage: int
     ) -> None:
         os.environ.setdefault("DS_ACCELERATOR", settings.world.device.type)
         import deepspeed
 
-        self.settings = settings
-        self.zero_stage = zero_stage
+        self.model, self.settings, self.zero_stage = model, settings, zero_stage
         deepspeed_settings = {
             "train_micro_batch_size_per_gpu": batch_size,
             "gradient_accumulation_steps": settings.update_freq,
@@ -180,13 +146,10 @@ class DeepSpeedBackend:
             "fp16": {"enabled": settings.precision == "fp16", "initial_scale_power": 7, "loss_scale_window": 128},
             "steps_per_print": 10**9,
         }
+        wrapped = _WithAutocast(model, settings)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=_WithAutocast(model, settings),
-            optimizer=optimizer,
-            config=deepspeed_settings,
-            dist_init_required=False,
+            model=wrapped, optimizer=optimizer, config=deepspeed_settings, dist_init_required=False
         )
-        self.model = model
 
     def forward(self, clips: Tensor, *, update: bool) -> Tensor:
         if self.settings.precision == "fp16":
@@ -198,20 +161,16 @@ class DeepSpeedBackend:
             "DeepSpeed's accumulation boundaries differ from the engine's"
         )
         self.engine.backward(loss)
-        norm = self._norm_before_step() if update else None
+        norm = None
+        if update and not self.zero_stage and self.settings.precision != "fp16":  # DeepSpeed does not compute a norm
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            norm = checked_norm(nn.utils.get_total_norm(gradients), self.settings)
         self.engine.step()
         if update and getattr(self.optimizer, "overflow", False):
             return math.inf
         if norm is None and update and (after := self.engine.get_global_grad_norm()) is not None:
             norm = checked_norm(after, self.settings)
         return norm
-
-    def _norm_before_step(self) -> float | None:
-        """The gradient norm where DeepSpeed does not compute one: without ZeRO in fp32 and bf16."""
-        if self.zero_stage or self.settings.precision == "fp16":
-            return None
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        return checked_norm(nn.utils.get_total_norm(gradients), self.settings)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values: the optimizer's state without ZeRO, the shards of all processes with it."""
@@ -262,6 +221,9 @@ def _own_part(shards: list[dict[str, Any]], *, world: World, sizes: list[int]) -
     }
     weights = [recut([shard["weights"][group] for shard in shards], size) for group, size in enumerate(sizes)]
     return {**first, "optimizer": {**first["optimizer"], "state": states}, "weights": weights}
+
+
+Backend = DDPBackend | DeepSpeedBackend
 
 
 def make_backend(

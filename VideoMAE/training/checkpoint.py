@@ -36,17 +36,9 @@ def epoch_name(epoch: int) -> str:
     return f"checkpoint-{epoch}.pth"
 
 
-def has_any(output_dir: Path) -> bool:
-    """Whether the folder contains any checkpoint, intact or damaged."""
-    return any(output_dir.glob("checkpoint-*.pth"))
-
-
 def check_whole(path: Path) -> None:
-    """Verifies a checkpoint's checksums, which torch.load ignores: a flipped bit would silently change a weight.
-
-    Raises:
-        ValueError: the file is missing, truncated or damaged.
-    """
+    """Verifies a checkpoint's checksums, which torch.load ignores: a flipped bit would silently change a weight. Raises
+    ValueError if the file is missing, truncated or damaged."""
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
@@ -58,27 +50,16 @@ def check_whole(path: Path) -> None:
         raise ValueError(f"{path}: damaged: the checksum of its part {damaged} is wrong")
 
 
-def read_whole(path: Path) -> dict[str, Any]:
-    """Checks a checkpoint and reads it. Raises ValueError as `check_whole` and `read_checkpoint` do."""
-    check_whole(path)
-    return read_checkpoint(path)
-
-
 def newest(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest intact checkpoint of a run and its content, or None; damaged ones are logged and skipped.
-
-    Raises:
-        ValueError: every checkpoint is damaged.
-    """
-    numbered = sorted(
-        (path for path in output_dir.glob("checkpoint-*.pth") if path.stem.split("-")[1].isdigit()),
-        key=lambda path: int(path.stem.split("-")[1]),
-        reverse=True,
-    )
-    candidates = [path for path in (output_dir / LAST, output_dir / PREVIOUS, *numbered) if path.is_file()]
+    """The newest intact checkpoint of a run and its content, or None; damaged ones are logged and skipped. Raises
+    ValueError if every checkpoint is damaged."""
+    epochs = {path.stem.removeprefix("checkpoint-") for path in output_dir.glob("checkpoint-*.pth")}
+    numbered = map(epoch_name, sorted(map(int, filter(str.isdigit, epochs)), reverse=True))
+    candidates = [output_dir / name for name in (LAST, PREVIOUS, *numbered) if (output_dir / name).is_file()]
     for path in candidates:
         try:
-            return path, read_whole(path)
+            check_whole(path)
+            return path, read_checkpoint(path)
         except ValueError as error:
             logger.warning("skipped a damaged checkpoint: %s", error)
     if candidates:
@@ -86,33 +67,25 @@ def newest(output_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def find_to_resume(run: RunConfig) -> tuple[Path, dict[str, Any]] | None:
+def find_to_resume(
+    run: RunConfig, *, settings: dict[str, Any], labels: str, sampler: TrainSampler
+) -> tuple[Path, dict[str, Any]] | None:
     """The checkpoint to resume from and its content; None: a new run.
 
     Raises:
-        ValueError: the checkpoint is damaged, or contains only weights.
+        ValueError: the checkpoint is damaged, contains only weights, or is of a run with other settings, other labels
+        or another batch per process.
     """
     if run.resume is not None:
-        path, content = run.resume, read_whole(run.resume)
+        check_whole(run.resume)
+        path, content = run.resume, read_checkpoint(run.resume)
     elif run.auto_resume and (found := newest(run.output_dir)):
         path, content = found
     else:
         return None
     if "backend" not in content:
         raise ValueError(f"{path}: contains weights but no training state; pass it with --finetune instead of --resume")
-    return path, content
-
-
-def check_same_run(
-    path: Path, content: dict[str, Any], *, settings: dict[str, Any], labels: str, sampler: TrainSampler
-) -> None:
-    """Checks that a checkpoint is of a run with the same settings, labels and batch per process.
-
-    Raises:
-        ValueError: names the differences.
-    """
-    differs = differences(content["config"], settings)
-    if differs:
+    if differs := differences(content["config"], settings):
         raise ValueError(f"{path}: belongs to a run with another configuration ({'; '.join(differs)})")
     if content["labels"] != labels:
         raise ValueError(
@@ -125,6 +98,7 @@ def check_same_run(
             f"{path}: belongs to a run with total batch size {total}, this run has {sampler.total_batch_size}; "
             "choose --batch_size and --update_freq so that batch_size x update_freq x processes is the same"
         )
+    return path, content
 
 
 def steps_done(content: dict[str, Any], *, sampler: TrainSampler, world_size: int) -> int:

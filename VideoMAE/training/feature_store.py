@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -33,19 +33,6 @@ from VideoMAE.runtime.folder_lock import LOCK_NAME, hold_folder
 ABOUT = "features.json"
 UNREADABLE = "unreadable.jsonl"
 SECONDS_BETWEEN_SYNCS = 5.0
-
-
-class Store(Protocol):
-    """A destination of features."""
-
-    def done(self) -> set[str]:
-        """The ids of the videos whose features are stored."""
-
-    def add(self, video: NamedVideo, features: np.ndarray) -> None:
-        """Stores the features of a video."""
-
-    def close(self, lost: Iterable[NamedVideo] = ()) -> None:
-        """Writes everything to disk; `lost` are videos without features."""
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -89,13 +76,6 @@ def write_unreadable(folder: Path, reasons: Mapping[NamedVideo, str]) -> None:
         (folder / UNREADABLE).unlink(missing_ok=True)
 
 
-def open_store(folder: Path, videos: Sequence[NamedVideo], form: str, *, shape: tuple[int, ...], dtype: str) -> Store:
-    """The store of a --format."""
-    if form == "matrix":
-        return MatrixStore(folder, videos, shape=shape, dtype=dtype)
-    return FileStore(folder, videos, suffix=form)
-
-
 class FileStore:
     """One file per video: `ID.npz` with the array `features` and the video's `path`, or `ID.safetensors`."""
 
@@ -103,27 +83,27 @@ class FileStore:
         self.folder, self.videos, self.suffix = folder, videos, suffix
 
     def file_of(self, video: NamedVideo) -> Path:
-        """The file of a video."""
         name = PurePosixPath(video.id)
         return self.folder / name.with_name(f"{name.name}.{self.suffix}")
 
     def done(self) -> set[str]:
+        """The ids of the videos whose features are stored."""
         return {video.id for video in self.videos if self.file_of(video).is_file()}
 
     def add(self, video: NamedVideo, features: np.ndarray) -> None:
-        """Raises ValueError when the file cannot be written."""
+        """Stores the features of a video. Raises ValueError when the file cannot be written."""
 
         def write(temporary: Path) -> None:
+            if self.suffix == "safetensors":
+                save_file({"features": np.ascontiguousarray(features)}, temporary, {"path": str(video.path)})
+                return
             with temporary.open("wb") as file:
                 np.savez(file, features=features, path=np.array(str(video.path)))
 
-        def write_tensors(temporary: Path) -> None:
-            save_file({"features": np.ascontiguousarray(features)}, temporary, {"path": str(video.path)})
-
-        write_atomically(self.file_of(video), write if self.suffix == "npz" else write_tensors)
+        write_atomically(self.file_of(video), write)
 
     def close(self, lost: Iterable[NamedVideo] = ()) -> None:
-        pass
+        """Writes everything to disk; `lost` are videos without features."""
 
 
 class MatrixStore:
@@ -135,8 +115,14 @@ class MatrixStore:
         self.row_of = {video.id: row for row, video in enumerate(videos)}
         self.matrix, self.index = folder / "features.npy", folder / "index.jsonl"
         expected = ((len(videos), *shape), np.dtype(dtype))
+
+        def allocate(file: Path) -> None:
+            open_memmap(file, mode="w+", shape=expected[0], dtype=expected[1])
+            with file.open("r+b") as opened:  # a full disk is an error here, but a fatal signal in the memory map
+                os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+
         if not self.matrix.is_file():
-            write_atomically(self.matrix, lambda temporary: _allocate(temporary, *expected))
+            write_atomically(self.matrix, allocate)
             self.index.unlink(missing_ok=True)
         try:
             open_memmap(self.matrix, mode="r")  # fails for a truncated file, which mode "r+" would fill with zeros
@@ -184,12 +170,14 @@ class MatrixStore:
         self.sync()
 
 
-def _allocate(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Creates an array file with all its disk space: a full disk is an error here, but would be a fatal signal when a
-    row is written through the memory map."""
-    open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-    with file.open("r+b") as opened:
-        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+Store = FileStore | MatrixStore
+
+
+def open_store(folder: Path, videos: Sequence[NamedVideo], form: str, *, shape: tuple[int, ...], dtype: str) -> Store:
+    """The store of a --format."""
+    if form == "matrix":
+        return MatrixStore(folder, videos, shape=shape, dtype=dtype)
+    return FileStore(folder, videos, suffix=form)
 
 
 def fingerprint_of_weights(model: nn.Module) -> str:

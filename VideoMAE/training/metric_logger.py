@@ -1,6 +1,5 @@
 """Logs of a run: log.txt, steps.jsonl, tensorboard events, a progress bar, curves.png."""
 
-import math
 import os
 import resource
 import sys
@@ -16,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
-from VideoMAE.files import json_line, read_complete_json_lines, write_errors_name, write_json_lines
+from VideoMAE.files import json_line, read_complete_json_lines, to_jsonable, write_errors_name, write_json_lines
 
 Item = TypeVar("Item")
 
@@ -25,10 +24,8 @@ class MetricLogger:
     """Writes one line per optimizer step to steps.jsonl and one per epoch to log.txt; only on the main process."""
 
     def __init__(self, output_dir: Path, *, enabled: bool, num_processes: int = 1, show_progress: bool = True) -> None:
-        self.enabled = enabled
-        self.num_processes = num_processes
-        self.show_progress = show_progress
-        self.output_dir = output_dir
+        self.output_dir, self.enabled = output_dir, enabled
+        self.num_processes, self.show_progress = num_processes, show_progress
         self.steps: TextIO | None = None
         self.events: Events | None = None
         self._bar: tqdm | None = None
@@ -55,11 +52,8 @@ class MetricLogger:
     def step(self, *, epoch: int, step: int, values: Mapping[str, float | None]) -> None:
         """Logs an optimizer step."""
         if self.steps is not None and self.events is not None:
-            finite = {
-                name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
-            }
             with write_errors_name(self.output_dir / "steps.jsonl"):
-                self.steps.write(json_line({"epoch": epoch, "step": step, **finite}))
+                self.steps.write(json_line(to_jsonable({"epoch": epoch, "step": step, **values})))
             self.events.write("step", values, step)
 
     def epoch(self, epoch: int, values: Mapping[str, Any]) -> None:
@@ -79,16 +73,9 @@ class MetricLogger:
         interval, delay = (0.5, 0.0) if sys.stderr.isatty() else (30.0, 30.0)
         clips = 0
         with tqdm(
-            items,
-            desc=describe,
-            total=total,
-            initial=done,
-            mininterval=interval,
-            delay=delay,
-            unit="batch",
-            leave=False,
+            items, describe, total, initial=done, mininterval=interval, delay=delay, unit="batch", leave=False,
             dynamic_ncols=True,
-        ) as bar:
+        ) as bar:  # fmt: skip
             self._bar = bar
             for item in bar:
                 yield item
@@ -122,8 +109,8 @@ class MetricLogger:
 
 
 class Events:
-    """A file of scalars for tensorboard. tensorboardX's SummaryWriter is not used: a full disk ends its thread, and the
-    run then blocks forever."""
+    """A file of scalars for tensorboard. A full disk would end the thread of tensorboardX's SummaryWriter and block the
+    run forever."""
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         self.folder = folder
@@ -174,24 +161,16 @@ def draw_curves(output_dir: Path) -> None:
     figure, axes = pyplot.subplots(1, len(titles), figsize=(4.3 * len(titles), 3.6), layout="constrained")
     loss, accuracy = axes[:2]
     per_epoch = max(len(steps) / len(epochs), 1)
-    loss.plot(
-        [(line["step"] + 1) / per_epoch for line in steps],
-        [line["loss"] for line in steps],
-        lw=0.6,
-        alpha=0.4,
-        color="tab:blue",
-    )
+    positions = [(line["step"] + 1) / per_epoch for line in steps]
+    loss.plot(positions, [line["loss"] for line in steps], lw=0.6, alpha=0.4, color="tab:blue")
     ends = [line["epoch"] + 1 for line in epochs]
     loss.plot(ends, [line["train_loss"] for line in epochs], color="tab:blue", label="training, mean of the epoch")
     if any(line.get("val_bce") is not None for line in epochs):
         loss.plot(ends, [line.get("val_bce") for line in epochs], color="tab:orange", label="validation")
-    shown = [
-        name for name in ("val_acc1", "val_acc3", "val_acc5", "val_pair_accuracy") if epochs[-1].get(name) is not None
-    ]
-    for name in shown:
-        accuracy.plot(ends, [line.get(name) for line in epochs], marker=".", label=name.removeprefix("val_"))
+    for name in ("acc1", "acc3", "acc5", "pair_accuracy"):
+        if epochs[-1].get(f"val_{name}") is not None:
+            accuracy.plot(ends, [line.get(f"val_{name}") for line in epochs], marker=".", label=name)
     if steps:
-        positions = [(line["step"] + 1) / per_epoch for line in steps]
         axes[2].plot(positions, [line["lr"] for line in steps], color="tab:green")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="epoch")

@@ -9,10 +9,8 @@ from scipy.special import expit, softmax
 
 
 def top_k_accuracy(predictions: np.ndarray, targets: np.ndarray, *, k: int) -> float:
-    """Percentage of videos whose most intense emotion is among the k highest predictions.
-
-    predictions (V, K), targets (V, K) -> float in [0, 100]. The original's acc1 (k=1) and acc3 (k=3).
-    """
+    """Percentage of videos whose most intense emotion is among the k highest predictions: the original's acc1 and acc3.
+    predictions (V, K), targets (V, K) -> float in [0, 100]"""
     return 100.0 * float(np.mean(top_k_hits(predictions, targets, k=k)))
 
 
@@ -23,21 +21,13 @@ def top_k_hits(predictions: np.ndarray, targets: np.ndarray, *, k: int) -> np.nd
 
 
 def predicted_in_true_top_k(predictions: np.ndarray, targets: np.ndarray, *, k: int = 3) -> float:
-    """Percentage of videos whose highest prediction is among the k most intense emotions.
-
-    predictions (V, K), targets (V, K) -> float in [0, 100]. The other interpretation of the paper's "top-3 accuracy".
-    """
+    """Percentage of videos whose highest prediction is among the k most intense emotions: the other interpretation of
+    the paper's "top-3 accuracy". predictions (V, K), targets (V, K) -> float in [0, 100]"""
     return 100.0 * float(np.mean(top_k_hits(targets, predictions, k=k)))
 
 
-def binary_cross_entropy(logits: np.ndarray, intensities: np.ndarray) -> float:
-    """Cross-entropy between intensities and sigmoid(logits), mean over videos and emotions, in nats. (V, K), (V, K) ->
-    float"""
-    return float(np.mean(cross_entropies(logits, intensities)))
-
-
 def cross_entropies(logits: np.ndarray, intensities: np.ndarray) -> np.ndarray:
-    """The terms of `binary_cross_entropy`. (V, K), (V, K) -> (V, K) nats"""
+    """Binary cross-entropy between intensities and sigmoid(logits). (V, K), (V, K) -> (V, K) nats"""
     logits = logits.astype(np.float64)
     return np.logaddexp(0.0, logits) - logits * intensities
 
@@ -78,29 +68,20 @@ def intensity_metrics(logits: np.ndarray, intensities: np.ndarray) -> dict[str, 
     """bce, mean_absolute_error and mean_correlation of sigmoid(logits) and intensities. (V, K), (V, K) -> dict"""
     predicted = expit(logits.astype(np.float64))
     return {
-        "bce": binary_cross_entropy(logits, intensities),
+        "bce": float(np.mean(cross_entropies(logits, intensities))),
         "mean_absolute_error": float(np.abs(predicted - intensities).mean()),
         "mean_correlation": mean_correlation(predicted, intensities),
     }
 
 
-def list_accuracy(scores: Sequence[Sequence[float]]) -> float:
-    """Fraction of lists whose scores, from least to most preferred, never decrease; ties count as correct. -> float in
-    [0, 1]"""
-    return float(np.mean([in_order(ranked) for ranked in scores]))
-
-
 def in_order(scores: Sequence[float]) -> bool:
-    """Whether the scores of a list, from least to most preferred, never decrease."""
+    """Whether the scores of a list, from least to most preferred, never decrease; ties count as correct."""
     return bool(np.all(np.diff(scores) >= 0))
 
 
 def kendall_tau(scores: Sequence[float]) -> float:
-    """Rank correlation between scores and their order from least to most preferred. -> float in [-1, 1]
-
-    tau-b, which handles ties: (concordant - discordant) / sqrt(pairs x pairs untied in the scores); 0 if all scores are
-    equal. Source: Kendall 1945, as scipy.stats.kendalltau.
-    """
+    """Rank correlation between scores and their order from least to most preferred: tau-b, which handles ties; 0 if all
+    scores are equal. Source: Kendall 1945. -> float in [-1, 1]"""
     if len(set(scores)) == 1:
         return 0.0
     from scipy.stats import kendalltau  # deferred: takes a second to import
@@ -135,7 +116,7 @@ def judge_lists(scores: Mapping[str, float], lists: Sequence[Sequence[str]]) -> 
     ranked = [[scores[key] for key in entry] for entry in whole]
     inside = judge_pairs(scores, [pair for entry in whole for pair in itertools.combinations(entry, 2)])
     return {
-        "list_accuracy": 100.0 * list_accuracy(ranked) if ranked else None,
+        "list_accuracy": 100.0 * float(np.mean([in_order(entry) for entry in ranked])) if ranked else None,
         "pair_accuracy_in_lists": inside["pair_accuracy"],
         "mean_kendall_tau": float(np.mean([kendall_tau(entry) for entry in ranked])) if ranked else None,
         "num_ties_in_lists": inside["num_ties"],

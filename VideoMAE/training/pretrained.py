@@ -55,11 +55,7 @@ def read_checkpoint(path: Path, *, harmless: Sequence[type] = ()) -> dict[str, A
 
 def select_weights(content: dict[str, Any], *, model_key: str, model_prefix: str, path: Path) -> dict[str, Tensor]:
     """The state dict in a checkpoint: at the first key of `a|b` that exists, otherwise the content itself."""
-    weights: Any = content
-    for key in model_key.split("|"):
-        if isinstance(content.get(key), dict):
-            weights = content[key]
-            break
+    weights = next((content[key] for key in model_key.split("|") if isinstance(content.get(key), dict)), content)
     weights = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
     if model_prefix:
         weights = {name[len(model_prefix) :]: value for name, value in weights.items() if name.startswith(model_prefix)}
@@ -76,11 +72,7 @@ def load_pretrained(
     model_prefix: str = "",
     must_be_whole: bool = False,
 ) -> LoadReport:
-    """Loads a checkpoint file into `model` as `load_weights` does.
-
-    Raises:
-        ValueError: the weights do not fit, or `read_checkpoint` refuses the file.
-    """
+    """Loads a checkpoint file into `model`. Raises ValueError as `read_checkpoint` and `load_weights` do."""
     weights = select_weights(read_checkpoint(path), model_key=model_key, model_prefix=model_prefix, path=path)
     return load_weights(model, weights, path, must_be_whole=must_be_whole)
 
@@ -126,25 +118,19 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path, *,
     if renamed:
         details.append(f"{len(renamed)} renamed")
     if len(ignored) > len(dropped_head):
-        details.append(f"ignored {', '.join(_prefixes([name for name in ignored if name not in dropped_head]))}")
+        others = [name.split(".", 1) for name in ignored if name not in dropped_head]
+        prefixes = dict.fromkeys(f"{first}.*" if rest else first for first, *rest in others)
+        details.append(f"ignored {', '.join(prefixes)}")
     if new:
         details.append(f"initialized {', '.join(new)}")
     logger.info("%s", "; ".join(details))
     return LoadReport(loaded=list(state), renamed=renamed, ignored=ignored, new=new)
 
 
-def _prefixes(names: list[str]) -> list[str]:
-    """The distinct first components of names: decoder.blocks.0... -> decoder.*"""
-    return list(dict.fromkeys(f"{name.split('.')[0]}.*" if "." in name else name for name in names))
-
-
 def interpolate_positions(pos_embed: Tensor, model: nn.Module) -> Tensor:
     """Interpolates a learned position embedding to the model's grid, bicubically per frame. (1, N, D) -> (1, N', D)
 
-    The number of frames must be the model's, and the grid of the checkpoint square.
-
-    Raises:
-        ValueError: the embedding does not divide into square frames.
+    Raises ValueError if the embedding does not divide into square frames, as many as the model has.
     """
     frames, height, width = model.patch_embed.grid  # type: ignore[union-attr,misc]
     _, num_positions, dim = pos_embed.shape

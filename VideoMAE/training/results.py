@@ -92,19 +92,17 @@ def prediction_lines(
     of every view."""
     ranked = metrics.average_views(logits, average=average)
     probabilities = task.probabilities(metrics.average_views(logits, average="logits"))
-    lines = []
-    for key, views, ranking, predicted, target in zip(ids, logits, ranked, probabilities, targets, strict=True):
-        lines.append(
-            {
-                "id": key,
-                "predicted_top3": [emotions[i] for i in np.argsort(-ranking, kind="stable")[:3]],
-                "true_top3": [emotions[i] for i in np.argsort(-target, kind="stable")[: 1 if task.classes_only else 3]],
-                "predicted": {name: round(float(value), 5) for name, value in zip(emotions, predicted, strict=True)},
-                "true": {name: round(float(value), 7) for name, value in zip(emotions, target, strict=True)},
-                "view_logits": np.round(views.astype(np.float64), 5).tolist(),
-            }
-        )
-    return lines
+    return [
+        {
+            "id": key,
+            "predicted_top3": [emotions[i] for i in np.argsort(-ranking, kind="stable")[:3]],
+            "true_top3": [emotions[i] for i in np.argsort(-target, kind="stable")[: 1 if task.classes_only else 3]],
+            "predicted": {name: round(float(value), 5) for name, value in zip(emotions, predicted, strict=True)},
+            "true": {name: round(float(value), 7) for name, value in zip(emotions, target, strict=True)},
+            "view_logits": np.round(views.astype(np.float64), 5).tolist(),
+        }
+        for key, views, ranking, predicted, target in zip(ids, logits, ranked, probabilities, targets, strict=True)
+    ]
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -8,13 +8,12 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from VideoMAE.augment.fused import FusedTransform
 from VideoMAE.augment.video_transforms import TrainTransform
@@ -28,8 +27,10 @@ from VideoMAE.config import (
     to_json,
     with_absolute_paths,
 )
+from VideoMAE.data.clips import ComparisonDataset, EvaluationDataset, TrainDataset
 from VideoMAE.data.exclusion import Exclusion
-from VideoMAE.data.loaders import ShareSampler
+from VideoMAE.data.loaders import ShareSampler, TrainSampler, make_loader
+from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.files import clear_leftovers, is_temporary, read_json, remedy, write_json
 from VideoMAE.modeling_finetune import MODELS, VisionTransformer
 from VideoMAE.runtime import distributed
@@ -43,13 +44,11 @@ from VideoMAE.runtime.folder_lock import (
 )
 from VideoMAE.runtime.launch_environment import num_restarts
 from VideoMAE.runtime.stop_request import REQUEUE_STATUS, InterruptedRunError, end_with_launcher, stop_request
-from VideoMAE.training import checkpoint
 from VideoMAE.training.pretrained import load_pretrained
 from VideoMAE.video.check import VideoCheck, check_videos
 from VideoMAE.video.reader import require_decoder
 
 logger = logging.getLogger(__name__)
-
 
 Settings = TypeVar("Settings", bound=FinetuneConfig)
 
@@ -138,63 +137,53 @@ def fingerprint(*parts: Sequence[str] | np.ndarray) -> str:
 
 
 def claim_output_dir(config: FinetuneConfig, *, world: World, labels: str) -> None:
-    """Locks the output folder and writes config.json to it, or checks that it contains this run.
-
-    `labels` is the checksum of the dataset's labels.
+    """Locks the output folder and writes config.json to it, or checks that it contains this run, which has `labels`.
 
     Raises:
         ValueError: the folder contains something else, a run with another configuration or other labels, or a run that
         must not be resumed, or it is locked by another process.
     """
-    run = config.run
+    run, output_dir = config.run, config.run.output_dir
     if run.eval and config.model.finetune is None:
         raise ValueError("--eval needs --finetune FILE, the checkpoint to test")
-    resumes = run.eval or run.auto_resume or run.resume is not None
     settings = {**to_json(config), "labels": labels}
-    distributed.on_main(world, lambda: _claim(run.output_dir, settings, resumes=resumes))
+    file, before_the_first_step = output_dir / "config.json", {"config.json", "video_check.json", LOCK_NAME}
+
+    def claim() -> None:
+        found = {path.name for path in output_dir.iterdir() if not is_temporary(path)} if output_dir.is_dir() else set()
+        if not found <= before_the_first_step:
+            if not file.is_file():
+                raise ValueError(
+                    f"{output_dir}: not empty and not the output folder of a run; choose another --output_dir"
+                )
+            with remedy("restore it or choose another --output_dir"):
+                saved = read_json(file)
+            if differs := differences(saved, settings):
+                raise ValueError(
+                    f"{output_dir}: contains a run with another configuration ({'; '.join(differs)}); "
+                    "choose another --output_dir"
+                )
+            if not (run.eval or run.auto_resume or run.resume is not None):
+                raise ValueError(
+                    f"{output_dir}: already contains this run; pass --auto_resume or choose another --output_dir"
+                )
+        restarted = num_restarts(os.environ) > 0
+        hold_folder(output_dir, wait_seconds=WAIT_AFTER_REQUEUE_SECONDS if restarted else WAIT_SECONDS)
+        clear_leftovers(output_dir)
+        write_json(file, settings)
+
+    distributed.on_main(world, claim)
 
 
-def _claim(output_dir: Path, settings: dict[str, Any], *, resumes: bool) -> None:
-    file = output_dir / "config.json"
-    before_the_first_step = {"config.json", "video_check.json", LOCK_NAME}
-    if (
-        output_dir.is_dir()
-        and not {path.name for path in output_dir.iterdir() if not is_temporary(path)} <= before_the_first_step
-    ):
-        if not file.is_file():
-            raise ValueError(f"{output_dir}: not empty and not the output folder of a run; choose another --output_dir")
-        with remedy("restore it or choose another --output_dir"):
-            saved = read_json(file)
-        differs = differences(saved, settings)
-        if differs:
-            raise ValueError(
-                f"{output_dir}: contains a run with another configuration ({'; '.join(differs)}); "
-                "choose another --output_dir"
-            )
-        if not resumes:
-            raise ValueError(
-                f"{output_dir}: already contains this run; pass --auto_resume or choose another --output_dir"
-            )
-    restarted = num_restarts(os.environ) > 0
-    hold_folder(output_dir, wait_seconds=WAIT_AFTER_REQUEUE_SECONDS if restarted else WAIT_SECONDS)
-    clear_leftovers(output_dir)
-    write_json(file, settings)
-
-
-def start_model(
-    config: FinetuneConfig, *, num_outputs: int, num_frames: int, input_size: int, head_bias: bool = True
-) -> VisionTransformer:
-    """The network with the weights of --finetune; missing weights are initialized from --seed.
-
-    Raises:
-        ValueError: the checkpoint does not fit; with --eval it must be complete, including the head.
-    """
+def start_model(config: FinetuneConfig, *, num_outputs: int, head_bias: bool = True) -> VisionTransformer:
+    """The network with the weights of --finetune; missing weights are initialized from --seed. Raises ValueError if the
+    checkpoint does not fit; with --eval it must be complete, including the head."""
     settings = config.model
     torch.manual_seed(config.run.seed)
     model = MODELS[settings.model](
         num_classes=num_outputs,
-        all_frames=num_frames,
-        img_size=input_size,
+        all_frames=config.data.num_frames,
+        img_size=config.data.input_size,
         tubelet_size=settings.tubelet_size,
         fc_drop_rate=settings.fc_drop_rate,
         drop_rate=settings.drop,
@@ -208,13 +197,8 @@ def start_model(
     if settings.finetune is None:
         logger.warning("no --finetune checkpoint: the initial weights are random")
     else:
-        load_pretrained(
-            model,
-            settings.finetune,
-            model_key=settings.model_key,
-            model_prefix=settings.model_prefix,
-            must_be_whole=config.run.eval,
-        )
+        key, prefix = settings.model_key, settings.model_prefix
+        load_pretrained(model, settings.finetune, model_key=key, model_prefix=prefix, must_be_whole=config.run.eval)
     return model
 
 
@@ -222,7 +206,7 @@ def check_all(paths: Iterable[Path], config: FinetuneConfig, *, world: World) ->
     """Opens every video once, in child processes of the main process, and logs the unreadable ones. Keys are paths."""
     videos = {str(path): path for path in paths}
     cache = config.run.output_dir / "video_check.json"
-    frozen = not config.run.eval and checkpoint.has_any(config.run.output_dir)
+    frozen = not config.run.eval and any(config.run.output_dir.glob("checkpoint-*.pth"))
     check = distributed.on_main(
         world, lambda: check_videos(videos, num_processes=max(config.data.num_workers, 1), cache=cache, frozen=frozen)
     )
@@ -247,39 +231,33 @@ def train_transform(augment: AugmentConfig | V2VAugmentConfig, *, input_size: in
 
 def loader_settings(config: FinetuneConfig, world: World) -> dict[str, Any]:
     """The arguments of make_loader that are the same for all loaders."""
-    return {
-        "decode_seconds": config.data.decode_seconds,
-        "num_workers": config.data.num_workers,
-        "pin_memory": config.data.pin_mem and world.device.type == "cuda",
-    }
+    pin_memory = config.data.pin_mem and world.device.type == "cuda"
+    seconds = config.data.decode_seconds
+    return {"num_workers": config.data.num_workers, "decode_seconds": seconds, "pin_memory": pin_memory}
 
 
-def share_sampler(num_videos: int, config: FinetuneConfig, world: World, *, done: Container[int] = ()) -> ShareSampler:
+def training_loader(
+    dataset: TrainDataset | ComparisonDataset, config: FinetuneConfig, world: World, **more: Any
+) -> tuple[WatchedLoader, TrainSampler]:
+    """This process's part of the training; `more` are arguments of make_loader."""
+    sampler = TrainSampler(
+        len(dataset),
+        batch_size=config.optim.batch_size,
+        update_freq=config.optim.update_freq,
+        rank=world.rank,
+        world_size=world.size,
+        seed=config.run.seed,
+        noun="comparisons" if isinstance(dataset, ComparisonDataset) else "videos",
+    )
+    return make_loader(dataset, sampler, **loader_settings(config, world), **more), sampler
+
+
+def shared_loader(
+    dataset: EvaluationDataset, config: FinetuneConfig, world: World, *, batch_size: int = 1, done: Container[int] = ()
+) -> WatchedLoader:
     """This process's part of an evaluation, without the positions `done`; without --dist_eval the main process does
     everything."""
-    if config.run.dist_eval:
-        return ShareSampler(num_videos, rank=world.rank, world_size=world.size, done=done)
-    return ShareSampler(num_videos if world.is_main else 0, rank=0, world_size=1, done=done)
-
-
-def log_machine(config: FinetuneConfig, *, world: World, precision: str, num_parameters: int) -> None:
-    """Logs the network and the hardware."""
-    backend = f"DeepSpeed ZeRO {config.run.zero_stage}" if config.run.enable_deepspeed else "DDP"
-    device = f"{world.size} x {world.device.type}"
-    logger.info(
-        "%s, %.1fM parameters, %s, %s, %s", config.model.model, num_parameters / 1e6, precision, device, backend
-    )
-
-
-def warn_of_differences(recipe: Mapping[str, float], values: Mapping[str, float], name: str) -> None:
-    """Logs the values that differ from those of a recipe."""
-    differing = [
-        f"{key} {values[key]:g} (recipe: {expected:g})" for key, expected in recipe.items() if values[key] != expected
-    ]
-    if differing:
-        logger.warning("differs from %s: %s", name, ", ".join(differing))
-
-
-def count_parameters(model: nn.Module) -> int:
-    """The number of trainable parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    num_shares = world.size if config.run.dist_eval else 1
+    num_items = len(dataset) if world.rank < num_shares else 0
+    sampler = ShareSampler(num_items, rank=world.rank, world_size=num_shares, done=done)
+    return make_loader(dataset, sampler, batch_size=batch_size, **loader_settings(config, world))

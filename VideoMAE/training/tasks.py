@@ -1,10 +1,16 @@
-"""Training tasks: the loss of a batch, and the metrics of predictions."""
+"""Training tasks: targets, losses, and the metrics of predictions.
+
+The losses on logits and soft targets are means over the batch; those on preferences have one value per comparison.
+B batch, K emotions, P comparisons, M videos in the longest of them.
+"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.special import expit, softmax
 from torch import Tensor
 
@@ -12,10 +18,8 @@ from VideoMAE.data.clips import ComparisonBatch
 from VideoMAE.data.loaders import Batch
 from VideoMAE.data.v2v import Comparison, pairs_in
 from VideoMAE.training import metrics
-from VideoMAE.training.losses import LOSSES, preference_loss
 
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Mixes clips and soft targets; see mixup.ClipMixup."""
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # of clips and soft targets; see mixup.ClipMixup
 
 
 class Evaluation(NamedTuple):
@@ -25,6 +29,83 @@ class Evaluation(NamedTuple):
     logits: np.ndarray  # (V, views, K) float32
     targets: np.ndarray  # (V, K) float32
     skipped: dict[str, str]
+
+
+def mse_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Squared error between sigmoid(logits), which is in [0, 1], and intensities, mean over B and K; Brier 1950.
+    (B, K), (B, K) -> ()"""
+    return F.mse_loss(torch.sigmoid(logits), targets)
+
+
+def intensity_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
+    """The intensities themselves. (B, K) -> (B, K)"""
+    return intensities
+
+
+def class_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
+    """One-hot of the most intense emotion (the first on ties), smoothed with a uniform distribution. (B, K) -> (B, K)
+
+    The true class has 1 - smoothing + smoothing / K, every other smoothing / K. Source: Szegedy et al. 2016, section 7.
+    """
+    num_classes = intensities.shape[1]
+    one_hot = F.one_hot(intensities.argmax(dim=1), num_classes).to(intensities.dtype)
+    return one_hot * (1 - smoothing) + smoothing / num_classes
+
+
+def distribution_targets(intensities: Tensor, *, smoothing: float) -> Tensor:
+    """The intensities divided by their sum; uniform if all are 0. (B, K) -> (B, K)"""
+    total = intensities.sum(dim=1, keepdim=True)
+    uniform = torch.full_like(intensities, 1 / intensities.shape[1])
+    return torch.where(total > 0, intensities / total.clamp_min(1e-12), uniform)
+
+
+LOSSES: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "bce": (intensity_targets, F.binary_cross_entropy_with_logits),  # the original's; mean over B and K
+    "ce": (class_targets, F.cross_entropy),  # of softmax(logits) and a distribution, mean over B
+    "soft_ce": (distribution_targets, F.cross_entropy),
+    "mse": (intensity_targets, mse_loss),
+}
+"""By --loss: the targets of intensities, and the mean loss of logits and targets. (B, K), (B, K) -> ()"""
+
+
+def logistic_loss(worse: Tensor, better: Tensor) -> Tensor:
+    """-log sigmoid(better - worse), computed as log(1 + exp(worse - better)). (P,), (P,) -> (P,)
+
+    The negative log-likelihood of the preference when the odds are exp(better - worse); the original's loss. Source:
+    Bradley & Terry 1952, with scores as logarithms of their strengths.
+    """
+    return F.softplus(worse - better)
+
+
+def hinge_loss(worse: Tensor, better: Tensor, *, margin: float) -> Tensor:
+    """max(0, margin - (better - worse)). Source: Herbrich et al. 1999. (P,), (P,) -> (P,)"""
+    return F.relu(margin - (better - worse))
+
+
+def plackett_luce_loss(ranked: Tensor, lengths: Tensor) -> Tensor:
+    """Negative log-likelihood of complete orders. (P, M) scores from least to most preferred, (P,) -> (P,)
+
+    The most preferred is chosen from all with probability softmax(scores), the next from the rest, and so on: with
+    s_1 the least preferred, the sum over k of log(exp s_1 + ... + exp s_k) - s_k. For two videos it is the logistic
+    loss. Entries of a row beyond its length are ignored. Source: Plackett 1975; Luce 1959; as a loss, Xia et al.
+    2008 (ListMLE).
+    """
+    terms = torch.logcumsumexp(ranked, dim=1) - ranked
+    inside = torch.arange(ranked.shape[1], device=ranked.device) < lengths[:, None]
+    return torch.where(inside, terms, 0.0).sum(dim=1)
+
+
+def preference_loss(name: str, *, margin: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss `logistic`, `hinge` or `listwise` as a function of ranked scores and lengths. (P, M), (P,) -> (P,)"""
+    if name == "listwise":
+        return plackett_luce_loss
+    on_pairs = partial(hinge_loss, margin=margin) if name == "hinge" else logistic_loss
+
+    def loss(ranked: Tensor, lengths: Tensor) -> Tensor:
+        assert ranked.shape[1] == 2, f"--loss {name} takes pairs"
+        return on_pairs(ranked[:, 0], ranked[:, 1])
+
+    return loss
 
 
 class EmotionTask:
@@ -38,9 +119,7 @@ class EmotionTask:
     ) -> None:
         self.make_targets, self.loss = LOSSES[loss]
         self.predicts_intensities = loss in ("bce", "mse")
-        self.smoothing = smoothing
-        self.mixup = mixup
-        self.classes_only = classes_only
+        self.smoothing, self.mixup, self.classes_only = smoothing, mixup, classes_only
 
     def training_loss(self, forward: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
         """Mean loss over the clips of a batch. -> ()"""
@@ -77,20 +156,15 @@ class EmotionTask:
 
 
 class PreferenceTask:
-    """V2V: score videos so that the preferred video of a pair has the higher score.
-
-    Args:
-        held_out: the comparisons that select the best epoch.
-        ids: the video ids at the positions of the validation dataset.
-    """
+    """V2V: score videos so that the preferred video of a pair has the higher score. The comparisons `held_out` select
+    the best epoch; `ids` are the video ids at the positions of the validation dataset."""
 
     select_by = "pair_accuracy"
     unreadable_policy = "its comparisons are dropped"
 
     def __init__(self, *, loss: str, margin: float, held_out: Sequence[Comparison], ids: Sequence[str]) -> None:
         self.loss = preference_loss(loss, margin=margin)
-        self.held_out = held_out
-        self.ids = ids
+        self.held_out, self.ids = held_out, ids
 
     def training_loss(self, forward: Callable[[Tensor], Tensor], batch: ComparisonBatch) -> Tensor:
         """Mean loss over the comparisons of a batch; dropped comparisons add 0. -> ()"""

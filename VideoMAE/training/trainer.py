@@ -4,16 +4,15 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
 
-from VideoMAE.config import FinetuneConfig, RunConfig, to_json
+from VideoMAE.config import FinetuneConfig, to_json
 from VideoMAE.data.loaders import TrainSampler
 from VideoMAE.data.watched_loader import WatchedLoader
 from VideoMAE.engine_for_finetuning import NonFiniteStepError, StepResult, Task, train_one_epoch, validation_one_epoch
@@ -22,13 +21,10 @@ from VideoMAE.optim_factory import ScaleRule, WeightAverage, make_schedule, scal
 from VideoMAE.runtime import distributed
 from VideoMAE.runtime.distributed import ErrorOnAllRanks, World, raise_on_all_ranks
 from VideoMAE.runtime.stop_request import InterruptedRunError, stop_request
-from VideoMAE.training import checkpoint, results
+from VideoMAE.training import checkpoint
 from VideoMAE.training.backends import autocast, make_backend
 from VideoMAE.training.metric_logger import MetricLogger
 from VideoMAE.training.pretrained import load_pretrained
-
-if TYPE_CHECKING:
-    from VideoMAE.training.linear_probe import LinearProbe
 
 logger = logging.getLogger(__name__)
 
@@ -36,31 +32,24 @@ MAX_CONSECUTIVE_OVERFLOWS = 32
 
 
 class Loaders(NamedTuple):
-    """The loaders of a run.
-
-    `ids` are the names of the training dataset's positions, `max_bad` is the largest number of unreadable training
-    videos, and `labels` is the checksum of the training labels.
-    """
+    """The loaders of a run."""
 
     train: WatchedLoader
     sampler: TrainSampler
     validation: WatchedLoader | None
-    ids: Sequence[str]
-    max_bad: int
-    labels: str
+    ids: Sequence[str]  # names of the training dataset's positions
+    max_bad: int  # largest number of unreadable training videos
+    labels: str  # checksum of the training labels
 
 
 @dataclasses.dataclass
 class TrainState:
-    """The position of a run: `steps` optimizer steps of `epoch` (from 0) are done.
-
-    `losses` has one value per step, NaN if fp16's loss scaler skipped it; `overflows` counts consecutive skipped steps.
-    """
+    """The position of a run: `steps` optimizer steps of `epoch` (from 0) are done."""
 
     epoch: int = 0
     steps: int = 0
-    losses: list[float] = dataclasses.field(default_factory=list)
-    overflows: int = 0
+    losses: list[float] = dataclasses.field(default_factory=list)  # one per step; NaN if fp16's loss scaler skipped it
+    overflows: int = 0  # consecutive skipped steps
 
     def count(self, result: StepResult) -> None:
         """Adds a step."""
@@ -70,7 +59,7 @@ class TrainState:
 
 
 class Trainer:
-    """A training run: the state that a checkpoint contains, and the epochs that change it.
+    """The epochs of a run, and the state that its checkpoints contain.
 
     A step depends only on its number, the rank and the seed, not on the history of the process, so checkpoints need no
     random states; see engine_for_finetuning.seed_step and data.clips.SampleKey.
@@ -93,10 +82,9 @@ class Trainer:
         self.schedule = make_schedule(self.optim, loaders.sampler, scale=scale)
         self.autocast = partial(autocast, world.device, precision)
         model.to(world.device)
-        self.average = None
-        if self.optim.model_ema:
-            device = torch.device("cpu") if self.optim.model_ema_force_cpu else world.device
-            self.average = WeightAverage(model, decay=self.optim.model_ema_decay, device=device)
+        device = torch.device("cpu") if self.optim.model_ema_force_cpu else world.device
+        decay = self.optim.model_ema_decay
+        self.average = WeightAverage(model, decay=decay, device=device) if self.optim.model_ema else None
         self.backend = make_backend(model, self.optim, self.run, world=world, precision=precision)
         self.state = TrainState(epoch=self.run.start_epoch)
         self.best: float | None = None
@@ -116,25 +104,20 @@ class Trainer:
 
     def resume(self) -> None:
         """Restores --resume or, with --auto_resume, the newest intact checkpoint of the output folder, if any."""
-        found = checkpoint.find_to_resume(self.run)
+        sampler, labels = self.loaders.sampler, self.loaders.labels
+        found = checkpoint.find_to_resume(self.run, settings=self.settings, labels=labels, sampler=sampler)
         if found is None:
             return
         path, content = found
-        sampler = self.loaders.sampler
-        checkpoint.check_same_run(path, content, settings=self.settings, labels=self.loaders.labels, sampler=sampler)
         self.backend.model.load_state_dict(content["model"])
         self.backend.load_state_dict(content["backend"])
         if self.average is not None:
             self.average.module.load_state_dict(content["model_ema"])
         self.state, self.best, self.unreadable = TrainState(**content["state"]), content["best"], content["skipped"]
         self.state.steps = checkpoint.steps_done(content, sampler=sampler, world_size=self.world.size)
-        if self.state.epoch >= self.optim.epochs:
-            logger.info("resumed from %s: all epochs are done", path)
-            return
-        logger.info(
-            "resumed from %s: epoch %d of %d, %d of %d steps done", path, self.state.epoch + 1, self.optim.epochs,
-            self.state.steps, sampler.steps_per_epoch,
-        )  # fmt: skip
+        epoch, epochs = self.state.epoch + 1, self.optim.epochs
+        where = f"epoch {epoch} of {epochs}, {self.state.steps} of {sampler.steps_per_epoch} steps"
+        logger.info("resumed from %s: %s done", path, where if epoch <= epochs else "all epochs are")
 
     def fit(self, log: MetricLogger) -> None:
         """Trains the remaining epochs; validates, logs and saves after each.
@@ -146,8 +129,12 @@ class Trainer:
         self.log = log
         while self.state.epoch < self.optim.epochs:
             epoch = self.state.epoch
-            with self._errors_name_last_checkpoint():
+            try:
                 values = {**self._train_epoch(), **self._validate()}
+            except ErrorOnAllRanks as error:
+                last = self.run.output_dir / checkpoint.LAST
+                saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint has been written"
+                raise ErrorOnAllRanks(f"{error}; {saved}") from error
             log.epoch(epoch, values)
             score = values.get(f"val_{self.task.select_by}")
             is_best = score is None or self.best is None or score >= self.best  # on a tie, the later epoch
@@ -160,18 +147,14 @@ class Trainer:
         """The remaining steps of the epoch -> its mean loss (None if fp16 skipped all steps) and last learning rate."""
         sampler, state, update_freq = self.loaders.sampler, self.state, self.optim.update_freq
         sampler.set_position(state.epoch, state.steps)
-        batches = self.log.progress(
-            self.loaders.train,
-            describe=f"epoch {state.epoch + 1}",
-            total=sampler.steps_per_epoch * update_freq,
-            done=state.steps * update_freq,
-        )
-        steps = train_one_epoch(
-            self.backend, batches, self.task,
-            schedule=self.schedule, first_batch=self.step * update_freq, seed=self.run.seed,
-        )  # fmt: skip
+        total, done = sampler.steps_per_epoch * update_freq, state.steps * update_freq
+        name = f"epoch {state.epoch + 1}"
+        batches = self.log.progress(self.loaders.train, describe=name, total=total, done=done)
+        first = self.step * update_freq
         try:
-            for result in steps:
+            for result in train_one_epoch(
+                self.backend, batches, self.task, schedule=self.schedule, first_batch=first, seed=self.run.seed
+            ):
                 self._finish_step(result)
         except NonFiniteStepError as error:
             raise self._step_error(str(error), error.indices, step=state.steps + 1) from error
@@ -185,30 +168,22 @@ class Trainer:
         self.unreadable_here |= result.unreadable
         self.state.count(result)
         if self.state.overflows > MAX_CONSECUTIVE_OVERFLOWS:
-            raise self._step_error(
-                f"{self.state.overflows} consecutive steps overflowed in fp16", result.indices, step=self.state.steps
-            )
+            reason = f"{self.state.overflows} consecutive steps overflowed in fp16"
+            raise self._step_error(reason, result.indices, step=self.state.steps)
         if self.average is not None and not result.is_skipped:
             self.average.update(self.backend.model)
         values = {"loss": result.loss, "lr": result.lr, "grad_norm": result.grad_norm}
         self.log.step(epoch=self.state.epoch, step=self.step - 1, values=values)
-        save, stop = self._reduce_requests()
+        run, is_last = self.run, self.state.steps == self.loaders.sampler.steps_per_epoch  # the epoch's end saves too
+        steps_due = run.save_ckpt_steps > 0 and self.step % run.save_ckpt_steps == 0 and not is_last
+        minutes_due = run.save_ckpt_minutes > 0 and time.monotonic() - self.saved_at >= 60 * run.save_ckpt_minutes
+        requests = [steps_due or (minutes_due and self.world.is_main), bool(stop_request)]
+        save, stop = distributed.mean_over_processes(torch.tensor(requests, device=self.world.device))
         if stop:
             self._save_and_stop()
         elif save:
             self._share_unreadable()
             self._save({}, of_epoch=self.state.epoch)
-
-    def _reduce_requests(self) -> tuple[bool, bool]:
-        """Whether any process requests to save, or to stop; the same on every process."""
-        run = self.run
-        steps_due = run.save_ckpt_steps > 0 and self.step % run.save_ckpt_steps == 0
-        minutes_due = run.save_ckpt_minutes > 0 and time.monotonic() - self.saved_at >= 60 * run.save_ckpt_minutes
-        requests = [steps_due or (minutes_due and self.world.is_main), bool(stop_request)]
-        save, stop = distributed.mean_over_processes(
-            torch.tensor(requests, dtype=torch.float32, device=self.world.device)
-        )
-        return save > 0, stop > 0
 
     def _step_error(self, reason: str, indices: list[int], *, step: int) -> ErrorOnAllRanks:
         """An error that names the videos of a step on all processes; every process must call this."""
@@ -227,15 +202,6 @@ class Trainer:
         except InterruptedRunError:
             self._save_and_stop()
         return {f"val_{name}": value for name, value in measured.items()}
-
-    @contextmanager
-    def _errors_name_last_checkpoint(self) -> Iterator[None]:
-        try:
-            yield
-        except ErrorOnAllRanks as error:
-            last = self.run.output_dir / checkpoint.LAST
-            saved = f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint has been written"
-            raise ErrorOnAllRanks(f"{error}; {saved}") from error
 
     def _save_and_stop(self) -> NoReturn:
         self._share_unreadable()
@@ -266,11 +232,7 @@ class Trainer:
                 self.log.say(f"unreadable in training, {self.task.unreadable_policy}: {key}: {part[key]}")
             self.unreadable.update(part)
         self.unreadable_here.clear()
-        if len(self.unreadable) > self.loaders.max_bad:
-            named = "; ".join(f"{key}: {reason}" for key, reason in self.unreadable.items())
-            raise ErrorOnAllRanks(
-                f"unreadable training videos: {len(self.unreadable)}, more than --max_bad_videos allows: {named}"
-            )
+        check_num_unreadable(self.unreadable, self.loaders.max_bad)
 
     def _save(self, values: dict[str, Any], *, of_epoch: int, is_best: bool = False) -> None:
         """Writes the state; `values` are the metrics of a finished epoch, empty within an epoch."""
@@ -293,39 +255,18 @@ class Trainer:
             "metrics": values,
             "config": self.settings,
         }
-        write = partial(
-            checkpoint.save_run, self.run.output_dir, content, is_best=is_best, keep_every=self.run.save_ckpt_freq
-        )
+        folder, keep_every = self.run.output_dir, self.run.save_ckpt_freq
+        write = partial(checkpoint.save_run, folder, content, is_best=is_best, keep_every=keep_every)
         with raise_on_all_ranks():
             distributed.on_main(self.world, write)
         self.saved_at = time.monotonic()
 
 
-def train_and_test(
-    model: nn.Module,
-    trainer: "Trainer | LinearProbe | None",
-    test: Callable[[nn.Module, MetricLogger], None],
-    *,
-    run: RunConfig,
-    world: World,
-    show_progress: bool = True,
-) -> None:
-    """Trains, if there is a trainer, tests the best network, and logs where the results are."""
-    log = MetricLogger(run.output_dir, enabled=world.is_main, num_processes=world.size, show_progress=show_progress)
-    tested = model.to(world.device)
-    with stop_request.deferred():
-        try:
-            if trainer is not None:
-                log.open(run.log_dir, epoch=trainer.state.epoch, steps=trainer.state.steps, first_step=trainer.step)
-                trainer.fit(log)
-                tested = trainer.best_model()
-            test(tested, log)
-            log.close()
-        except BaseException:
-            log.abandon()
-            raise
-    if world.is_main:
-        logger.info("%s", results.describe_files(run.output_dir))
+def check_num_unreadable(reasons: Mapping[str, str], max_bad: int) -> None:
+    """Raises ErrorOnAllRanks if more than `max_bad` training videos are unreadable."""
+    if len(reasons) > max_bad:
+        named = "; ".join(f"{key}: {reason}" for key, reason in reasons.items())
+        raise ErrorOnAllRanks(f"unreadable training videos: {len(reasons)}, more than --max_bad_videos allows: {named}")
 
 
 def describe_epoch(epoch: int, num_epochs: int, values: dict[str, Any]) -> str:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from VideoMAE.augment.mixup import ClipMixup
 from VideoMAE.data.loaders import Batch
-from VideoMAE.training.losses import LOSSES
-from VideoMAE.training.tasks import EmotionTask
+from VideoMAE.training.tasks import LOSSES, EmotionTask
 
 K = 5
 KINDS = {

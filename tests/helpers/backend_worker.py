@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from VideoMAE.modeling_finetune import VisionTransformer
 from VideoMAE.optim_factory import create_optimizer, parameter_groups, set_step_values
 from VideoMAE.runtime import distributed
 from VideoMAE.training.backends import Backend, BackendSettings, DDPBackend, DeepSpeedBackend
-from VideoMAE.training.losses import bce_loss
 
 STEPS, TOTAL_BATCH = 10, 4
 
@@ -45,7 +45,7 @@ def train(backend: Backend, world: distributed.World, update_freq: int, first: i
         for number in range(update_freq):
             mine = slice(number * micro + world.rank, (number + 1) * micro, world.size)
             update = number == update_freq - 1
-            loss = bce_loss(partial(backend.forward, update=update)(clips[mine]), targets[mine])
+            loss = binary_cross_entropy_with_logits(partial(backend.forward, update=update)(clips[mine]), targets[mine])
             norm = backend.backward(loss, update=update)
             total += loss.detach() / update_freq
         assert norm is not None

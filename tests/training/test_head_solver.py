@@ -9,8 +9,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from VideoMAE.training.head_solver import HeadSolver, apply_head
-from VideoMAE.training.losses import LOSSES, preference_loss
+from VideoMAE.training.linear_probe import HeadSolver, apply_head
+from VideoMAE.training.tasks import LOSSES, preference_loss
 
 N, D, K = 60, 6, 4
 WEIGHT_DECAY = 0.02
@@ -130,12 +130,12 @@ def test_the_head_of_hinge_is_the_quadratic_programmes_optimum() -> None:
 def test_the_head_for_features_as_they_are_gives_the_same_outputs(bias: bool) -> None:
     features, intensities = drawn_features(), torch.from_numpy(drawn_intensities())
     solver = solved(features, K, lambda outputs: LOSSES["bce"][1](outputs, intensities), bias=bias)
-    own = solver.features @ solver.weight.T + (0 if solver.bias is None else solver.bias)
+    own = solver.features @ solver.weight.T + solver.bias
     output = nn.Linear(D, K, bias=bias)
     with torch.no_grad():
         weight, constant = solver.unnormalized_head()
         output.weight.copy_(weight)
-        if constant is not None:
+        if bias:
             output.bias.copy_(constant)
         torch.testing.assert_close(output(features.float()), own.float(), rtol=1e-4, atol=1e-4)
     assert own.std() > 0.1

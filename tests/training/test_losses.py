@@ -9,8 +9,7 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor
 
 from VideoMAE.data.loaders import Batch
-from VideoMAE.training.losses import LOSSES, class_targets, distribution_targets, intensity_targets
-from VideoMAE.training.tasks import EmotionTask
+from VideoMAE.training.tasks import LOSSES, EmotionTask, class_targets, distribution_targets, intensity_targets
 
 B, K = 6, 27
 

@@ -15,8 +15,13 @@ from VideoMAE.modeling_finetune import VisionTransformer
 from VideoMAE.optim_factory import keep_base, make_schedule, scale_to_batch, set_step_values
 from VideoMAE.runtime.distributed import World
 from VideoMAE.training.backends import make_backend
-from VideoMAE.training.losses import hinge_loss, logistic_loss, plackett_luce_loss, preference_loss
-from VideoMAE.training.tasks import PreferenceTask
+from VideoMAE.training.tasks import (
+    PreferenceTask,
+    hinge_loss,
+    logistic_loss,
+    plackett_luce_loss,
+    preference_loss,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "trajectory_0.npz"
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
