@@ -11,9 +11,22 @@ PROGRAM_FOLDERS = [REPOSITORY / name for name in ("VideoMAE", "data_prep", "mode
 # Import names of the packages in requirements.txt that any program may import. DeepSpeed and decord are not listed:
 # most programs run without them, and the others report them if they are missing.
 REQUIRED = (
-    "av", "cv2", "gdown", "huggingface_hub", "jinja2", "matplotlib", "numpy", "safetensors", "scipy", "tensorboardX",
-    "timm", "torch", "torchvision", "tqdm", "tyro",
-)  # fmt: skip
+    "av",
+    "cv2",
+    "gdown",
+    "huggingface_hub",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "safetensors",
+    "scipy",
+    "tensorboardX",
+    "timm",
+    "torch",
+    "torchvision",
+    "tqdm",
+    "tyro",
+)
 
 
 def check_packages() -> None:

@@ -57,8 +57,12 @@ class ReportSettings:
 def report(settings: ReportSettings) -> None:
     """Writes the report and logs its path. Raises ValueError for settings out of range, and as `write_report` does."""
     for name, least in (
-        ("num_resamples", 100), ("seed", 0), ("num_examples", 0), ("num_processes", 1), ("limit_seconds", 1)
-    ):  # fmt: skip
+        ("num_resamples", 100),
+        ("seed", 0),
+        ("num_examples", 0),
+        ("num_processes", 1),
+        ("limit_seconds", 1),
+    ):
         if getattr(settings, name) < least:
             raise ValueError(f"--{name} must be at least {least}, not {getattr(settings, name)}")
     if settings.output_dir is not None and settings.output_dir.exists() and not settings.output_dir.is_dir():

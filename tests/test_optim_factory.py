@@ -70,9 +70,10 @@ def test_learned_positions_biases_and_vectors_are_not_decayed() -> None:
     assert "pos_embed" not in decayed
     assert "blocks.0.attn.q_bias" not in decayed
     assert decayed == {
-        "patch_embed.proj.weight", "head.weight",
+        "patch_embed.proj.weight",
+        "head.weight",
         *(f"blocks.{i}.{part}.weight" for i in (0, 1) for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")),
-    }  # fmt: skip
+    }
 
 
 def test_a_step_sets_scaled_rates_everywhere_and_weight_decay_where_a_group_is_decayed() -> None:

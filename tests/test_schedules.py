@@ -39,8 +39,10 @@ def test_the_warm_up_starts_at_zero_and_ends_at_the_base_value() -> None:
 
 def test_a_start_value_is_where_the_warm_up_begins() -> None:
     assert cosine_schedule(2.0, 0.5, epochs=1, steps_per_epoch=5, warmup_steps=3, start_value=1).tolist()[:3] == [
-        1, 1.5, 2,
-    ]  # fmt: skip
+        1,
+        1.5,
+        2,
+    ]
 
 
 def test_warm_up_steps_win_over_warm_up_epochs() -> None:

@@ -24,7 +24,14 @@ LAYERS = (
     tuple(
         f"VideoMAE.training.{name}"
         for name in (
-            "backends", "checkpoint", "feature_store", "metric_logger", "metrics", "pretrained", "results", "tasks",
+            "backends",
+            "checkpoint",
+            "feature_store",
+            "metric_logger",
+            "metrics",
+            "pretrained",
+            "results",
+            "tasks",
         )
     ),
     ("VideoMAE.engine_for_finetuning",),
@@ -33,7 +40,7 @@ LAYERS = (
     ("VideoMAE.dataset_tools", "VideoMAE.demo_app"),
     tuple(f"VideoMAE.{name}" for name in ENTRY_POINTS),
     ("data_prep", "models"),
-)  # fmt: skip
+)
 
 
 def module_name(path: Path) -> str:

@@ -61,9 +61,14 @@ def convert(settings: ConvertSettings) -> Report:
         notes.append("the head has a non-zero bias, which V2V's network does not have; it is kept")
     num_parameters = sum(value.numel() for value in weights.values())
     values = {
-        "source": str(source.file), "source_kind": source.kind, "target": str(dst), "target_form": target,
-        "num_tensors": len(weights), "num_parameters": num_parameters, "notes": notes,
-    }  # fmt: skip
+        "source": str(source.file),
+        "source_kind": source.kind,
+        "target": str(dst),
+        "target_form": target,
+        "num_tensors": len(weights),
+        "num_parameters": num_parameters,
+        "notes": notes,
+    }
     lines = [
         f"{source.file}: {formats.DESCRIPTIONS[source.kind]}",
         f"{dst}: format '{target}', {len(weights)} tensors, {num_parameters:,} values, verified bit for bit",
@@ -125,29 +130,41 @@ def write_huggingface(weights: Mapping[str, Tensor], source: formats.Checkpoint,
     by_loss = "single_label_classification" if config.get("loss") in ("ce", "soft_ce") else "multi_label_classification"
     input_size = settings.input_size or data.get("input_size") or saved.get("image_size") or 224
     content = {
-        "architectures": ["VideoMAEForVideoClassification"], "model_type": "videomae",
-        "attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0,
-        "hidden_act": "gelu", "layer_norm_eps": LAYER_NORM_EPS,
+        "architectures": ["VideoMAEForVideoClassification"],
+        "model_type": "videomae",
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_dropout_prob": 0.0,
+        "hidden_act": "gelu",
+        "layer_norm_eps": LAYER_NORM_EPS,
         "dtype": formats.dtype_name(next(iter(weights.values()))),
-        "hidden_size": width, "intermediate_size": round(width * network["mlp_ratio"]),
-        "num_hidden_layers": network["depth"], "num_attention_heads": heads,
-        "image_size": input_size, "num_channels": 3,
+        "hidden_size": width,
+        "intermediate_size": round(width * network["mlp_ratio"]),
+        "num_hidden_layers": network["depth"],
+        "num_attention_heads": heads,
+        "image_size": input_size,
+        "num_channels": 3,
         "num_frames": settings.num_frames or data.get("num_frames") or saved.get("num_frames") or 16,
         **{key: network[key] for key in ("patch_size", "tubelet_size", "qkv_bias", "use_mean_pooling")},
         "problem_type": "regression" if num_outputs == 1 else by_loss,
-        "id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)},
-    }  # fmt: skip
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
     # The evaluation transform: resized short side and centre crop (VCE), or the whole frame squashed (V2V).
     squash = not network["head_bias"] and data.get("crop", "squash") == "squash"
     square = {"height": input_size, "width": input_size}
     image_processor = {
         "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True, "size": square if squash else {"shortest_edge": data.get("short_side_size", input_size)},
+        "do_resize": True,
+        "size": square if squash else {"shortest_edge": data.get("short_side_size", input_size)},
         "resample": 2,  # bilinear
-        "do_center_crop": not squash, "crop_size": square,
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
-    }  # fmt: skip
+        "do_center_crop": not squash,
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    }
     kept = {key: formats.to_jsonable(source.beside[key]) for key in KEPT if key in source.beside}
     with new_folder(settings.dst) as folder:
         save_file(to_huggingface(weights), folder / formats.HUGGINGFACE_WEIGHTS[0], metadata={"format": "pt"})

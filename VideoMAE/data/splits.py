@@ -56,8 +56,11 @@ def long_enough(annotations: Annotations, check: VideoCheck, *, clip_len: int, c
     if len(keep) < len(candidates.ids):
         logger.info(
             "training videos shorter than a clip (%d frames at %g fps): %d of %d, left out",
-            clip_len, clip_fps, len(candidates.ids) - len(keep), len(candidates.ids),
-        )  # fmt: skip
+            clip_len,
+            clip_fps,
+            len(candidates.ids) - len(keep),
+            len(candidates.ids),
+        )
     if not keep:
         raise ValueError(
             f"none of the {len(annotations.ids)} training videos is readable and long enough for a clip of {clip_len} "

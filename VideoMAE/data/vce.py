@@ -11,11 +11,34 @@ from VideoMAE.data.exclusion import Exclusion
 from VideoMAE.files import read_json, read_text
 
 EMOTIONS: tuple[str, ...] = (
-    "Admiration", "Adoration", "Aesthetic Appreciation", "Amusement", "Anger", "Anxiety", "Awe (or Wonder)",
-    "Awkwardness", "Boredom", "Calmness", "Confusion", "Craving", "Disgust", "Empathic Pain", "Entrancement",
-    "Excitement", "Fear", "Horror", "Interest", "Joy", "Nostalgia", "Relief", "Romance", "Sadness", "Satisfaction",
-    "Sexual Desire", "Surprise",
-)  # fmt: skip
+    "Admiration",
+    "Adoration",
+    "Aesthetic Appreciation",
+    "Amusement",
+    "Anger",
+    "Anxiety",
+    "Awe (or Wonder)",
+    "Awkwardness",
+    "Boredom",
+    "Calmness",
+    "Confusion",
+    "Craving",
+    "Disgust",
+    "Empathic Pain",
+    "Entrancement",
+    "Excitement",
+    "Fear",
+    "Horror",
+    "Interest",
+    "Joy",
+    "Nostalgia",
+    "Relief",
+    "Romance",
+    "Sadness",
+    "Satisfaction",
+    "Sexual Desire",
+    "Surprise",
+)
 """VCE's 27 emotions, sorted; the order of its target vectors."""
 
 EMOTIONS_FILE = "emotions.json"

@@ -221,8 +221,12 @@ def benchmark(settings: BenchmarkSettings, run_flags: Sequence[str]) -> None:
     data, cores, gpu_rate = opened.config.data, num_cores(), settings.gpu_clips_per_second
     logger.info(
         "%s, %s: %d frames, %d pixels, from %s",
-        settings.root, settings.mode, data.num_frames, data.input_size, counted(opened.num_videos, "video"),
-    )  # fmt: skip
+        settings.root,
+        settings.mode,
+        data.num_frames,
+        data.input_size,
+        counted(opened.num_videos, "video"),
+    )
     torch.set_num_threads(1)  # as in a loader's worker
     cv2.setNumThreads(0)
 
@@ -246,17 +250,26 @@ def benchmark(settings: BenchmarkSettings, run_flags: Sequence[str]) -> None:
     needed = math.ceil(gpu_rate / rate)
     logger.info(
         "a GPU that consumes %g clips/s needs %s; the %s of this machine can supply %.0f %%",
-        gpu_rate, counted(needed, "core"), counted(cores, "core"), 100 * cores * rate / gpu_rate,
-    )  # fmt: skip
+        gpu_rate,
+        counted(needed, "core"),
+        counted(cores, "core"),
+        100 * cores * rate / gpu_rate,
+    )
     if settings.json is not None:
         config = to_json(opened.config)
         content = {
-            "root": str(settings.root), "mode": settings.mode, "num_videos": opened.num_videos,
-            "unreadable": opened.unreadable, **times, "clips_per_second_and_core": rate,
-            "clips_per_second_by_workers": clips_per_second, "num_cores": cores,
-            "gpu_clips_per_second": gpu_rate, "cores_per_gpu": needed,
+            "root": str(settings.root),
+            "mode": settings.mode,
+            "num_videos": opened.num_videos,
+            "unreadable": opened.unreadable,
+            **times,
+            "clips_per_second_and_core": rate,
+            "clips_per_second_by_workers": clips_per_second,
+            "num_cores": cores,
+            "gpu_clips_per_second": gpu_rate,
+            "cores_per_gpu": needed,
             "flags": {part: config[part] for part in ("data", "augment")},
-        }  # fmt: skip
+        }
         write_json(settings.json, content, indent=4)
         logger.info("%s", settings.json)
 

@@ -33,9 +33,15 @@ def video_charts(numbers: Mapping[str, Any], seconds: Sequence[float]) -> list[C
     counts, edges = np.histogram(np.minimum(seconds, longest), bins=40, range=(0, longest))
     marks = {f"training clip, {CLIP_SECONDS:.1f} s": CLIP_SECONDS, f"median, {found['50']:.1f} s": found["50"]}
     durations = charts.histogram(
-        "durations", title, caption, edges, x="seconds", y="% of the videos",
-        filled={"": 100 * counts / len(seconds)}, marks=marks
-    )  # fmt: skip
+        "durations",
+        title,
+        caption,
+        edges,
+        x="seconds",
+        y="% of the videos",
+        filled={"": 100 * counts / len(seconds)},
+        marks=marks,
+    )
 
     def shares(name: str, title: str, caption: str, counts: Mapping[str, int]) -> Chart:
         """Bars of the most common values, and one for all others."""
@@ -51,15 +57,18 @@ def video_charts(numbers: Mapping[str, Any], seconds: Sequence[float]) -> list[C
     return [
         durations,
         shares(
-            "sizes", f"{size.replace('x', ' × ')} is {is_the_only} ({percent(sizes[size] / total)})",
-            "Width × height in pixels.", {key.replace("x", " × "): count for key, count in sizes.items()}
+            "sizes",
+            f"{size.replace('x', ' × ')} is {is_the_only} ({percent(sizes[size] / total)})",
+            "Width × height in pixels.",
+            {key.replace("x", " × "): count for key, count in sizes.items()},
         ),
         shares(
-            "frame_rates", f"{percent(rates[fps] / total)} of the videos have {fps} frames per second",
+            "frame_rates",
+            f"{percent(rates[fps] / total)} of the videos have {fps} frames per second",
             "Frames per second.",
-            {f"{float(key):.2f}".rstrip("0").rstrip(".") + " fps": count for key, count in rates.items()}
-        )
-    ]  # fmt: skip
+            {f"{float(key):.2f}".rstrip("0").rstrip(".") + " fps": count for key, count in rates.items()},
+        ),
+    ]
 
 
 def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
@@ -100,14 +109,22 @@ def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     )
     return [
         binned_bars(
-            "degrees", f"{once} of the training videos occur in only one comparison",
-            "The number of comparisons (pairs or lists) in which a video occurs.", degrees, "comparisons per video", 0
+            "degrees",
+            f"{once} of the training videos occur in only one comparison",
+            "The number of comparisons (pairs or lists) in which a video occurs.",
+            degrees,
+            "comparisons per video",
+            0,
         ),
         binned_bars(
-            "component_sizes", title, caption, [bin for bin in sizes if bin[1] >= smallest],
-            "videos in the component", 1
-        )
-    ]  # fmt: skip
+            "component_sizes",
+            title,
+            caption,
+            [bin for bin in sizes if bin[1] >= smallest],
+            "videos in the component",
+            1,
+        ),
+    ]
 
 
 def shown_emotions(numbers: Mapping[str, Any]) -> list[str]:
@@ -130,9 +147,14 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
         "intense ones. Dots: the test videos in which it is first."
     )
     top_emotions = charts.bars_and_dots(
-        "top_emotions", title, caption, names, bars={"in the top 3": top3, "first": top1},
-        dots={"first, test videos": test}, x="% of the videos"
-    )  # fmt: skip
+        "top_emotions",
+        title,
+        caption,
+        names,
+        bars={"in the top 3": top3, "first": top1},
+        dots={"first, test videos": test},
+        x="% of the videos",
+    )
 
     intensity = numbers["intensity"]
     ranked = sorted(names, key=lambda name: -intensity[name]["mean"])
@@ -209,6 +231,14 @@ def _together_in_top3(counts: np.ndarray, names: Sequence[str]) -> Chart:
     caption = "Of the videos with the row's emotion in the top 3, the share that also has the column's emotion in it."
     most_often = _largest(reliable, names, " → ", "{:.0f} %")
     return charts.heat_map(
-        "together_in_top3", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
-        legend="% of the row's videos", x="also in the top 3", y="in the top 3", notes={"Most often": most_often}
-    )  # fmt: skip
+        "together_in_top3",
+        title,
+        caption,
+        shares,
+        names,
+        limit=np.nanmax(shares, initial=1),
+        legend="% of the row's videos",
+        x="also in the top 3",
+        y="in the top 3",
+        notes={"Most often": most_often},
+    )

@@ -256,9 +256,15 @@ def run(settings: Settings) -> bool:
     if facts:
         charts += describe_charts.video_charts(numbers["videos"], [entry.seconds for entry in facts.values()])
     write_page(
-        output_dir, f"dataset_{kind}.html", drawn=draw(charts), numbers_file=NUMBERS_FILE, numbers=numbers,
-        name=root.name, example_notes=notes, thumbnails=as_jpegs(thumbnails.pictures)
-    )  # fmt: skip
+        output_dir,
+        f"dataset_{kind}.html",
+        drawn=draw(charts),
+        numbers_file=NUMBERS_FILE,
+        numbers=numbers,
+        name=root.name,
+        example_notes=notes,
+        thumbnails=as_jpegs(thumbnails.pictures),
+    )
     logger.info("wrote %s", settings.output_dir / PAGE_FILE)
     if unreadable:
         listed = f"{len(unreadable)} of the opened videos cannot be read: {first_names(list(unreadable))}"

@@ -43,8 +43,14 @@ KINDS = {
 NOTES = ("counts", "contradiction", "cycle", "repeated_comparison", "unusual_video", "unlabelled")
 """The kinds that are no problems: they do not affect the exit status."""
 NOT_EXCLUDED = (
-    "missing_file", "malformed_file", "duplicate_key", "bad_id", "no_metadata", "bad_metadata", "metadata_differs",
-)  # fmt: skip
+    "missing_file",
+    "malformed_file",
+    "duplicate_key",
+    "bad_id",
+    "no_metadata",
+    "bad_metadata",
+    "metadata_differs",
+)
 """The kinds of problems that excluding the videos from a run does not solve."""
 
 

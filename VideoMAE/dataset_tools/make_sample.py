@@ -55,12 +55,34 @@ SETTINGS_FILE = "make_sample.json"
 
 # Contribution of each emotion at full intensity to the valence. The names are VCE's 27 emotions, sorted.
 VALENCE_WEIGHTS = {
-    "Admiration": 0.7, "Adoration": 1.0, "Aesthetic Appreciation": 0.8, "Amusement": 0.9, "Anger": -0.9,
-    "Anxiety": -0.8, "Awe (or Wonder)": 0.7, "Awkwardness": -0.4, "Boredom": -0.6, "Calmness": 0.6, "Confusion": -0.4,
-    "Craving": 0.2, "Disgust": -1.0, "Empathic Pain": -0.9, "Entrancement": 0.3, "Excitement": 0.8, "Fear": -0.9,
-    "Horror": -1.0, "Interest": 0.4, "Joy": 1.0, "Nostalgia": 0.1, "Relief": 0.5, "Romance": 0.8, "Sadness": -0.8,
-    "Satisfaction": 0.8, "Sexual Desire": 0.3, "Surprise": 0.2,
-}  # fmt: skip
+    "Admiration": 0.7,
+    "Adoration": 1.0,
+    "Aesthetic Appreciation": 0.8,
+    "Amusement": 0.9,
+    "Anger": -0.9,
+    "Anxiety": -0.8,
+    "Awe (or Wonder)": 0.7,
+    "Awkwardness": -0.4,
+    "Boredom": -0.6,
+    "Calmness": 0.6,
+    "Confusion": -0.4,
+    "Craving": 0.2,
+    "Disgust": -1.0,
+    "Empathic Pain": -0.9,
+    "Entrancement": 0.3,
+    "Excitement": 0.8,
+    "Fear": -0.9,
+    "Horror": -1.0,
+    "Interest": 0.4,
+    "Joy": 1.0,
+    "Nostalgia": 0.1,
+    "Relief": 0.5,
+    "Romance": 0.8,
+    "Sadness": -0.8,
+    "Satisfaction": 0.8,
+    "Sexual Desire": 0.3,
+    "Surprise": 0.2,
+}
 EMOTIONS = tuple(VALENCE_WEIGHTS)
 
 

@@ -223,11 +223,15 @@ def run(settings: Settings) -> bool:
         for split, content in labels.items():
             write_json(label_file(folder, split), content, indent=4)
         content = {
-            "kind": kind, "source": str(src),
+            "kind": kind,
+            "source": str(src),
             "asked_for": {"num_videos": settings.num_videos, "fraction": settings.fraction},
-            "seed": settings.seed, "link": settings.link, "num_videos": len(videos),
-            "splits": reports, "missing_in_source": missing,
-        }  # fmt: skip
+            "seed": settings.seed,
+            "link": settings.link,
+            "num_videos": len(videos),
+            "splits": reports,
+            "missing_in_source": missing,
+        }
         write_json(folder / "subset.json", content, indent=4)
     for split, report in reports.items():
         counts = (f"{now:,} of {counted(before, noun[:-1])}" for noun, (now, before) in report["counts"].items())

@@ -157,9 +157,14 @@ def copy_all(root: Path, entries: dict[str, Any], sources: Mapping[str, Path], s
     seconds = 0.5 if sys.stderr.isatty() else 60.0  # between the lines of a log file
     with contextlib.closing(stream):
         for file, result, _ in tqdm(
-            stream, desc="preparing", unit="video", total=len(sources), initial=len(entries), mininterval=seconds,
+            stream,
+            desc="preparing",
+            unit="video",
+            total=len(sources),
+            initial=len(entries),
+            mininterval=seconds,
             maxinterval=2 * seconds,
-        ):  # fmt: skip
+        ):
             if isinstance(result, OSError):
                 done = f"{len(entries)} of {len(sources)} videos are done; repeat the command to resume"
                 raise ValueError(f"{root}: cannot be written: {result}; {done}")
@@ -177,8 +182,11 @@ def run(settings: Settings) -> bool:
     file_of = {key: path.relative_to(src).as_posix() for key, path in read_videos(src, kind).items()}
     sources = {file: src / file for file in file_of.values()}
     identity = {
-        "format_version": FORMAT_VERSION, "kind": kind, "source": str(src), "settings": settings.recipe._asdict(),
-    }  # fmt: skip
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "source": str(src),
+        "settings": settings.recipe._asdict(),
+    }
     with prepared_folder(dst, identity):
         for name in ("train_labels.json", "test_labels.json", "listwise_labels.json", EMOTIONS_FILE):
             if (src / name).is_file():
@@ -206,9 +214,15 @@ def run(settings: Settings) -> bool:
     size, source_size = totals["bytes"], totals["source_bytes"]
     logger.info(
         "%s (%s): %s copied, %d of them before, %d bad; %.1f MB, %.2f x the sources' %.1f MB",
-        dst, kind, counted(len(entries), "video"), num_before, len(bad), size / 1e6, size / source_size,
+        dst,
+        kind,
+        counted(len(entries), "video"),
+        num_before,
+        len(bad),
+        size / 1e6,
+        size / source_size,
         source_size / 1e6,
-    )  # fmt: skip
+    )
     logger.info("compared with the scaled sources: PSNR %.1f dB (lowest %.1f, %s)", *similarity.values())
     return not bad
 

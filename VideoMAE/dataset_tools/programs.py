@@ -69,10 +69,14 @@ def metadata_entry(info: VideoInfo, file: str) -> dict[str, str | int]:
     """A video's entry of metadata.json."""
     rate = Fraction(info.fps).limit_denominator(1001)
     return {
-        "codec_name": info.codec, "duration": f"{info.duration_seconds:.6f}", "file": file,
-        "frame_rate": f"{rate.numerator}/{rate.denominator}", "height": info.height,
-        "number_of_frames": str(info.num_frames), "width": info.width,
-    }  # fmt: skip
+        "codec_name": info.codec,
+        "duration": f"{info.duration_seconds:.6f}",
+        "file": file,
+        "frame_rate": f"{rate.numerator}/{rate.denominator}",
+        "height": info.height,
+        "number_of_frames": str(info.num_frames),
+        "width": info.width,
+    }
 
 
 def write_new_files(contents: Mapping[Path, str], *, overwrite: bool) -> None:

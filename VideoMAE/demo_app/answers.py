@@ -186,10 +186,16 @@ class Answers:
         caption = f"Score {score:+.2f}; only differences have a meaning."
         return [
             charts.histogram(
-                "pleasantness", self.reference.rank_of(score), caption, edges, x="score, from least to most pleasant",
-                y="videos", filled={"test videos": counts}, marks={"this video": score}
+                "pleasantness",
+                self.reference.rank_of(score),
+                caption,
+                edges,
+                x="score, from least to most pleasant",
+                y="videos",
+                filled={"test videos": counts},
+                marks={"this video": score},
             )
-        ]  # fmt: skip
+        ]
 
     def curves_html(self, video: DemoVideo, found: Curves) -> str:
         """Curves for the page, with a table of the scores and of all intensities."""

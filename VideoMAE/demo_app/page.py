@@ -82,9 +82,16 @@ class Page:
                     upload = upload_field(self.uploads, f"A video, {limits}", elem_id="one-video", height=150)
                     gallery = gr.Gallery(
                         [(video.thumbnail, video.name) for video in self.examples],
-                        label="Examples", columns=4, height="auto", object_fit="cover", allow_preview=False,
-                        elem_id="examples", buttons=[], interactive=False, visible=bool(self.examples)
-                    )  # fmt: skip
+                        label="Examples",
+                        columns=4,
+                        height="auto",
+                        object_fit="cover",
+                        allow_preview=False,
+                        elem_id="examples",
+                        buttons=[],
+                        interactive=False,
+                        visible=bool(self.examples),
+                    )
                     gr.HTML('<p class="emo-foot">The server deletes the file after the prediction.</p>')
                 with gr.Column(scale=2, min_width=320):
                     outputs = [upload, gr.HTML(HINT, elem_id="one-result"), gr.HTML(elem_id="one-time")]
@@ -228,19 +235,31 @@ def make_server(page: Page) -> uvicorn.Server:
 
     blocks = page.build()
     gr.mount_gradio_app(
-        app, blocks, path="/", max_file_size=max_bytes, footer_links=["api", "settings"], run_history=False,
-        ssr_mode=False, mcp_server=False, pwa=False, css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
-        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"])
-    )  # fmt: skip
+        app,
+        blocks,
+        path="/",
+        max_file_size=max_bytes,
+        footer_links=["api", "settings"],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
+        theme=gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=["monospace"]),
+    )
     # Gradio does not count a mounted page as launched, and skips its checks of paths for a page not launched
     blocks.has_launched = blocks.is_running = True
     headers = [("Content-Security-Policy", POLICY), ("Referrer-Policy", "no-referrer")]
     return uvicorn.Server(
         uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, ws="none",
-            headers=headers
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            ws="none",
+            headers=headers,
         )
-    )  # fmt: skip
+    )
 
 
 async def receive_files(request: Request, uploads: Path) -> list[str]:

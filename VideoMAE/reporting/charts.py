@@ -46,13 +46,25 @@ class Theme(NamedTuple):
 
 
 LIGHT = Theme(
-    "#ffffff", "#1b2430", "#5a6676", "#e2e6ec", ("#2a6fb0", "#d97a1e", "#2f9470", "#b0518e", "#7a6a55"),
-    "#c3d9ee", "#c2452f", ("#ffffff", "#c3d9ee", "#5c9bd1", "#2a6fb0", "#123a63")
-)  # fmt: skip
+    "#ffffff",
+    "#1b2430",
+    "#5a6676",
+    "#e2e6ec",
+    ("#2a6fb0", "#d97a1e", "#2f9470", "#b0518e", "#7a6a55"),
+    "#c3d9ee",
+    "#c2452f",
+    ("#ffffff", "#c3d9ee", "#5c9bd1", "#2a6fb0", "#123a63"),
+)
 DARK = Theme(
-    "#171b21", "#e7ebf1", "#9ca8b7", "#2c333d", ("#6fabec", "#f0a052", "#5cc7a0", "#e08cc4", "#b8a78d"),
-    "#2c4c70", "#ef7f68", ("#171b21", "#20405f", "#3b78b3", "#7db6f0", "#e4f1ff")
-)  # fmt: skip
+    "#171b21",
+    "#e7ebf1",
+    "#9ca8b7",
+    "#2c333d",
+    ("#6fabec", "#f0a052", "#5cc7a0", "#e08cc4", "#b8a78d"),
+    "#2c4c70",
+    "#ef7f68",
+    ("#171b21", "#20405f", "#3b78b3", "#7db6f0", "#e4f1ff"),
+)
 
 
 class Chart(NamedTuple):
@@ -69,18 +81,30 @@ class Chart(NamedTuple):
 
 
 def new_figure(
-    theme: Theme, title: str, *, height: float, width: float = WIDTH_INCHES, rows: int = 1, columns: int = 1,
-    **options: Any
-) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    theme: Theme,
+    title: str,
+    *,
+    height: float,
+    width: float = WIDTH_INCHES,
+    rows: int = 1,
+    columns: int = 1,
+    **options: Any,
+) -> tuple[Figure, list[Axes]]:
     """A figure with a title, and its axes without frame and tick marks, row by row; sizes in inches without the title.
     `options` are those of Figure.subplots."""
     lines = textwrap.wrap(title, int(width * TITLE_LETTERS_PER_INCH))
     layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.05)
     figure = Figure(figsize=(width, height + 0.2 * len(lines)), layout=layout, facecolor=theme.background)
     figure.suptitle(
-        "\n".join(lines), x=0.01, ha="left", fontsize=10.5, fontweight="bold", color=theme.ink, linespacing=1.3,
-        parse_math=False
-    )  # fmt: skip
+        "\n".join(lines),
+        x=0.01,
+        ha="left",
+        fontsize=10.5,
+        fontweight="bold",
+        color=theme.ink,
+        linespacing=1.3,
+        parse_math=False,
+    )
     grid = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
     for axes in grid:
         axes.set_facecolor(theme.background)
@@ -111,9 +135,16 @@ def add_legend(figure: Figure, axes: Axes, theme: Theme) -> None:
     if entries:
         handles, labels = zip(*entries, strict=True)
         figure.legend(
-            handles, labels, loc="outside lower left", ncols=min(len(labels), 3), fontsize=8.5, frameon=False,
-            labelcolor=theme.ink, columnspacing=1.4, handlelength=1.5
-        )  # fmt: skip
+            handles,
+            labels,
+            loc="outside lower left",
+            ncols=min(len(labels), 3),
+            fontsize=8.5,
+            frameon=False,
+            labelcolor=theme.ink,
+            columnspacing=1.4,
+            handlelength=1.5,
+        )
 
 
 def as_png(figure: Figure) -> bytes:
@@ -165,9 +196,12 @@ def interval_chart(
     """Dots with intervals in rows, on one axis per group (axis label, rows); `zero` draws a line at 0."""
     heights = [row_inches * len(rows) + 0.1 for _, rows in groups]
     figure, grid = new_figure(
-        theme, title, height=0.5 + sum(heights) + 0.45 * len(groups), rows=len(groups),
-        gridspec_kw={"height_ratios": heights}
-    )  # fmt: skip
+        theme,
+        title,
+        height=0.5 + sum(heights) + 0.45 * len(groups),
+        rows=len(groups),
+        gridspec_kw={"height_ratios": heights},
+    )
     for axes, (x_label, rows) in zip(grid, groups, strict=True):
         labelled = set()
         for place, marks in enumerate(rows.values()):
@@ -180,9 +214,17 @@ def interval_chart(
                 if low is not None and high is not None:
                     axes.plot([low, high], [height, height], color=color, lw=2, alpha=0.55, solid_capstyle="round")
                 axes.plot(
-                    [value], [height], ls="", marker="D" if series < 0 else "o", ms=4 if series < 0 else 5.5,
-                    color=color, label=None if label in labelled else label, mec=theme.background, mew=0.6, zorder=3
-                )  # fmt: skip
+                    [value],
+                    [height],
+                    ls="",
+                    marker="D" if series < 0 else "o",
+                    ms=4 if series < 0 else 5.5,
+                    color=color,
+                    label=None if label in labelled else label,
+                    mec=theme.background,
+                    mew=0.6,
+                    zorder=3,
+                )
                 labelled.add(label)
         label_axes(axes, theme, x=x_label, rows=[textwrap.fill(name, 26) for name in rows])
         axes.margins(x=0.06)
@@ -195,9 +237,14 @@ def interval_chart(
 
 @chart_kind
 def bars_and_dots(
-    theme: Theme, title: str, rows: Sequence[str], *, bars: Mapping[str, ArrayLike], dots: Mapping[str, ArrayLike],
-    x: str
-) -> Figure:  # fmt: skip
+    theme: Theme,
+    title: str,
+    rows: Sequence[str],
+    *,
+    bars: Mapping[str, ArrayLike],
+    dots: Mapping[str, ArrayLike],
+    x: str,
+) -> Figure:
     """One row per emotion: one or two overlapping bars by label, the last in the foreground, and dots by label."""
     figure, (axes,) = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
     for (label, values), color in zip(bars.items(), (theme.soft, theme.series[0]), strict=False):
@@ -212,16 +259,31 @@ def bars_and_dots(
 def _dots(axes: Axes, theme: Theme, x: ArrayLike, label: str) -> None:
     """A dot per row in the second color, with a rim that separates it from the bars below."""
     axes.plot(
-        x, range(np.size(x)), ls="", marker="o", ms=4.6, mec=theme.background, mew=0.8, color=theme.series[1],
-        label=label, clip_on=False, zorder=3
-    )  # fmt: skip
+        x,
+        range(np.size(x)),
+        ls="",
+        marker="o",
+        ms=4.6,
+        mec=theme.background,
+        mew=0.8,
+        color=theme.series[1],
+        label=label,
+        clip_on=False,
+        zorder=3,
+    )
 
 
 @chart_kind
 def grouped_bars(
-    theme: Theme, title: str, rows: Sequence[str], series: Mapping[str, Sequence[float]], *, x: str, y: str = "",
-    colors: Mapping[str, int] | None = None
-) -> Figure:  # fmt: skip
+    theme: Theme,
+    title: str,
+    rows: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    *,
+    x: str,
+    y: str = "",
+    colors: Mapping[str, int] | None = None,
+) -> Figure:
     """Horizontal bars in percent with their values, one bar per row and series; `colors` are indices by series."""
     figure, (axes,) = new_figure(theme, title, height=0.9 + len(rows) * (0.1 + 0.17 * len(series)))
     height = 0.8 / len(series)
@@ -242,9 +304,16 @@ def grouped_bars(
 
 @chart_kind
 def histogram(
-    theme: Theme, title: str, edges: np.ndarray, *, x: str, y: str, filled: Mapping[str, ArrayLike],
-    outlined: Mapping[str, ArrayLike] = {}, marks: Mapping[str, float] = {}
-) -> Figure:  # fmt: skip
+    theme: Theme,
+    title: str,
+    edges: np.ndarray,
+    *,
+    x: str,
+    y: str,
+    filled: Mapping[str, ArrayLike],
+    outlined: Mapping[str, ArrayLike] = {},
+    marks: Mapping[str, float] = {},
+) -> Figure:
     """Histograms over the same bin edges (B + 1,), filled and as outlines; `marks` are vertical lines by label."""
     figure, (axes,) = new_figure(theme, title, height=2.6)
     for label, values in filled.items():
@@ -254,9 +323,14 @@ def histogram(
     for label, value in marks.items():
         axes.axvline(value, color=theme.series[1], lw=1.4)
         axes.text(
-            value, 1.02, label, transform=axes.get_xaxis_transform(), fontsize=7.5, color=theme.muted,
-            ha="right" if len(marks) > 1 and value == min(marks.values()) else "left"
-        )  # fmt: skip
+            value,
+            1.02,
+            label,
+            transform=axes.get_xaxis_transform(),
+            fontsize=7.5,
+            color=theme.muted,
+            ha="right" if len(marks) > 1 and value == min(marks.values()) else "left",
+        )
     label_axes(axes, theme, x=x, y=y, grid="y")
     add_legend(figure, axes, theme)
     return figure
@@ -282,10 +356,17 @@ LINE_STYLES: dict[str, dict[str, Any]] = {
 
 @chart_kind
 def line_chart(
-    theme: Theme, title: str, lines: Sequence[Line], *, x: str, y: str, height: float = 2.7,
-    y_limits: tuple[float | None, float | None] = (None, None), level: float | None = None,
-    intervals: Sequence[Mapping[str, Any]] = ()
-) -> Figure:  # fmt: skip
+    theme: Theme,
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    height: float = 2.7,
+    y_limits: tuple[float | None, float | None] = (None, None),
+    level: float | None = None,
+    intervals: Sequence[Mapping[str, Any]] = (),
+) -> Figure:
     """Curves; `level` is a dotted horizontal line, `intervals` are drawn around the points of the first curve."""
     figure, (axes,) = new_figure(theme, title, height=height)
     for at, entry in zip(lines[0].x, intervals, strict=False):
@@ -305,9 +386,19 @@ def line_chart(
 
 
 def heat_map(
-    name: str, title: str, caption: str, values: np.ndarray, names: Sequence[str], *, limit: float, legend: str,
-    diverging: bool = False, x: str = "", y: str = "", notes: Mapping[str, list[str]] = {}
-) -> Chart:  # fmt: skip
+    name: str,
+    title: str,
+    caption: str,
+    values: np.ndarray,
+    names: Sequence[str],
+    *,
+    limit: float,
+    legend: str,
+    diverging: bool = False,
+    x: str = "",
+    y: str = "",
+    notes: Mapping[str, list[str]] = {},
+) -> Chart:
     """A matrix (K, K) as colors from 0 to `limit`, or from -limit to limit if `diverging`; NaN is blank."""
 
     def draw(theme: Theme) -> Figure:
@@ -339,10 +430,14 @@ def distribution_rows(
     """One histogram of [0, 1] per row as colors on a logarithmic scale, and its mean. shares (K, B) in percent"""
     figure, (axes,) = new_figure(theme, title, height=1.1 + ROW_INCHES * len(rows))
     mesh = axes.pcolormesh(
-        np.linspace(0, 1, shares.shape[1] + 1), np.arange(len(rows) + 1) - 0.5, np.ma.masked_equal(shares, 0),
-        cmap=LinearSegmentedColormap.from_list("sequential", theme.scale), edgecolors=theme.background, lw=0.3,
-        norm=LogNorm(min(1.0, shares[shares > 0].min()), 100)
-    )  # fmt: skip
+        np.linspace(0, 1, shares.shape[1] + 1),
+        np.arange(len(rows) + 1) - 0.5,
+        np.ma.masked_equal(shares, 0),
+        cmap=LinearSegmentedColormap.from_list("sequential", theme.scale),
+        edgecolors=theme.background,
+        lw=0.3,
+        norm=LogNorm(min(1.0, shares[shares > 0].min()), 100),
+    )
     _dots(axes, theme, means, "mean")
     label_axes(axes, theme, x=x, grid="", rows=rows)
     _add_color_bar(figure, axes, mesh, theme, "% of the videos")
@@ -407,8 +502,14 @@ def _draw_reliability(axes: Axes, theme: Theme, bins: Bins, size: float) -> None
     limit = max(np.max(bins["predicted"]), np.max(bins["true"]), 0.05) * 1.06
     axes.plot([0, limit], [0, limit], color=theme.muted, lw=1, ls=":")
     axes.plot(
-        bins["predicted"], bins["true"], color=theme.series[0], marker="o", ms=size, lw=1.2, mec=theme.background,
-        mew=0.5
-    )  # fmt: skip
+        bins["predicted"],
+        bins["true"],
+        color=theme.series[0],
+        marker="o",
+        ms=size,
+        lw=1.2,
+        mec=theme.background,
+        mew=0.5,
+    )
     axes.set_xlim(0, limit)
     axes.set_ylim(0, limit)

@@ -95,15 +95,19 @@ def emotion_test(run: Run, dataset: Dataset) -> EmotionTest:
     task = EmotionTask(loss=loss, classes_only=classes_only)
     logits = metrics.average_views(view_logits, average="logits")
     return EmotionTest(
-        ids, emotions, view_logits.shape[1], targets,
+        ids,
+        emotions,
+        view_logits.shape[1],
+        targets,
         ranking=metrics.average_views(view_logits, average=run.settings.get("test_average", "logits")),
-        logits=logits, predicted=task.probabilities(logits),
+        logits=logits,
+        predicted=task.probabilities(logits),
         expected=task.make_targets(torch.from_numpy(targets), smoothing=0.0).numpy().astype(np.float64),
         defined=tuple(
             metric for metric in METRICS if run.results.get(metric) is not None and TOP.get(metric, 0) < len(emotions)
         ),
-        prediction_meaning=MEANINGS.get(loss, "intensity")
-    )  # fmt: skip
+        prediction_meaning=MEANINGS.get(loss, "intensity"),
+    )
 
 
 def values_per_video(ranking: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
@@ -229,9 +233,7 @@ def binned(predicted: np.ndarray, expected: np.ndarray, place: np.ndarray) -> di
 def top_emotions_of(test: EmotionTest, row: int) -> dict[str, Any]:
     """The most intense emotions of a video, true and predicted, with their values."""
     found: dict[str, Any] = {"id": test.ids[row]}
-    for name, values, rank_by in (
-        ("true", test.expected, test.targets), ("predicted", test.predicted, test.ranking)
-    ):  # fmt: skip
+    for name, values, rank_by in (("true", test.expected, test.targets), ("predicted", test.predicted, test.ranking)):
         places = np.argsort(-rank_by[row], kind="stable")[:NUM_TOP_EMOTIONS]
         found[name] = [[test.emotions[place], float(values[row, place])] for place in places]
     return found

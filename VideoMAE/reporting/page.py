@@ -67,9 +67,12 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 ENVIRONMENT = jinja2.Environment(  # of all pages; it escapes every value
-    loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-    lstrip_blocks=True
-)  # fmt: skip
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 ENVIRONMENT.globals["zip"] = zip
 ENVIRONMENT.filters |= {
     **{format.__name__: format for format in (number, signed, with_unit, interval, percent, digits_of, data_uri)},
@@ -80,9 +83,8 @@ ENVIRONMENT.filters |= {
 
 
 def write_page(
-    folder: Path, template: str, *, drawn: Sequence[Chart], numbers_file: str, numbers: Mapping[str, Any],
-    **values: Any
-) -> Path:  # fmt: skip
+    folder: Path, template: str, *, drawn: Sequence[Chart], numbers_file: str, numbers: Mapping[str, Any], **values: Any
+) -> Path:
     """Writes the charts as PNG files, the numbers as JSON, then the page. -> path of the page"""
     charts = {chart.name: chart for chart in drawn}
     html = ENVIRONMENT.get_template(template).render(charts=charts, numbers=numbers, **values)

@@ -172,9 +172,14 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
         title = "Each emotion is predicted to be first as often as it is"
     caption = "How often each emotion is the most intense one of a test video, and how often it is predicted to be."
     first_places = charts.bars_and_dots(
-        "first_places", title, caption, shown, bars={"true": true}, dots={"predicted": predicted},
-        x="% of the test videos"
-    )  # fmt: skip
+        "first_places",
+        title,
+        caption,
+        shown,
+        bars={"true": true},
+        dots={"predicted": predicted},
+        x="% of the test videos",
+    )
     return [calibration, *correlation, first_places, calibration_by_emotion, _confusion_chart(numbers["confusion"])]
 
 
@@ -226,9 +231,17 @@ def _confusion_chart(confusion: Mapping[str, Any]) -> Chart:
         "neither are left out; a blank row is first in predictions only."
     )
     return charts.heat_map(
-        "confusion", title, caption, shares, names, limit=np.nanmax(shares, initial=1),
-        legend="% of the row's videos", x="predicted to be the most intense", y="the most intense", notes=notes
-    )  # fmt: skip
+        "confusion",
+        title,
+        caption,
+        shares,
+        names,
+        limit=np.nanmax(shares, initial=1),
+        legend="% of the row's videos",
+        x="predicted to be the most intense",
+        y="the most intense",
+        notes=notes,
+    )
 
 
 def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
@@ -244,9 +257,15 @@ def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
         shares = {side: 100 * np.array(scores[side]) / max(sum(scores[side]), 1) for side in ("all", "better", "worse")}
         outlined = {"preferred": shares["better"], "less preferred": shares["worse"]}
         histogram = charts.histogram(
-            "scores", title, caption, np.array(scores["edges"]), x="score", y="% of each",
-            filled={"all videos": shares["all"]}, outlined=outlined
-        )  # fmt: skip
+            "scores",
+            title,
+            caption,
+            np.array(scores["edges"]),
+            x="score",
+            y="% of each",
+            filled={"all videos": shares["all"]},
+            outlined=outlined,
+        )
         found.append(histogram)
     if bins:
         first, last = bins[0]["accuracy"]["value"], bins[-1]["accuracy"]["value"]
@@ -264,17 +283,31 @@ def preference_charts(numbers: Mapping[str, Any]) -> list[Chart]:
             lines.append(Line(x, [entry["promised"] for entry in bins], "predicted by the scores", 1, "dashed"))
             caption += " Dashed: 1 / (1 + exp(−difference)), the probability that the loss assigns to the difference."
         curve = charts.line_chart(
-            "margins", title, caption, lines, x="difference of the two scores", y="% of the pairs", height=3.0,
-            y_limits=(None, 103), level=50, intervals=[entry["accuracy"] for entry in bins]
-        )  # fmt: skip
+            "margins",
+            title,
+            caption,
+            lines,
+            x="difference of the two scores",
+            y="% of the pairs",
+            height=3.0,
+            y_limits=(None, 103),
+            level=50,
+            intervals=[entry["accuracy"] for entry in bins],
+        )
         found.append(curve)
     return found
 
 
 def over_time_charts(
-    times: np.ndarray, emotions: Sequence[str], intensities: np.ndarray | None, scores: np.ndarray | None, *,
-    top: int, video: str = "", median_score: float | None = None
-) -> list[Chart]:  # fmt: skip
+    times: np.ndarray,
+    emotions: Sequence[str],
+    intensities: np.ndarray | None,
+    scores: np.ndarray | None,
+    *,
+    top: int,
+    video: str = "",
+    median_score: float | None = None,
+) -> list[Chart]:
     """The `top` most intense emotions and the score over the windows of a video. times (N,), (N, K), (N,)"""
     of_video, x = f" in {video}" if video else "", "middle of the window, seconds"
     found = []

@@ -118,11 +118,13 @@ def read_dataset(run: Run, *, data_path: Path | None = None) -> Dataset:
             return Dataset(dict(zip(test.ids, test.paths, strict=True)), test=test, train=train)
         compared, lists = (
             v2v.read_comparisons(
-                root / f"{split}_labels.json", only_pairs=split == "test", may_be_empty=split == "listwise",
-                exclusion=exclusion
+                root / f"{split}_labels.json",
+                only_pairs=split == "test",
+                may_be_empty=split == "listwise",
+                exclusion=exclusion,
             )
             for split in ("test", "listwise")
-        )  # fmt: skip
+        )
         videos = v2v.videos_of(root, [*compared, *lists])
     except ValueError as error:
         return Dataset({}, missing=str(error))

@@ -15,8 +15,15 @@ from VideoMAE.reporting.preference_numbers import compare_preferences, preferenc
 from VideoMAE.reporting.run_files import Run, curves_of, read_dataset, read_run
 
 EXAMPLE_KEYS = (
-    "best", "worst", "lists_best", "lists_worst", "pairs_wrong", "pairs_right", "better_in_a", "better_in_b"
-)  # fmt: skip
+    "best",
+    "worst",
+    "lists_best",
+    "lists_worst",
+    "pairs_wrong",
+    "pairs_right",
+    "better_in_a",
+    "better_in_b",
+)
 NO_THUMBNAILS = "Thumbnails are missing because the dataset cannot be read: {}."
 
 
@@ -30,9 +37,18 @@ class Report(NamedTuple):
 
 
 def write_report(
-    run: Path, other: Path | None, *, output_dir: Path | None, data_path: Path | None, results_prefix: str | None,
-    num_resamples: int, seed: int, num_examples: int, num_processes: int, limit_seconds: float
-) -> Path:  # fmt: skip
+    run: Path,
+    other: Path | None,
+    *,
+    output_dir: Path | None,
+    data_path: Path | None,
+    results_prefix: str | None,
+    num_resamples: int,
+    seed: int,
+    num_examples: int,
+    num_processes: int,
+    limit_seconds: float,
+) -> Path:
     """Reports on one run, or compares two; see ReportSettings. -> path of the page
     Raises ValueError if the runs cannot be read or compared."""
     folders = [run, other] if other else [run]
@@ -68,9 +84,14 @@ def write_report(
                 f"{'has' if len(found.unreadable) == 1 else 'have'} no thumbnail, for example {key}: {reason}."
             )
     return write_page(
-        output_dir, report.template, drawn=draw(report.charts), numbers_file="report.json", numbers=numbers, test=test,
-        thumbnails=thumbnails
-    )  # fmt: skip
+        output_dir,
+        report.template,
+        drawn=draw(report.charts),
+        numbers_file="report.json",
+        numbers=numbers,
+        test=test,
+        thumbnails=thumbnails,
+    )
 
 
 def report_run(run: Run, *, data_path: Path | None, resampling: Resampling, num_examples: int) -> Report:

@@ -109,15 +109,17 @@ def steps_done(content: dict[str, Any], *, sampler: TrainSampler, world_size: in
         logger.warning(
             "this run had %s and now has %d: random numbers depend on the process, so the results from here "
             "on are close but not identical to those of an uninterrupted run",
-            counted(before, "process"), world_size,
-        )  # fmt: skip
+            counted(before, "process"),
+            world_size,
+        )
     if total == sampler.total_batch_size:
         return int(steps)
     logger.warning(
         "the total batch size changes from %d to %d, and the learning rate with it; "
         "the epoch resumes at the same fraction of its videos",
-        total, sampler.total_batch_size,
-    )  # fmt: skip
+        total,
+        sampler.total_batch_size,
+    )
     return int(steps * total // sampler.total_batch_size)
 
 

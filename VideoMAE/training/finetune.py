@@ -159,9 +159,11 @@ def log_plan(
         "%s, %.1fM parameters, %s, %d x %s, %s",
         config.model.model,
         sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6,
-        precision, world.size, world.device.type,
+        precision,
+        world.size,
+        world.device.type,
         f"DeepSpeed ZeRO {config.run.zero_stage}" if config.run.enable_deepspeed else "DDP",
-    )  # fmt: skip
+    )
     total = loaders.sampler.total_batch_size
     factors = f"batch_size {optim.batch_size} x update_freq {optim.update_freq} x {counted(world.size, 'process')}"
     batch = f"total batch size {total} ({factors})"
@@ -173,9 +175,11 @@ def log_plan(
         noun, lr_name, recipe_name = "comparison", "lr", "the recipe"
         logger.info("--loss %s, %s, lr %g", config.loss, batch, optim.lr)
     logger.info(
-        "%s, %s per epoch, %s", counted(len(loaders.ids), f"training {noun}"),
-        counted(loaders.sampler.steps_per_epoch, "step"), counted(optim.epochs, "epoch"),
-    )  # fmt: skip
+        "%s, %s per epoch, %s",
+        counted(len(loaders.ids), f"training {noun}"),
+        counted(loaders.sampler.steps_per_epoch, "step"),
+        counted(optim.epochs, "epoch"),
+    )
     used = {"total batch size": total, lr_name: optim.lr}
     recipe = RECIPES.get(config.loss, used.values())
     differing = [

@@ -79,9 +79,13 @@ def read_labels(config: V2VConfig, exclusion: Exclusion) -> Labels:
     logger.info(
         "held out %d of %d training comparisons (%.1f %%) over %d videos to select the best epoch; the training videos "
         "form %d connected components, the largest with %d comparisons",
-        len(held.held_out), len(train), 100 * len(held.held_out) / len(train),
-        len(videos_of(data.data_dir, held.held_out).ids), held.num_components, held.largest,
-    )  # fmt: skip
+        len(held.held_out),
+        len(train),
+        100 * len(held.held_out) / len(train),
+        len(videos_of(data.data_dir, held.held_out).ids),
+        held.num_components,
+        held.largest,
+    )
     return Labels(held.train, held.held_out, test, lists)
 
 

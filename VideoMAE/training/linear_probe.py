@@ -169,8 +169,13 @@ class LinearProbe:
         logger.info(
             "linear probe of %s, %s, %d x %s: features of %d training videos from the frozen network, then L-BFGS on "
             "the head with --weight_decay %g (--lr, --opt and the augmentation flags are ignored)",
-            config.model.model, precision, world.size, world.device.type, len(data.train), config.optim.weight_decay,
-        )  # fmt: skip
+            config.model.model,
+            precision,
+            world.size,
+            world.device.type,
+            len(data.train),
+            config.optim.weight_decay,
+        )
         if self.run.enable_deepspeed:
             logger.warning("--enable_deepspeed is ignored: --linear_probe trains only the head")
 

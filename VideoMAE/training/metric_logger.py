@@ -73,9 +73,16 @@ class MetricLogger:
         interval, delay = (0.5, 0.0) if sys.stderr.isatty() else (30.0, 30.0)
         clips = 0
         with tqdm(
-            items, describe, total, initial=done, mininterval=interval, delay=delay, unit="batch", leave=False,
+            items,
+            describe,
+            total,
+            initial=done,
+            mininterval=interval,
+            delay=delay,
+            unit="batch",
+            leave=False,
             dynamic_ncols=True,
-        ) as bar:  # fmt: skip
+        ) as bar:
             self._bar = bar
             for item in bar:
                 yield item

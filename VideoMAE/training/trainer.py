@@ -196,9 +196,13 @@ class Trainer:
             return {}
         try:
             measured = validation_one_epoch(
-                self.tested_model, self.loaders.validation, self.task,
-                device=self.world.device, autocast=self.autocast, logger=self.log,
-            )  # fmt: skip
+                self.tested_model,
+                self.loaders.validation,
+                self.task,
+                device=self.world.device,
+                autocast=self.autocast,
+                logger=self.log,
+            )
         except InterruptedRunError:
             self._save_and_stop()
         return {f"val_{name}": value for name, value in measured.items()}

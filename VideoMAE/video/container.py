@@ -237,9 +237,16 @@ def _read_info(
         num_frames, fps = copied.num_frames, copied.fps
     num_overstated = max(stream.frames - len(entries), 0) if entries else 0
     info = VideoInfo(
-        num_frames, fps, *_upright_size(first_frame), context.name, num_frames / fps, context.pix_fmt or "unknown",
-        first_frame.rotation % 360, num_overstated, *_version(path),
-    )  # fmt: skip
+        num_frames,
+        fps,
+        *_upright_size(first_frame),
+        context.name,
+        num_frames / fps,
+        context.pix_fmt or "unknown",
+        first_frame.rotation % 360,
+        num_overstated,
+        *_version(path),
+    )
     return info, head
 
 

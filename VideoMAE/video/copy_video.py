@@ -28,9 +28,14 @@ Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium
 # settings give the same bytes, so that checksums can verify a repeated copy. With groups this short, the look-ahead
 # has no benefit. fastdecode disables features that are slow to decode (CABAC, deblocking).
 ENCODER_OPTIONS = {
-    "tune": "fastdecode", "bf": "0", "sc_threshold": "0", "mbtree": "0", "weightp": "none", "b_strategy": "0",
+    "tune": "fastdecode",
+    "bf": "0",
+    "sc_threshold": "0",
+    "mbtree": "0",
+    "weightp": "none",
+    "b_strategy": "0",
     "threads": "1",
-}  # fmt: skip
+}
 
 
 class Recipe(NamedTuple):
@@ -94,9 +99,16 @@ def copy_video(path: Path, *, recipe: Recipe, folder: Path) -> Copied | OSError:
         raise UnreadableVideoError(copy, reason)
     psnr_db = float(10 * np.log10(255**2 / max(np.mean(squared_errors), 1e-4)))
     return Copied(
-        str(copy), status.st_size, status.st_mtime_ns, (source_info.width, source_info.height), info, num_held,
-        copy.stat().st_size, sha256_of(copy), psnr_db,
-    )  # fmt: skip
+        str(copy),
+        status.st_size,
+        status.st_mtime_ns,
+        (source_info.width, source_info.height),
+        info,
+        num_held,
+        copy.stat().st_size,
+        sha256_of(copy),
+        psnr_db,
+    )
 
 
 def scaled_size(height: int, width: int, *, short_side: int) -> tuple[int, int]:

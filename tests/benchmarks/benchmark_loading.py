@@ -170,11 +170,19 @@ def training_rows(root: Path, copy: Path, *, repeats: int) -> list[Row]:
         Row(f"{item} / bare decoding", faster(seconds, "fused", "bare decoding"), 0.65, bare),
         Row(f"{item} / as the original, PIL a frame", faster(seconds, "fused", "by the book"), 3, free[0]),
         Row(f"{item} / --augment exact", faster(seconds, "fused", "exact"), 3, free[1]),
-        Row("its pixels alone / bare decoding", faster(seconds, "pixels, fused", "bare decoding"),
-            PIXEL_RATE / DECODING_RATE, bare),
-        Row("training item, copy / originals", faster(seconds, "copy, fused", "fused"), 3,
-            per_second(seconds, "bare decoding of the copy")),
-    ]  # fmt: skip
+        Row(
+            "its pixels alone / bare decoding",
+            faster(seconds, "pixels, fused", "bare decoding"),
+            PIXEL_RATE / DECODING_RATE,
+            bare,
+        ),
+        Row(
+            "training item, copy / originals",
+            faster(seconds, "copy, fused", "fused"),
+            3,
+            per_second(seconds, "bare decoding of the copy"),
+        ),
+    ]
 
 
 def preference_rows(root: Path, copy: Path, *, repeats: int) -> list[Row]:

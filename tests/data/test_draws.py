@@ -87,8 +87,13 @@ def assert_same(clips: Clips, expected: Clips) -> None:
 
 def flags_of(batch_size: int, update_freq: int, *, num_workers: int) -> list[str]:
     return [
-        "--batch_size", str(batch_size), "--update_freq", str(update_freq), "--num_workers", str(num_workers),
-    ]  # fmt: skip
+        "--batch_size",
+        str(batch_size),
+        "--update_freq",
+        str(update_freq),
+        "--num_workers",
+        str(num_workers),
+    ]
 
 
 def world_of(rank: int, size: int) -> World:

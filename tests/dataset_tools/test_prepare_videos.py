@@ -100,9 +100,15 @@ def test_a_copy_has_the_sources_labels_to_the_byte_and_passes_the_check(vce: Pat
         assert (prepared / name).read_bytes() == (vce / name).read_bytes()
     is_fine(prepared)
     assert sorted(path.name for path in prepared.iterdir()) == [
-        ".checked_videos.decode_all.json", ".lock", "metadata.json", "prepared.json", "prepared_videos.jsonl",
-        "test_labels.json", "train_labels.json", "videos",
-    ]  # fmt: skip
+        ".checked_videos.decode_all.json",
+        ".lock",
+        "metadata.json",
+        "prepared.json",
+        "prepared_videos.jsonl",
+        "test_labels.json",
+        "train_labels.json",
+        "videos",
+    ]
 
 
 def test_the_manifest_has_settings_sizes_checksums_and_likeness(vce: Path, prepared: Path) -> None:
@@ -203,10 +209,15 @@ def test_sound_is_dropped_and_the_same_settings_give_the_same_bytes(tmp_path: Pa
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        ((320, 426), (256, 340)), ((426, 320), (340, 256)), ((2160, 3840), (256, 456)), ((99, 181), (98, 180)),
-        ((256, 256), (256, 256)), ((3, 1000), (2, 1000)), ((720, 406), (454, 256)),
+        ((320, 426), (256, 340)),
+        ((426, 320), (340, 256)),
+        ((2160, 3840), (256, 456)),
+        ((99, 181), (98, 180)),
+        ((256, 256), (256, 256)),
+        ((3, 1000), (2, 1000)),
+        ((720, 406), (454, 256)),
     ],
-)  # fmt: skip
+)
 def test_copies_are_even_never_enlarged_and_keep_their_aspect(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert scaled_size(*size, short_side=256) == expected
 
@@ -333,9 +344,13 @@ def test_bad_videos_are_named_the_others_copied_and_mended_ones_taken_up_by_the_
     assert prepare(source, target, "--encode_seconds", 8) == 1
     said = caplog.text
     for name, reason in {
-        "zero_bytes": "the file is empty", "truncated": "damaged or cut off", "audio_only": "no video stream",
-        "damaged_end": "cannot be decoded beyond", "missing": "no such file", "hanging": "did not answer within 8 s",
-    }.items():  # fmt: skip
+        "zero_bytes": "the file is empty",
+        "truncated": "damaged or cut off",
+        "audio_only": "no video stream",
+        "damaged_end": "cannot be decoded beyond",
+        "missing": "no such file",
+        "hanging": "did not answer within 8 s",
+    }.items():
         assert any(f"bad: {bad[name]}: " in line and reason in line for line in said.splitlines()), (name, said)
     assert "4 videos copied, 0 of them before, 6 bad" in said
     manifest = json.loads((target / "prepared.json").read_text())

@@ -291,10 +291,18 @@ def test_only_files_in_the_upload_folder_are_accepted_and_they_are_removed(tmp_p
 
 @pytest.mark.parametrize(
     ("name", "kept"),
-    [("a.mp4", "a.mp4"), ("../../etc/p.mp4", "p.mp4"), ("C:\\x\\a b.mp4", "a b.mp4"), ("<b>.mp4", "_b_.mp4"),
-     ("..", "video"), ("", "video"), (".hidden", "hidden"), ("x\0y.mp4", "x_y.mp4"),
-     ("é" * 200 + ".mp4", "é" * 76 + ".mp4")],
-)  # fmt: skip
+    [
+        ("a.mp4", "a.mp4"),
+        ("../../etc/p.mp4", "p.mp4"),
+        ("C:\\x\\a b.mp4", "a b.mp4"),
+        ("<b>.mp4", "_b_.mp4"),
+        ("..", "video"),
+        ("", "video"),
+        (".hidden", "hidden"),
+        ("x\0y.mp4", "x_y.mp4"),
+        ("é" * 200 + ".mp4", "é" * 76 + ".mp4"),
+    ],
+)
 def test_upload_names_are_sanitized(name: str, kept: str) -> None:
     assert demo_videos.safe_name(name) == kept
 

@@ -22,8 +22,11 @@ from VideoMAE.config import REFUSED_FLAGS
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 DOCUMENTS = [
-    *PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "models/README.md", REPOSITORY / "tests/benchmarks/README.md"
-]  # fmt: skip
+    *PAGES,
+    REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "models/README.md",
+    REPOSITORY / "tests/benchmarks/README.md",
+]
 BIN = Path(sys.executable).parent
 # What a block marked `<!-- needs: REASON -->` needs that a test cannot provide.
 REASONS = {
@@ -38,9 +41,11 @@ MAX_README_LINES = 200
 MAX_LINE_LENGTH = 160
 # Flags of programs that are not the project's, as the documents use them.
 FOREIGN_FLAGS = {
-    "--nodes", "--signal",  # sbatch, scancel
-    "--init", "--checkout",  # git submodule update
-}  # fmt: skip
+    "--nodes",
+    "--signal",  # sbatch, scancel
+    "--init",
+    "--checkout",  # git submodule update
+}
 
 
 class Block(NamedTuple):

@@ -23,10 +23,30 @@ from VideoMAE.run_class_finetuning import main
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = ["--model", "vit_micro_patch16_224", "--num_frames", "8", "--input_size", "32", "--short_side_size", "32"]
 FLAGS = [
-    *MODEL, "--aa", "none", "--epochs", "3", "--warmup_epochs", "1", "--lr", "0.03", "--layer_decay", "1",
-    "--drop_path", "0", "--init_scale", "1", "--batch_size", "4", "--num_workers", "0", "--save_ckpt_freq", "1",
-    "--device", "cpu",
-]  # fmt: skip
+    *MODEL,
+    "--aa",
+    "none",
+    "--epochs",
+    "3",
+    "--warmup_epochs",
+    "1",
+    "--lr",
+    "0.03",
+    "--layer_decay",
+    "1",
+    "--drop_path",
+    "0",
+    "--init_scale",
+    "1",
+    "--batch_size",
+    "4",
+    "--num_workers",
+    "0",
+    "--save_ckpt_freq",
+    "1",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +109,19 @@ def test_a_run_learns_and_beats_the_majority_guess(unbroken: Path) -> None:
 def test_a_run_leaves_every_file_it_promises(unbroken: Path) -> None:
     present = {path.name for path in unbroken.iterdir()}
     assert {
-        "checkpoint-best.pth", "checkpoint-last.pth", "checkpoint-0.pth", "checkpoint-1.pth", "checkpoint-2.pth",
-        "config.json", "results.json", "predictions.jsonl", "log.txt", "steps.jsonl", "curves.png", "tensorboard",
-    } <= present  # fmt: skip
+        "checkpoint-best.pth",
+        "checkpoint-last.pth",
+        "checkpoint-0.pth",
+        "checkpoint-1.pth",
+        "checkpoint-2.pth",
+        "config.json",
+        "results.json",
+        "predictions.jsonl",
+        "log.txt",
+        "steps.jsonl",
+        "curves.png",
+        "tensorboard",
+    } <= present
     assert not [name for name in present if name.endswith(".tmp")]
     assert next((unbroken / "tensorboard").iterdir()).stat().st_size > 500
 
@@ -250,11 +280,40 @@ def test_mixup_and_cutmix_train_with_every_loss(dataset: Path, tmp_path: Path, l
 
 def test_every_other_switch_works_at_once(dataset: Path, tmp_path: Path) -> None:
     switches = [
-        "--model_ema", "--model_ema_decay", "0.5", "--model_ema_force_cpu", "--use_checkpoint", "--clip_grad", "1",
-        "--precision", "bf16", "--num_sample", "2", "--drop", "0.1", "--attn_drop_rate", "0.1", "--drop_path", "0.1",
-        "--fc_drop_rate", "0.1", "--weight_decay_end", "0.1", "--train_fps", "None", "--test_average", "softmax",
-        "--opt", "sgd", "--aa", "rand-m7-n4-mstd0.5-inc1", "--train_on_all", "--no_dist_eval", "--epochs", "2",
-    ]  # fmt: skip
+        "--model_ema",
+        "--model_ema_decay",
+        "0.5",
+        "--model_ema_force_cpu",
+        "--use_checkpoint",
+        "--clip_grad",
+        "1",
+        "--precision",
+        "bf16",
+        "--num_sample",
+        "2",
+        "--drop",
+        "0.1",
+        "--attn_drop_rate",
+        "0.1",
+        "--drop_path",
+        "0.1",
+        "--fc_drop_rate",
+        "0.1",
+        "--weight_decay_end",
+        "0.1",
+        "--train_fps",
+        "None",
+        "--test_average",
+        "softmax",
+        "--opt",
+        "sgd",
+        "--aa",
+        "rand-m7-n4-mstd0.5-inc1",
+        "--train_on_all",
+        "--no_dist_eval",
+        "--epochs",
+        "2",
+    ]
     main(flags(dataset, tmp_path / "run", *switches))
     best = torch.load(tmp_path / "run/checkpoint-best.pth", weights_only=True)
     content = torch.load(tmp_path / f"run/checkpoint-{best['epoch']}.pth", weights_only=True)

@@ -64,9 +64,15 @@ def test_training_learns_pairs_and_lists(trained: Path) -> None:
     assert results["mean_kendall_tau"] > 0.8
     counts = {name: results[name] for name in results if name.startswith("num_")}
     assert counts == {
-        "num_ties": 0, "num_pairs": 14, "num_pairs_lost": 0, "num_ties_in_lists": 0, "num_lists": 4,
-        "num_lists_lost": 0, "num_videos": 27, "num_unreadable": 0,
-    }  # fmt: skip
+        "num_ties": 0,
+        "num_pairs": 14,
+        "num_pairs_lost": 0,
+        "num_ties_in_lists": 0,
+        "num_lists": 4,
+        "num_lists_lost": 0,
+        "num_videos": 27,
+        "num_unreadable": 0,
+    }
 
 
 def test_every_epoch_is_validated_on_held_out_pairs(trained: Path) -> None:

@@ -24,13 +24,37 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = [
-    "--model", "vit_micro_patch16_224", "--input_size", "32", "--num_workers", "0", "--device", "cpu",
-]  # fmt: skip
+    "--model",
+    "vit_micro_patch16_224",
+    "--input_size",
+    "32",
+    "--num_workers",
+    "0",
+    "--device",
+    "cpu",
+]
 VCE = [
-    *SMALL, "--num_frames", "8", "--short_side_size", "32", "--epochs", "4", "--warmup_epochs", "1",
-    "--layer_decay", "1", "--drop_path", "0.2", "--init_scale", "1", "--lr", "0.03", "--save_ckpt_steps", "1",
+    *SMALL,
+    "--num_frames",
+    "8",
+    "--short_side_size",
+    "32",
+    "--epochs",
+    "4",
+    "--warmup_epochs",
+    "1",
+    "--layer_decay",
+    "1",
+    "--drop_path",
+    "0.2",
+    "--init_scale",
+    "1",
+    "--lr",
+    "0.03",
+    "--save_ckpt_steps",
+    "1",
     "--no_enable_deepspeed",
-]  # fmt: skip
+]
 V2V = [*SMALL, "--num_frames", "4", "--num_epochs", "1", "--opt", "adamw", "--lr", "1e-3"]
 ONE_NODE = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=1"]
 TWO_NODES = ["--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1"]

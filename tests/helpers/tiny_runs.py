@@ -17,9 +17,23 @@ from VideoMAE.runtime import distributed
 from VideoMAE.training import metric_logger
 
 TINY = [
-    "--model", "vit_micro_patch16_224", "--input_size", "32", "--num_frames", "4", "--epochs", "1",
-    "--warmup_epochs", "0", "--layer_decay", "1", "--num_workers", "0", "--device", "cpu",
-]  # fmt: skip
+    "--model",
+    "vit_micro_patch16_224",
+    "--input_size",
+    "32",
+    "--num_frames",
+    "4",
+    "--epochs",
+    "1",
+    "--warmup_epochs",
+    "0",
+    "--layer_decay",
+    "1",
+    "--num_workers",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 class TinyRuns(NamedTuple):

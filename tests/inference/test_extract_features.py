@@ -138,8 +138,12 @@ def test_every_format_has_the_same_features_and_unreadable_videos_are_listed(
     (other,) = {0, 1, 2, 3} - set(index.values())
     assert np.isnan(rows[other]).all()
     assert {path.name for path in matrix.iterdir()} == {
-        "features.npy", "index.jsonl", "features.json", "unreadable.jsonl", ".lock"
-    }  # fmt: skip
+        "features.npy",
+        "index.jsonl",
+        "features.json",
+        "unreadable.jsonl",
+        ".lock",
+    }
 
 
 def test_views_are_kept_or_averaged(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -294,9 +298,14 @@ def test_datasets_lists_and_equal_names_get_distinct_ids(checkpoint: Path, video
     ],
 )
 def test_a_wrong_flag_is_reported_and_nothing_is_written(
-    videos: Path, checkpoint: Path, tmp_path: Path, more: list[str], status: int, message: str,
+    videos: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    more: list[str],
+    status: int,
+    message: str,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     extract(tmp_path / "out", checkpoint, videos / "a.mp4", *more, status=status)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -319,8 +328,10 @@ def test_the_program_runs_as_a_file_from_any_folder_with_workers(
     command = [sys.executable, REPOSITORY / "VideoMAE/extract_features.py", videos, "--checkpoint", checkpoint]
     done = subprocess.run(
         [*command, "--output_dir", "out", "--num_workers", "2", "--device", "cpu"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1, done.stderr
     assert "unreadable: 1 of 4 videos" in done.stderr
     assert len(list((tmp_path / "out").rglob("*.npz"))) == 3

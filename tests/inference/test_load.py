@@ -136,10 +136,12 @@ def test_unusable_checkpoints_are_refused_in_one_line(tiny_runs: TinyRuns, tmp_p
         "lacking": ({"model": {k: v for k, v in whole.items() if k != "blocks.2.norm1.bias"}}, "1 missing weight:"),
         "nan": ({"model": {**whole, "fc_norm.bias": torch.full((128,), torch.nan)}}, "128 non-finite values"),
         "other": ({"model": {"conv.weight": torch.zeros(3), "head.weight": torch.zeros(27, 3)}}, "not a VideoMAE ViT"),
-        "kinetics": ({"module": {**whole, "head.weight": torch.zeros(400, 128), "head.bias": torch.zeros(400)}},
-                     "the head has 400 outputs, expected 27 "),
+        "kinetics": (
+            {"module": {**whole, "head.weight": torch.zeros(400, 128), "head.bias": torch.zeros(400)}},
+            "the head has 400 outputs, expected 27 ",
+        ),
         "code": (RunsCode(tmp_path / "ran"), "refused: the pickle contains"),
-    }  # fmt: skip
+    }
     for name, (content, message) in cases.items():
         file = saved(tmp_path / f"{name}.pth", content)
         with pytest.raises(ValueError, match=message) as caught:

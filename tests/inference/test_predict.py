@@ -175,9 +175,13 @@ def start_program(folder: Path, *arguments: str | Path, gate: Gate) -> subproces
     """The program as a file, from another folder, in a process group of its own as under a shell."""
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / "VideoMAE/predict.py"), *map(str, arguments)],
-        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **gate.environment()}, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **gate.environment()},
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_ctrl_c_exits_with_130_and_leaves_no_files(folder: Path, tiny_runs: TinyRuns, tmp_path: Path) -> None:

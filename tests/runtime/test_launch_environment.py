@@ -5,13 +5,23 @@ import pytest
 from VideoMAE.runtime.launch_environment import Launch, first_host, gpu_of, port_of_step, read_launch
 
 TORCHRUN = {
-    "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "host", "MASTER_PORT": "29400",
+    "RANK": "3",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "4",
+    "MASTER_ADDR": "host",
+    "MASTER_PORT": "29400",
     "GROUP_WORLD_SIZE": "2",
-}  # fmt: skip
+}
 SRUN = {
-    "SLURM_JOB_ID": "31", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_PROCID": "3",
-    "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_NODELIST": "cpu1,gpu[07-08]",
-}  # fmt: skip
+    "SLURM_JOB_ID": "31",
+    "SLURM_STEP_ID": "2",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_NTASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+    "SLURM_JOB_NODELIST": "cpu1,gpu[07-08]",
+}
 BATCH_SHELL = {"SLURM_JOB_ID": "31", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 FROM_SLURM = {key: value for key, value in TORCHRUN.items() if key != "GROUP_WORLD_SIZE"}
 PORT = port_of_step(31, 2, restarts=0)
@@ -38,11 +48,20 @@ def without(environment: dict[str, str], name: str) -> dict[str, str]:
         ({**BATCH_SHELL, **TORCHRUN}, Launch("torchrun", 3, 1, 4, "host", 29400)),
     ],
     ids=[
-        "alone", "torchrun", "srun", "requeued", "address and port of the user", "world size repeated", "batch shell",
-        "salloc shell", "a single task", "torchrun in one task per node", "torchrun's variables made from Slurm's",
+        "alone",
+        "torchrun",
+        "srun",
+        "requeued",
+        "address and port of the user",
+        "world size repeated",
+        "batch shell",
+        "salloc shell",
+        "a single task",
+        "torchrun in one task per node",
+        "torchrun's variables made from Slurm's",
         "torchrun in a batch shell",
     ],
-)  # fmt: skip
+)
 def test_a_launch_is_read_from_the_variables(environment: dict[str, str], expected: Launch) -> None:
     assert read_launch(environment) == expected
 

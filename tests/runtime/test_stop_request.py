@@ -40,9 +40,12 @@ def test_a_process_is_stopped_when_torchrun_or_slurms_step_ends_but_not_a_shell(
     code = f"{variables} {sys.executable} {tmp_path / 'wait.py'} <&3 & wait"
     with subprocess.Popen(
         [str(tmp_path / launcher), "-c", f"exec 3<&0; {code}"],
-        cwd=tmp_path, env={"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGKILL)

@@ -105,8 +105,11 @@ def test_labels_without_intensities_give_guesses_without_intensity_metrics() -> 
     for guess in (majority_guess(task, TRAINING, TARGETS), chance(task, TARGETS)):
         assert guess["acc1"] is not None
         assert {name for name, value in guess.items() if value is None} == {
-            "predicted_in_true_top3", "bce", "mean_absolute_error", "mean_correlation",
-        }  # fmt: skip
+            "predicted_in_true_top3",
+            "bce",
+            "mean_absolute_error",
+            "mean_correlation",
+        }
 
 
 @pytest.mark.parametrize("average", ["logits", "softmax"])
