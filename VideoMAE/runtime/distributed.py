@@ -18,6 +18,7 @@ from VideoMAE.runtime.launch_environment import NAMES, Launch, gpu_of, read_laun
 
 JOIN_TIMEOUT = timedelta(minutes=5)  # importing torch from a shared disk takes different times on different nodes
 COLLECTIVE_TIMEOUT = timedelta(hours=2)  # the main process alone checks all videos before training
+REPORT_TIMEOUT = timedelta(seconds=10)
 
 _variables_set: list[str] = []  # launch variables that `start` has set and `stop` removes
 
@@ -145,6 +146,17 @@ def is_lost_peer(error: RuntimeError) -> bool:
 def wait_for_all() -> None:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.barrier()
+
+
+def wait_for_report() -> None:
+    """Called by the main process after it has reported an error, and by the others before they end: torchrun stops the
+    main process as soon as another one has ended. The others do not wait long, because they may have failed alone."""
+    store = dist.distributed_c10d._get_default_store()
+    with contextlib.suppress(dist.DistError):
+        if dist.get_rank() == 0:
+            store.set("reported", "")
+        else:
+            store.wait(["reported"], REPORT_TIMEOUT)
 
 
 def mean_over_processes(values: torch.Tensor) -> list[float]:

@@ -91,7 +91,13 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
             logger.info("%s", error)
         return REQUEUE_STATUS
     except ErrorOnAllRanks as error:
-        return f"error: {error}" if world.is_main else 1
+        if world.size == 1:
+            return f"error: {error}"
+        if world.is_main:
+            sys.stderr.write(f"error: {error}\n")
+        with stop_request.deferred():
+            distributed.wait_for_report()
+        return 1
     except (ValueError, OSError) as error:
         return f"error (process {world.rank}): {error}"
     except RuntimeError as error:
@@ -99,8 +105,9 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
             raise
         return REQUEUE_STATUS if stop_request else f"error (process {world.rank}): another process of this run ended"
     finally:
-        release_folders()
-        distributed.stop()
+        with stop_request.deferred():
+            release_folders()
+            distributed.stop()
     return None
 
 
