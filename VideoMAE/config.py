@@ -1,9 +1,9 @@
 """Every flag of the training programs: name, type, default, meaning, range, and whether it is part of a run's identity.
 
 A configuration is a tree of frozen dataclasses; cli.py turns it into a command line. A field without a text has that of
-the base class. The properties of a flag are attached to its field: `Range` (the allowed values), `MAY_CHANGE` (it does
-not change a run's results, which may resume with another value) and `ProbeRequires` (the only value that --linear_probe
-allows).
+the base class. The properties of a flag are attached to its field: `Range` (the allowed values), `MAY_CHANGE` (a run
+may resume with another value, which does not change its results) and `ProbeRequires` (the only value that
+--linear_probe allows).
 """
 
 import dataclasses

@@ -59,7 +59,7 @@ class TrainDraw(NamedTuple):
 
 
 def normalize(frames: np.ndarray, *, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Normalizes to ImageNet's mean and deviation, (T, H, W, 3) uint8 -> (3, T, H, W) float32, contiguous as `out`."""
+    """Normalizes to ImageNet's mean and deviation, (T, H, W, 3) uint8 -> `out`, contiguous (3, T, H, W) float32."""
     clip = torch.empty((3, *frames.shape[:3])) if out is None else out
     assert clip.is_contiguous(), "OpenCV writes only to contiguous planes"
     planes_out = clip.numpy()
