@@ -382,7 +382,9 @@ def test_invalid_flags_give_a_one_line_error(
     assert ending(capsys) == 2  # no --checkpoint
     assert ending(capsys, "--checkpoint", "x", "--prot", "1") == 2
     capsys.readouterr()
-    assert ending(capsys, "--checkpoint", "x", "--max_seconds", 0) == "error: --max_seconds 0: must be above 0"
+    for value in (0, "nan"):
+        sentence = f"error: --max_seconds {value}: must be above 0"
+        assert ending(capsys, "--checkpoint", "x", "--max_seconds", value) == sentence
     assert ending(capsys, "--checkpoint", *"xyz") == "error: --checkpoint takes one or two, not 3"
     monkeypatch.setattr(demo, "find_spec", lambda name: name)  # with Gradio
     with socket.create_server(("127.0.0.1", 0)) as taken:
