@@ -169,7 +169,7 @@ def emotion_charts(numbers: Mapping[str, Any]) -> list[Chart]:
     intensities = charts.distribution_rows("intensities", title, caption, shares, ranked, means, x="intensity")
 
     found = [top_emotions, intensities]
-    if len(names) > 2:
+    if len(names) > 1:
         found.append(_correlation(np.array(numbers["correlation"], float)[np.ix_(places, places)], names))
     if len(names) > 3:  # of up to three, all are among the three most intense
         found.append(_together_in_top3(np.array(numbers["together_in_top3"], float)[np.ix_(places, places)], names))

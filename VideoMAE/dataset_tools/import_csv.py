@@ -106,7 +106,7 @@ class Table:
         texts = []
         for name in self.emotions:
             cells = [row[columns.index(name)] for _, row in rows if len(row) == len(columns)]
-            bad = [cell for cell in cells if math.isnan(number_in(cell))]
+            bad = [cell for cell in cells if cell and math.isnan(number_in(cell))]
             if len(bad) > max(1, len(cells) / 2):
                 texts.append(f"column {name!r} has text, not a number, in {counted(len(bad), 'line')} ({bad[0]!r})")
         if texts:

@@ -117,7 +117,7 @@ def check_ranges(settings: object, *, above_0: Iterable[str] = (), **at_least: f
     """Raises ValueError, naming the flag and its value, for a setting that is too small; None is allowed."""
     for name, least in (*at_least.items(), *((name, None) for name in above_0)):
         value = getattr(settings, name)
-        if value is not None and (value <= 0 if least is None else value < least):
+        if value is not None and not (value > 0 if least is None else value >= least):
             raise ValueError(f"--{name} {value:g}: must be {'above 0' if least is None else f'at least {least}'}")
 
 

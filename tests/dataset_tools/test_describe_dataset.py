@@ -195,7 +195,9 @@ def test_datasets_with_other_emotions_are_described(num_emotions: int) -> None:
     numbers = program.emotion_numbers({"train": annotations, "test": annotations})
     assert list(numbers["intensity"]) == list(names)
     assert numbers["correlation"][-1][-1] is None
-    for chart in charts.emotion_charts(numbers):
+    drawn = charts.emotion_charts(numbers)
+    assert ("correlation" in [chart.name for chart in drawn]) == (num_emotions > 1)
+    for chart in drawn:
         assert style.as_png(chart.draw(style.DARK)).startswith(PNG_START)
 
 

@@ -169,6 +169,16 @@ def test_every_bad_line_is_named_with_its_number_and_nothing_is_made(tmp_path: P
     assert problems(tmp_path / "data", "vce") == []
 
 
+def test_lines_without_a_rating_are_bad_lines_even_if_most_lack_it(videos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ratings.csv"
+    file.write_text(
+        "path,calm,joy\n" + "".join(f"{path_of(i)},0.5,{'1' if i < 3 else ''}\n" for i in range(NUM_VIDEOS))
+    )
+    settings = Settings(file, tmp_path / "data", videos_dir=videos, test_fraction=0.4, skip_bad_lines=True)
+    assert not import_csv.run(settings)
+    assert len(read(tmp_path / "data/metadata.json")) == 3
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -348,7 +348,7 @@ def test_predictions_of_either_task_alone_are_shown(has_intensities: bool, has_s
     assert answers.compare(prediction, prediction)["more_pleasant"] == ("equal" if has_score else None)
 
 
-def test_training_data_and_licence_are_stated_only_for_the_published_datasets() -> None:
+def test_training_data_are_stated_only_for_the_published_datasets_and_the_licence_always() -> None:
     for tasks, emotions, rated in (
         (("vce", "v2v"), EMOTIONS, "by the emotions they felt and which of two is more pleasant."),
         (("vce", "v2v"), ("Joy", "Fear"), "rated by which of two is more pleasant."),
@@ -356,8 +356,9 @@ def test_training_data_and_licence_are_stated_only_for_the_published_datasets() 
     ):
         predictor: Any = SimpleNamespace(tasks=tasks, emotions=emotions)
         text = Answers(predictor, Reference(np.array([]), {}, 0, []), max_seconds=9).head_html()
-        assert (rated or "It predicts the average viewer's report") in text
-        assert ("was trained on" in text, "CC BY-NC" in text) == (rated is not None,) * 2
+        assert (rated or "<p>The model predicts the average viewer's report") in text
+        assert ("The model was trained on" in text, "It predicts" in text) == (rated is not None,) * 2
+        assert "Weights derived from the published VideoMAE weights are licensed CC BY-NC 4.0" in text
 
 
 def test_results_of_up_to_three_emotions_are_those_of_the_first(tmp_path: Path) -> None:
@@ -381,7 +382,9 @@ def test_invalid_flags_give_a_one_line_error(
     assert ending(capsys) == 2  # no --checkpoint
     assert ending(capsys, "--checkpoint", "x", "--prot", "1") == 2
     capsys.readouterr()
-    assert ending(capsys, "--checkpoint", "x", "--max_seconds", 0) == "error: --max_seconds 0: must be above 0"
+    for value in (0, "nan"):
+        sentence = f"error: --max_seconds {value}: must be above 0"
+        assert ending(capsys, "--checkpoint", "x", "--max_seconds", value) == sentence
     assert ending(capsys, "--checkpoint", *"xyz") == "error: --checkpoint takes one or two, not 3"
     monkeypatch.setattr(demo, "find_spec", lambda name: name)  # with Gradio
     with socket.create_server(("127.0.0.1", 0)) as taken:
