@@ -8,7 +8,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from VideoMAE.reporting import charts
-from VideoMAE.reporting.charts import MAX_EMOTIONS, Chart
+from VideoMAE.reporting.chart_style import Chart
+from VideoMAE.reporting.charts import MAX_EMOTIONS
 from VideoMAE.reporting.page import percent
 
 CLIP_SECONDS = 4.0  # of VCE's training clips: 16 frames at 4 fps

@@ -14,7 +14,7 @@ from VideoMAE.demo_app.videos import DemoVideo, probe_videos
 from VideoMAE.files import read_json, read_json_lines
 from VideoMAE.inference.predictor import PREFERENCE_WINDOW_SECONDS, Curves, Prediction, Predictor
 from VideoMAE.reporting import charts
-from VideoMAE.reporting.charts import Chart
+from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.page import ENVIRONMENT, draw
 from VideoMAE.reporting.report_charts import over_time_charts
 from VideoMAE.video.reader import UnreadableVideoError

@@ -129,7 +129,7 @@ def write_curves(curves: Curves, file: Path, *, top: int) -> None:
 
     Raises ValueError if a file cannot be written.
     """
-    from VideoMAE.reporting.charts import LIGHT, stacked_png  # deferred: importing matplotlib takes half a second
+    from VideoMAE.reporting.chart_style import LIGHT, stacked_png  # deferred: importing matplotlib takes half a second
     from VideoMAE.reporting.report_charts import over_time_charts
 
     path, times, emotions, intensities, scores = curves

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from VideoMAE.cli import counted
 from VideoMAE.files import write_atomically, write_json, write_text
-from VideoMAE.reporting.charts import DARK, LIGHT, Chart, as_png
+from VideoMAE.reporting.chart_style import DARK, LIGHT, Chart, as_png
 from VideoMAE.video.check import MIN_FILES_FOR_PROGRESS_BAR, run_in_processes
 from VideoMAE.video.reader import Video
 

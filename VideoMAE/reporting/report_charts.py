@@ -8,7 +8,8 @@ import numpy as np
 from VideoMAE.cli import counted
 from VideoMAE.reporting import charts
 from VideoMAE.reporting.bootstrap import estimate
-from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Chart, Line, Mark, Rows
+from VideoMAE.reporting.chart_style import Chart
+from VideoMAE.reporting.charts import MAX_EMOTIONS, ROW_INCHES, Line, Mark, Rows
 from VideoMAE.reporting.page import digits_of, interval, number, signed, with_unit
 
 PREDICTORS = {"model": ("model", 0), "majority_guess": ("majority guess", 1), "chance": ("chance", -1)}

@@ -8,7 +8,7 @@ from VideoMAE.cli import counted
 from VideoMAE.files import to_jsonable
 from VideoMAE.reporting import report_charts
 from VideoMAE.reporting.bootstrap import Resampling
-from VideoMAE.reporting.charts import Chart
+from VideoMAE.reporting.chart_style import Chart
 from VideoMAE.reporting.emotion_numbers import compare_emotions, emotion_report, emotion_test
 from VideoMAE.reporting.page import as_jpegs, draw, read_thumbnails, write_page
 from VideoMAE.reporting.preference_numbers import compare_preferences, preference_report, preference_test

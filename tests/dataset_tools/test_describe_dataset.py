@@ -20,7 +20,7 @@ from VideoMAE.data.vce import EMOTIONS
 from VideoMAE.dataset_tools import describe_charts as charts
 from VideoMAE.dataset_tools import describe_dataset as program
 from VideoMAE.dataset_tools.programs import read_emotions
-from VideoMAE.reporting import charts as style
+from VideoMAE.reporting import chart_style as style
 from VideoMAE.reporting import page as page_module
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
