@@ -149,8 +149,8 @@ def wait_for_all() -> None:
 
 
 def wait_for_report() -> None:
-    """Called by the main process after it has reported an error, and by the others before they end: torchrun stops the
-    main process as soon as another one has ended. The others do not wait long, because they may have failed alone."""
+    """Called by the main process after its last message, and by the others before they end: torchrun stops the main
+    process as soon as another one has ended. The others do not wait long, because they may have ended alone."""
     store = dist.distributed_c10d._get_default_store()
     with contextlib.suppress(dist.DistError):
         if dist.get_rank() == 0:

@@ -86,18 +86,15 @@ def _run_in(world: World, run: Callable[[Settings, World], None], config: Settin
             share_processors()
         run(config, world)
         distributed.wait_for_all()  # a process that exits during a collective breaks the others
-    except InterruptedRunError as error:
-        if world.is_main:
-            logger.info("%s", error)
-        return REQUEUE_STATUS
-    except ErrorOnAllRanks as error:
-        if world.size == 1:
+    except (InterruptedRunError, ErrorOnAllRanks) as error:  # on all processes
+        is_stopped = isinstance(error, InterruptedRunError)
+        if world.size == 1 and not is_stopped:
             return f"error: {error}"
-        if world.is_main:
-            sys.stderr.write(f"error: {error}\n")
         with stop_request.deferred():
+            if world.is_main:
+                sys.stderr.write(f"{'' if is_stopped else 'error: '}{error}\n")
             distributed.wait_for_report()
-        return 1
+        return REQUEUE_STATUS if is_stopped else 1
     except (ValueError, OSError) as error:
         return f"error (process {world.rank}): {error}"
     except RuntimeError as error:
