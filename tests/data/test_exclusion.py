@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,10 @@ from VideoMAE.data.exclusion import Exclusion, format_excluded, read_excluded
 from VideoMAE.data.vce import read_class_list
 from VideoMAE.runtime import distributed
 
-VCE = [
-    "--model",
-    "vit_micro_patch16_224",
-    "--num_frames",
-    "8",
-    "--input_size",
-    "32",
-    "--short_side_size",
-    "32",
-    "--aa",
-    "none",
-    "--warmup_epochs",
-    "0",
-    "--batch_size",
-    "4",
-    "--num_workers",
-    "0",
-    "--device",
-    "cpu",
-    "--test_num_segment",
-    "1",
-    "--test_num_crop",
-    "1",
-]
+VCE = shlex.split("""
+    --model vit_micro_patch16_224 --num_frames 8 --input_size 32 --short_side_size 32 --aa none --warmup_epochs 0
+    --batch_size 4 --num_workers 0 --device cpu --test_num_segment 1 --test_num_crop 1
+""")
 
 
 def run(program: Any, *arguments: object) -> None:

@@ -3,6 +3,7 @@ does."""
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,28 +25,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = ["--model", "vit_micro_patch16_224", "--num_frames", "8", "--input_size", "32", "--short_side_size", "32"]
 FLAGS = [
     *MODEL,
-    "--aa",
-    "none",
-    "--epochs",
-    "3",
-    "--warmup_epochs",
-    "1",
-    "--lr",
-    "0.03",
-    "--layer_decay",
-    "1",
-    "--drop_path",
-    "0",
-    "--init_scale",
-    "1",
-    "--batch_size",
-    "4",
-    "--num_workers",
-    "0",
-    "--save_ckpt_freq",
-    "1",
-    "--device",
-    "cpu",
+    *shlex.split("""
+        --aa none --epochs 3 --warmup_epochs 1 --lr 0.03 --layer_decay 1 --drop_path 0 --init_scale 1 --batch_size 4
+        --num_workers 0 --save_ckpt_freq 1 --device cpu
+    """),
 ]
 
 
@@ -279,41 +262,12 @@ def test_mixup_and_cutmix_train_with_every_loss(dataset: Path, tmp_path: Path, l
 
 
 def test_every_other_switch_works_at_once(dataset: Path, tmp_path: Path) -> None:
-    switches = [
-        "--model_ema",
-        "--model_ema_decay",
-        "0.5",
-        "--model_ema_force_cpu",
-        "--use_checkpoint",
-        "--clip_grad",
-        "1",
-        "--precision",
-        "bf16",
-        "--num_sample",
-        "2",
-        "--drop",
-        "0.1",
-        "--attn_drop_rate",
-        "0.1",
-        "--drop_path",
-        "0.1",
-        "--fc_drop_rate",
-        "0.1",
-        "--weight_decay_end",
-        "0.1",
-        "--train_fps",
-        "None",
-        "--test_average",
-        "softmax",
-        "--opt",
-        "sgd",
-        "--aa",
-        "rand-m7-n4-mstd0.5-inc1",
-        "--train_on_all",
-        "--no_dist_eval",
-        "--epochs",
-        "2",
-    ]
+    switches = shlex.split("""
+        --model_ema --model_ema_decay 0.5 --model_ema_force_cpu --use_checkpoint --clip_grad 1 --precision bf16
+        --num_sample 2 --drop 0.1 --attn_drop_rate 0.1 --drop_path 0.1 --fc_drop_rate 0.1 --weight_decay_end 0.1
+        --train_fps None --test_average softmax --opt sgd --aa rand-m7-n4-mstd0.5-inc1 --train_on_all --no_dist_eval
+        --epochs 2
+    """)
     main(flags(dataset, tmp_path / "run", *switches))
     best = torch.load(tmp_path / "run/checkpoint-best.pth", weights_only=True)
     content = torch.load(tmp_path / f"run/checkpoint-{best['epoch']}.pth", weights_only=True)

@@ -13,20 +13,9 @@ from tiny_runs import TinyRuns
 from vce_files import make_vce_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SMALL = [
-    "--model",
-    "vit_micro_patch16_224",
-    "--num_frames",
-    "8",
-    "--input_size",
-    "32",
-    "--short_side_size",
-    "32",
-    "--num_workers",
-    "0",
-    "--device",
-    "cpu",
-]
+SMALL = shlex.split("""
+    --model vit_micro_patch16_224 --num_frames 8 --input_size 32 --short_side_size 32 --num_workers 0 --device cpu
+""")
 TRAINING = ["--aa", "none", "--epochs", "1", "--warmup_epochs", "0", "--no_enable_deepspeed"]
 
 

@@ -3,6 +3,7 @@ path does."""
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -35,25 +36,10 @@ SMALL = [
 ]
 VCE = [
     *SMALL,
-    "--num_frames",
-    "8",
-    "--short_side_size",
-    "32",
-    "--epochs",
-    "4",
-    "--warmup_epochs",
-    "1",
-    "--layer_decay",
-    "1",
-    "--drop_path",
-    "0.2",
-    "--init_scale",
-    "1",
-    "--lr",
-    "0.03",
-    "--save_ckpt_steps",
-    "1",
-    "--no_enable_deepspeed",
+    *shlex.split("""
+        --num_frames 8 --short_side_size 32 --epochs 4 --warmup_epochs 1 --layer_decay 1 --drop_path 0.2 --init_scale 1
+        --lr 0.03 --save_ckpt_steps 1 --no_enable_deepspeed
+    """),
 ]
 V2V = [*SMALL, "--num_frames", "4", "--num_epochs", "1", "--opt", "adamw", "--lr", "1e-3"]
 ONE_NODE = ["--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=1"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,39 +15,11 @@ from gates import Gate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the tests themselves: sums depend on how work is cut
-FLAGS = [
-    "--model",
-    "vit_micro_patch16_224",
-    "--num_frames",
-    "8",
-    "--input_size",
-    "32",
-    "--short_side_size",
-    "32",
-    "--epochs",
-    "2",
-    "--warmup_epochs",
-    "1",
-    "--lr",
-    "0.03",
-    "--layer_decay",
-    "1",
-    "--drop_path",
-    "0.2",
-    "--init_scale",
-    "1",
-    "--batch_size",
-    "2",
-    "--model_ema",
-    "--num_workers",
-    "1",
-    "--save_ckpt_freq",
-    "1",
-    "--save_ckpt_steps",
-    "1",
-    "--device",
-    "cpu",
-]
+FLAGS = shlex.split("""
+    --model vit_micro_patch16_224 --num_frames 8 --input_size 32 --short_side_size 32 --epochs 2 --warmup_epochs 1
+    --lr 0.03 --layer_decay 1 --drop_path 0.2 --init_scale 1 --batch_size 2 --model_ema --num_workers 1
+    --save_ckpt_freq 1 --save_ckpt_steps 1 --device cpu
+""")
 
 
 def flags(dataset: Path, output_dir: Path, *more: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,24 +17,10 @@ from VideoMAE import run_class_finetuning, run_v2v_finetuning
 from VideoMAE.runtime import distributed
 from VideoMAE.training import metric_logger
 
-TINY = [
-    "--model",
-    "vit_micro_patch16_224",
-    "--input_size",
-    "32",
-    "--num_frames",
-    "4",
-    "--epochs",
-    "1",
-    "--warmup_epochs",
-    "0",
-    "--layer_decay",
-    "1",
-    "--num_workers",
-    "0",
-    "--device",
-    "cpu",
-]
+TINY = shlex.split("""
+    --model vit_micro_patch16_224 --input_size 32 --num_frames 4 --epochs 1 --warmup_epochs 0 --layer_decay 1
+    --num_workers 0 --device cpu
+""")
 
 
 class TinyRuns(NamedTuple):
