@@ -47,7 +47,7 @@ def convert(settings: ConvertSettings) -> Report:
     for name, value in weights.items():
         if written[name].dtype != value.dtype or not torch.equal(written[name], value):
             raise ValueError(f"{dst}: {name} was written with other values")
-    eps = formats.inner(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
+    eps = formats.nested_dict(source.beside, "huggingface_config").get("layer_norm_eps", LAYER_NORM_EPS)
     converted = {"huggingface_config", "head_bias", *(kept if target != "published" else ())}
     omitted = [key for key in source.beside if key not in converted]
     notes = []
@@ -104,10 +104,11 @@ def write_huggingface(weights: Mapping[str, Tensor], source: formats.Checkpoint,
     if "pos_embed" in weights:
         raise ValueError("learned positions (pos_embed) have no counterpart in transformers")
     network = formats.network_of(weights)
-    saved, config = formats.inner(source.beside, "huggingface_config"), formats.inner(source.beside, "config")
-    data = formats.inner(config, "data")
+    saved = formats.nested_dict(source.beside, "huggingface_config")
+    config = formats.nested_dict(source.beside, "config")
+    data = formats.nested_dict(config, "data")
     heads, width = settings.num_heads or saved.get("num_attention_heads"), network["embed_dim"]
-    name = formats.inner(config, "model").get("model") or formats.model_name(network)
+    name = formats.nested_dict(config, "model").get("model") or formats.model_name(network)
     if not heads and name in MODELS:
         with torch.device("meta"):
             heads = MODELS[name](img_size=16, all_frames=2).blocks[0].attn.num_heads  # type: ignore[union-attr]
@@ -115,7 +116,7 @@ def write_huggingface(weights: Mapping[str, Tensor], source: formats.Checkpoint,
         raise ValueError(f"unknown number of attention heads of a ViT of width {width}; pass --num_heads")
     if width % heads:
         raise ValueError(f"--num_heads {heads} does not divide the width {width}")
-    saved_labels = formats.inner(saved, "id2label")
+    saved_labels = formats.nested_dict(saved, "id2label")
     num_outputs = network["num_classes"]
     if settings.labels:
         names = read_text(settings.labels).splitlines()

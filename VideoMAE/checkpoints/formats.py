@@ -188,7 +188,7 @@ def non_finite(weights: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def inner(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def nested_dict(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """The nested dict under these keys; empty if there is none."""
     for key in keys:
         found = values.get(key)

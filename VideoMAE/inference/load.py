@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from VideoMAE.checkpoints.formats import Checkpoint, check_whole, inner, model_name, network_of, read
+from VideoMAE.checkpoints.formats import Checkpoint, check_whole, model_name, nested_dict, network_of, read
 from VideoMAE.config import DataConfig, V2VDataConfig, VCEConfig, flat
 from VideoMAE.data.clips import EvenClips, TestClips, preference_clips
 from VideoMAE.data.vce import EMOTIONS, read_emotions
@@ -88,11 +88,12 @@ def load_for_inference(
     folder = path if path.is_dir() else path.parent
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     config = config if {"data", "model", "run"} <= config.keys() else {}  # otherwise written by another program
-    if path.is_dir() and not (path / BEST).is_file() and inner(config, "run").get("eval"):  # a run that only tested
-        checkpoint = read(Path(str(inner(config, "model").get("finetune"))))
+    only_tested = bool(nested_dict(config, "run").get("eval"))
+    if path.is_dir() and not (path / BEST).is_file() and only_tested:
+        checkpoint = read(Path(str(nested_dict(config, "model").get("finetune"))))
     else:
         checkpoint = read(path, model_key="model_ema|model|module")  # prefer the weight average, which a run tests
-        config = inner(checkpoint.beside, "config") or config
+        config = nested_dict(checkpoint.beside, "config") or config
     weights, file = checkpoint.our_weights(), checkpoint.file
     if allow_pretrained and not any(name.startswith("head.") for name in weights):
         weights = _with_new_head(weights)
@@ -126,7 +127,7 @@ def _make_recipe(checkpoint: Checkpoint, task: TaskName, flags: Mapping[str, Any
     task_config = DataConfig if task == "vce" else V2VDataConfig
     names = [field.name for field in fields(Recipe)]
     defaults = asdict(V2VDataConfig(data_dir=Path())) | asdict(DataConfig(data_path=Path())) | {"loss": VCEConfig.loss}
-    huggingface = inner(checkpoint.beside, "huggingface_config")
+    huggingface = nested_dict(checkpoint.beside, "huggingface_config")
     sources = {"num_frames": huggingface.get("num_frames"), "input_size": huggingface.get("image_size"), **flat(config)}
     sources |= {name: value for name, value in flags.items() if value is not None}
     settings = {name: sources[name] for name in names if sources.get(name) is not None}
@@ -158,9 +159,9 @@ def _output_names(
                 f"--emotions {file}: number of names: {len(names)}, outputs of {checkpoint.file}: {num_outputs}"
             )
         return tuple(names)
-    labels = inner(checkpoint.beside, "huggingface_config", "id2label")
+    labels = nested_dict(checkpoint.beside, "huggingface_config", "id2label")
     results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
-    data_path = inner(config, "data").get("data_path")
+    data_path = nested_dict(config, "data").get("data_path")
     for names in (
         tuple(results.get("emotions", ())),
         read_emotions(Path(data_path)) if data_path else (),
@@ -183,7 +184,7 @@ def _build(
     size = f"width {network['embed_dim']} and depth {network['depth']}"
     settings: dict[str, Any] = {"use_learnable_pos_emb": "pos_embed" in weights, "all_frames": recipe.num_frames}
     settings |= {**network, "img_size": recipe.input_size}
-    num_heads = inner(checkpoint.beside, "huggingface_config").get("num_attention_heads")
+    num_heads = nested_dict(checkpoint.beside, "huggingface_config").get("num_attention_heads")
     name = name or model_name(network)
     with torch.device("meta"):
         if num_heads is not None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from VideoMAE.checkpoints.formats import inner
+from VideoMAE.checkpoints.formats import nested_dict
 from VideoMAE.cli import counted
 from VideoMAE.data.clip_sampling import sliding_starts
 from VideoMAE.inference.clips import open_video, read_videos, window_clips
@@ -61,7 +61,7 @@ class Network:
             raise ValueError(f"--device {device}: torch finds no GPU")
         self.loaded, self.device = loaded, torch.device(device)
         if precision == "auto":
-            precision = inner(loaded.config, "run").get("precision", "auto")
+            precision = nested_dict(loaded.config, "run").get("precision", "auto")
             if precision == "fp16" and self.device.type == "cpu":
                 precision = "auto"
         self.precision = choose_precision(precision, self.device)
